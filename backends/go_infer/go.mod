@@ -1,0 +1,3 @@
+module sluicegate/go_infer
+
+go 1.24

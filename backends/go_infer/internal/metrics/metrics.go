@@ -1,0 +1,146 @@
+// Package metrics counts in plain integers and prints them in Prometheus' text format.
+//
+// Invariants: counting allocates nothing and takes no lock; labels come from fixed sets (never a path or a client), so the number of
+// series is bounded.
+package metrics
+
+import (
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// Endpoint is what a request asked for.
+type Endpoint int
+
+// The endpoints; Other is everything that has no meaning here.
+const (
+	Predict Endpoint = iota
+	Classify
+	Infer
+	Status
+	Metadata
+	Health
+	Metrics
+	Other
+	endpoints
+)
+
+var endpointNames = [endpoints]string{"predict", "classify", "infer", "status", "metadata", "health", "metrics", "other"}
+
+// codes are the HTTP codes that have a counter of their own; any other counts as the last.
+var codes = [...]int{200, 400, 404, 405, 408, 411, 413, 415, 429, 499, 500, 501, 503, 504, 0}
+
+var (
+	latencyBounds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+	runBounds     = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
+	batchBounds   = []float64{1, 2, 4, 8, 16, 32, 64, 128, 256}
+)
+
+// histogram is cumulative only when printed.
+type histogram struct {
+	bounds []float64
+	counts [16]atomic.Int64 // the last used one is +Inf
+	sum    atomic.Int64     // in the unit below
+	unit   float64          // value of one of sum
+}
+
+func (h *histogram) observe(value float64) {
+	i := 0
+	for i < len(h.bounds) && value > h.bounds[i] {
+		i++
+	}
+	h.counts[i].Add(1)
+	h.sum.Add(int64(value / h.unit))
+}
+
+// Registry holds every counter of the process.
+type Registry struct {
+	requests [endpoints][len(codes)]atomic.Int64
+	latency  [endpoints]histogram
+	inFlight atomic.Int64
+	models   atomic.Pointer[[]*Model]
+	gauges   []gauge
+}
+
+type gauge struct {
+	name, help string
+	read       func() float64
+}
+
+// New makes a registry.
+func New() *Registry {
+	r := &Registry{}
+	for i := range r.latency {
+		r.latency[i].bounds, r.latency[i].unit = latencyBounds, 1e-9
+	}
+	r.models.Store(&[]*Model{})
+	return r
+}
+
+// Gauge adds a value that is read when somebody scrapes. Only before serving.
+func (r *Registry) Gauge(name, help string, read func() float64) {
+	r.gauges = append(r.gauges, gauge{name, help, read})
+}
+
+// Begin counts a request in; the result is to be passed to End.
+func (r *Registry) Begin() time.Time {
+	r.inFlight.Add(1)
+	return time.Now()
+}
+
+// End counts a request out.
+func (r *Registry) End(endpoint Endpoint, code int, begun time.Time) {
+	r.inFlight.Add(-1)
+	slot := len(codes) - 1
+	for i, known := range codes {
+		if known == code {
+			slot = i
+			break
+		}
+	}
+	r.requests[endpoint][slot].Add(1)
+	r.latency[endpoint].observe(time.Since(begun).Seconds())
+}
+
+// Model counts for one loaded version; it implements batch.Events.
+type Model struct {
+	name, version string
+	waiting       atomic.Pointer[func() int]
+	rows          histogram
+	run           histogram
+	dropped       atomic.Int64
+}
+
+// Model makes the counters of one version.
+func (r *Registry) Model(name string, version int64) *Model {
+	m := &Model{name: name, version: strconv.FormatInt(version, 10)}
+	m.rows.bounds, m.rows.unit = batchBounds, 1
+	m.run.bounds, m.run.unit = runBounds, 1e-9
+	for {
+		old := r.models.Load()
+		all := append(append([]*Model{}, *old...), m)
+		if r.models.CompareAndSwap(old, &all) {
+			return m
+		}
+	}
+}
+
+// Batch counts a Run that is about to start.
+func (m *Model) Batch(_, rows int) { m.rows.observe(float64(rows)) }
+
+// Ran counts a finished Run.
+func (m *Model) Ran(took time.Duration) { m.run.observe(took.Seconds()) }
+
+// Dropped counts work that left the queue without a Run.
+func (m *Model) Dropped() { m.dropped.Add(1) }
+
+// Queue says how to read the model's queue depth.
+func (m *Model) Queue(waiting func() int) { m.waiting.Store(&waiting) }
+
+// ServeHTTP answers a scrape.
+func (r *Registry) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	_, _ = w.Write(r.Append(nil))
+}

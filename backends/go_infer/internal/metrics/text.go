@@ -1,0 +1,96 @@
+package metrics
+
+import "strconv"
+
+// Append prints every counter in Prometheus' text exposition format, version 0.0.4.
+func (r *Registry) Append(text []byte) []byte {
+	t := page(text)
+	t.head("go_infer_requests_total", "counter", "Requests answered, by endpoint and HTTP code.")
+	for e := range r.requests {
+		for c := range r.requests[e] {
+			if n := r.requests[e][c].Load(); n > 0 {
+				code := strconv.Itoa(codes[c])
+				if codes[c] == 0 {
+					code = "other"
+				}
+				t.sample("go_infer_requests_total", float64(n), "endpoint", endpointNames[e], "code", code)
+			}
+		}
+	}
+	t.head("go_infer_request_duration_seconds", "histogram", "Time from the request's header to its answer.")
+	for e := range r.latency {
+		if r.latency[e].total() > 0 {
+			t.histogram("go_infer_request_duration_seconds", &r.latency[e], "endpoint", endpointNames[e])
+		}
+	}
+	t.head("go_infer_requests_in_flight", "gauge", "Requests being answered now.")
+	t.sample("go_infer_requests_in_flight", float64(r.inFlight.Load()))
+
+	models := *r.models.Load()
+	t.head("go_infer_batch_rows", "histogram", "Rows in one Run, before padding.")
+	for _, m := range models {
+		t.histogram("go_infer_batch_rows", &m.rows, "model", m.name, "version", m.version)
+	}
+	t.head("go_infer_run_duration_seconds", "histogram", "Time of one Run, with gathering and scattering rows.")
+	for _, m := range models {
+		t.histogram("go_infer_run_duration_seconds", &m.run, "model", m.name, "version", m.version)
+	}
+	t.head("go_infer_queue_rows", "gauge", "Rows waiting for a Run.")
+	for _, m := range models {
+		if waiting := m.waiting.Load(); waiting != nil {
+			t.sample("go_infer_queue_rows", float64((*waiting)()), "model", m.name, "version", m.version)
+		}
+	}
+	t.head("go_infer_dropped_total", "counter", "Requests (parts, if split) that cost no Run: expired, or their client left.")
+	for _, m := range models {
+		t.sample("go_infer_dropped_total", float64(m.dropped.Load()), "model", m.name, "version", m.version)
+	}
+	for _, g := range r.gauges {
+		t.head(g.name, "gauge", g.help)
+		t.sample(g.name, g.read())
+	}
+	return t
+}
+
+type page []byte
+
+func (t *page) head(name, kind, help string) {
+	*t = append(*t, "# HELP "+name+" "+help+"\n# TYPE "+name+" "+kind+"\n"...)
+}
+
+func (t *page) sample(name string, value float64, labels ...string) {
+	*t = append(*t, name...)
+	for i := 0; i < len(labels); i += 2 {
+		*t = append(*t, "{,"[min(i, 1)])
+		*t = append(*t, labels[i]...)
+		*t = append(*t, '=')
+		*t = strconv.AppendQuote(*t, labels[i+1])
+	}
+	if len(labels) > 0 {
+		*t = append(*t, '}')
+	}
+	*t = append(*t, ' ')
+	*t = strconv.AppendFloat(*t, value, 'g', -1, 64)
+	*t = append(*t, '\n')
+}
+
+func (h *histogram) total() (n int64) {
+	for i := range h.counts {
+		n += h.counts[i].Load()
+	}
+	return n
+}
+
+func (t *page) histogram(name string, h *histogram, labels ...string) {
+	n := int64(0)
+	for i := range len(h.bounds) + 1 {
+		n += h.counts[i].Load()
+		bound := "+Inf"
+		if i < len(h.bounds) {
+			bound = strconv.FormatFloat(h.bounds[i], 'g', -1, 64)
+		}
+		t.sample(name+"_bucket", float64(n), append(labels[:len(labels):len(labels)], "le", bound)...)
+	}
+	t.sample(name+"_sum", float64(h.sum.Load())*h.unit, labels...)
+	t.sample(name+"_count", float64(n), labels...)
+}

@@ -1,0 +1,223 @@
+// Package model is one version of one model, loaded: its signatures, what it declares about itself, and how to run it.
+//
+// Contract: Load returns only a model that is complete on disk and warm in every batch size, or an error that says what is wrong with
+// which file. Close waits for what is running and frees everything.
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/session"
+	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/tensor"
+)
+
+// initSignature is TensorFlow's own; nobody calls it.
+const initSignature = "__saved_model_init_op"
+
+// Options say how a model is run.
+type Options struct {
+	Limits  batch.Limits
+	IntraOp int // threads inside one op
+	Pool    *tensor.Pool
+	Events  batch.Events
+}
+
+// Model is one loaded version.
+type Model struct {
+	Name       string
+	Version    int64
+	Directory  string
+	Signatures map[string]*Servable
+	Declared   *Declaration // nil if it declares nothing
+
+	session *session.Session
+	pool    *tensor.Pool
+}
+
+// Servable is a signature that can be run.
+type Servable struct {
+	*Signature
+	Model   *Model
+	Refused string // why this server cannot run it, if it cannot
+	runner  *runner
+	batcher *batch.Batcher[*Request]
+}
+
+// Load reads, checks and warms the version in directory.
+func Load(name string, version int64, directory string, options Options) (*Model, error) {
+	if err := complete(directory); err != nil {
+		return nil, err
+	}
+	declared, err := readDeclaration(directory)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", directory, err)
+	}
+	loaded, metaGraph, err := session.Load(directory, options.IntraOp)
+	if err != nil {
+		return nil, fmt.Errorf("%s: TensorFlow cannot load it: %w", directory, err)
+	}
+	m := &Model{
+		Name: name, Version: version, Directory: directory, Declared: declared,
+		Signatures: map[string]*Servable{}, session: loaded, pool: options.Pool,
+	}
+	if err := m.prepare(metaGraph, options); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("%s: %w", directory, err)
+	}
+	return m, nil
+}
+
+// complete refuses a half-copied version: TensorFlow itself loads a graph whose variables are missing and fails later.
+func complete(directory string) error {
+	for _, file := range []string{"saved_model.pb", "variables/variables.index"} {
+		info, err := os.Stat(filepath.Join(directory, file))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("%s: %s is missing: not a SavedModel, or not copied completely", directory, file)
+		case err != nil:
+			return fmt.Errorf("%s: %w", directory, err)
+		case info.Size() == 0:
+			return fmt.Errorf("%s: %s is empty: not copied completely", directory, file)
+		}
+	}
+	shards, err := filepath.Glob(filepath.Join(directory, "variables/variables.data-*"))
+	if err != nil || len(shards) == 0 {
+		return fmt.Errorf("%s: variables/variables.data-* is missing: not copied completely", directory)
+	}
+	return nil
+}
+
+func (m *Model) prepare(metaGraph []byte, options Options) error {
+	found, err := signatures(metaGraph)
+	if err != nil {
+		return fmt.Errorf("saved_model.pb: %w", err)
+	}
+	delete(found, initSignature)
+	if len(found) == 0 {
+		return errors.New("saved_model.pb: no signature to serve; export with tf.saved_model.save(..., signatures=...)")
+	}
+	for name, signature := range found {
+		servable := &Servable{Signature: signature, Model: m}
+		m.Signatures[name] = servable
+		if bad := signature.unservable(); bad != nil {
+			servable.Refused = fmt.Sprintf("signature %q cannot be served: tensor %q is %v", name, bad.Alias, bad.Type)
+			continue
+		}
+		limits := options.Limits
+		limits.Coalesce = limits.Coalesce && signature.Batchable()
+		if servable.runner, err = newRunner(m.session, signature, options.Pool, limits); err != nil {
+			return fmt.Errorf("signature %q: %w", name, err)
+		}
+		// A shape with unknown inner dimensions cannot be made up, so it is left to the first request.
+		if signature.Batchable() {
+			if err := servable.runner.warm(); err != nil {
+				return fmt.Errorf("signature %q: %w", name, err)
+			}
+		}
+		servable.batcher = batch.New(limits, servable.runner.run, options.Events, time.Now)
+	}
+	return m.checkDeclared()
+}
+
+// checkDeclared holds the declaration against the signature it speaks of.
+func (m *Model) checkDeclared() error {
+	d := m.Declared
+	if d == nil {
+		return nil
+	}
+	servable, known := m.Signatures[d.Signature]
+	if !known {
+		return fmt.Errorf("%s: signature %q does not exist; there are %q", DeclarationFile, d.Signature, slices.Sorted(maps.Keys(m.Signatures)))
+	}
+	for _, role := range []struct {
+		field, alias string
+		among        []TensorInfo
+	}{
+		{"input.tensor", d.Input.Tensor, servable.Inputs},
+		{"outputs.label", d.Outputs.Label, servable.Outputs},
+		{"outputs.scores", d.Outputs.Scores, servable.Outputs},
+	} {
+		if role.alias != "" && index(role.among, role.alias) < 0 {
+			return fmt.Errorf("%s: %s names %q, which signature %q does not have", DeclarationFile, role.field, role.alias, d.Signature)
+		}
+	}
+	return nil
+}
+
+func index(infos []TensorInfo, alias string) int {
+	return slices.IndexFunc(infos, func(info TensorInfo) bool { return info.Alias == alias })
+}
+
+// Signature finds a signature by name; empty is the default one. The text of the refusal is TF-Serving's.
+func (m *Model) Signature(name string) (*Servable, error) {
+	if name == "" {
+		name = DefaultSignature
+	}
+	servable, known := m.Signatures[name]
+	switch {
+	case !known:
+		return nil, status.Errorf(status.InvalidArgument, "Serving signature name: %q not found in signature def", name)
+	case servable.Refused != "":
+		return nil, status.Errorf(status.Unimplemented, "%s", servable.Refused)
+	}
+	return servable, nil
+}
+
+// Pool is where the tensors of this model's requests come from.
+func (m *Model) Pool() *tensor.Pool { return m.pool }
+
+// Input is the position of an input by its alias, -1 if there is none; Output likewise.
+func (s *Servable) Input(alias string) int { return index(s.Inputs, alias) }
+
+// Output is the position of an output by its alias, -1 if there is none.
+func (s *Servable) Output(alias string) int { return index(s.Outputs, alias) }
+
+// Waiting is the number of rows in the queue.
+func (s *Servable) Waiting() int {
+	if s.batcher == nil {
+		return 0
+	}
+	return s.batcher.Waiting()
+}
+
+// Run runs the request, alone or with others. On nil its outputs are there until the caller releases it.
+func (s *Servable) Run(ctx context.Context, request *Request) error {
+	err := s.batcher.Do(ctx, request, request.Rows)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, batch.ErrOverloaded):
+		return status.Errorf(status.Unavailable, "model %s is overloaded: %d rows are waiting; retry later", s.Model.Name, s.Waiting())
+	case errors.Is(err, batch.ErrClosed):
+		return status.Errorf(status.Unavailable, "model %s version %d is being unloaded", s.Model.Name, s.Model.Version)
+	case errors.Is(err, batch.ErrExpired), errors.Is(err, context.DeadlineExceeded):
+		return status.Errorf(status.DeadlineExceeded, "the request's deadline passed before model %s answered", s.Model.Name)
+	case errors.Is(err, context.Canceled):
+		return status.Errorf(status.Cancelled, "the client went away")
+	}
+	return err
+}
+
+// Close lets what runs finish, then frees the model.
+func (m *Model) Close() {
+	for _, servable := range m.Signatures {
+		if servable.batcher != nil {
+			servable.batcher.Close()
+		}
+		if servable.runner != nil {
+			servable.runner.close()
+		}
+	}
+	m.session.Close()
+	session.Trim()
+}

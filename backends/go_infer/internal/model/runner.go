@@ -1,0 +1,234 @@
+package model
+
+import (
+	"fmt"
+	"unsafe"
+
+	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/session"
+	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/tensor"
+)
+
+// runner turns parts of requests into one Run and its outputs back into theirs.
+//
+// Why rows are copied into the batch (a few ns for 256 bytes) instead of being parsed into a forming one: a request keeps its own
+// memory until a slot takes it, so it can expire, leave, be split or be overtaken without a hole in somebody's batch.
+// A part that alone fills its bucket is fed to TensorFlow where it lies.
+//
+// Invariant: slot n's call and batch memory are touched by slot n's goroutine only.
+type runner struct {
+	signature *Signature
+	pool      *tensor.Pool
+	largest   int  // rows in the largest bucket
+	batchable bool // first dimension is rows
+	pad       bool
+	slots     []slot
+}
+
+type slot struct {
+	call   *session.Call
+	dims   []int64
+	gather []*tensor.Slab // batch memory of each input while a Run lasts
+}
+
+func newRunner(s *session.Session, signature *Signature, pool *tensor.Pool, limits batch.Limits) (*runner, error) {
+	r := &runner{
+		signature: signature,
+		pool:      pool,
+		largest:   limits.MaxBatch,
+		batchable: signature.Batchable(),
+		slots:     make([]slot, limits.Slots),
+	}
+	r.pad = r.batchable && limits.Coalesce
+	names := func(infos []TensorInfo) (all []string) {
+		for i := range infos {
+			all = append(all, infos[i].Name)
+		}
+		return all
+	}
+	for i := range r.slots {
+		call, err := s.NewCall(names(signature.Inputs), names(signature.Outputs))
+		if err != nil {
+			r.close()
+			return nil, err
+		}
+		r.slots[i] = slot{call: call, gather: make([]*tensor.Slab, len(signature.Inputs))}
+	}
+	return r, nil
+}
+
+func (r *runner) close() {
+	for i := range r.slots {
+		if r.slots[i].call != nil {
+			r.slots[i].call.Close()
+		}
+	}
+}
+
+// run is the batcher's runner.
+func (r *runner) run(number int, parts []batch.Part[*Request]) error {
+	slot := &r.slots[number]
+	defer slot.free()
+	rows := 0
+	for i := range parts {
+		rows += parts[i].Rows
+	}
+	bucket := rows
+	if r.pad {
+		bucket = batch.Bucket(rows, r.largest)
+	}
+	for input := range r.signature.Inputs {
+		if err := r.feed(slot, input, parts, rows, bucket); err != nil {
+			return err
+		}
+	}
+	if err := slot.call.Run(); err != nil {
+		return err
+	}
+	defer slot.call.Release()
+	start := 0
+	for i := range parts {
+		if err := r.scatter(slot, &parts[i], start, bucket); err != nil {
+			return err
+		}
+		start += parts[i].Rows
+	}
+	return nil
+}
+
+func (s *slot) free() {
+	for i, slab := range s.gather {
+		if slab != nil {
+			slab.Free()
+			s.gather[i] = nil
+		}
+	}
+}
+
+// feed gives the call one input: in place if a single part fills the bucket, else gathered and padded with zeros.
+func (r *runner) feed(slot *slot, input int, parts []batch.Part[*Request], rows, bucket int) error {
+	first := &parts[0].Payload.In[input]
+	slot.dims = append(slot.dims[:0], first.Dims...)
+	size := first.Size()
+	if !r.batchable {
+		slot.call.SetInput(input, first.Type, slot.dims, first.Slab.Pointer(), size)
+		return nil
+	}
+	rowBytes := size / int(first.Dims[0])
+	slot.dims[0] = int64(bucket)
+	if offset := parts[0].Start * rowBytes; len(parts) == 1 && rows == bucket && offset%tensor.Alignment == 0 {
+		data := unsafe.Add(first.Slab.Pointer(), offset)
+		slot.call.SetInput(input, first.Type, slot.dims, data, bucket*rowBytes)
+		return nil
+	}
+	slab, err := r.pool.Get(bucket * rowBytes)
+	if err != nil {
+		return status.Errorf(status.ResourceExhausted, "%v", err)
+	}
+	slot.gather[input] = slab
+	batched := slab.Bytes(bucket * rowBytes)
+	at := 0
+	for i := range parts {
+		part := &parts[i]
+		whole := part.Payload.In[input].Bytes()
+		at += copy(batched[at:], whole[part.Start*rowBytes:(part.Start+part.Rows)*rowBytes])
+	}
+	clear(batched[at:])
+	slot.call.SetInput(input, first.Type, slot.dims, slab.Pointer(), len(batched))
+	return nil
+}
+
+// scatter copies a part's rows of every output into its request.
+func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, bucket int) error {
+	request := part.Payload
+	request.mu.Lock()
+	defer request.mu.Unlock()
+	fresh := len(request.Out) == 0
+	if fresh {
+		request.outputs(len(r.signature.Outputs))
+	}
+	for i := range r.signature.Outputs {
+		dtype, rank, data := slot.call.Output(i)
+		info := &r.signature.Outputs[i]
+		if rank > session.MaxRank || dtype != info.Type {
+			return status.Errorf(status.Internal, "output %q is %v of rank %d; the signature says %v", info.Alias, dtype, rank, info.Type)
+		}
+		if r.batchable && (rank == 0 || slot.call.Dim(i, 0) != int64(bucket)) {
+			return status.Errorf(status.Internal, "output %q has not one row per input row (%d)", info.Alias, bucket)
+		}
+		value := &request.Out[i]
+		if fresh {
+			value.Type = dtype
+			value.Dims = value.Dims[:0]
+			for d := range rank {
+				value.Dims = append(value.Dims, slot.call.Dim(i, d))
+			}
+			if r.batchable {
+				value.Dims[0] = int64(request.Rows)
+			}
+			slab, err := r.pool.Get(value.Size())
+			if err != nil {
+				return status.Errorf(status.ResourceExhausted, "%v", err)
+			}
+			value.Slab = slab
+		}
+		if !r.batchable {
+			copy(value.Bytes(), data)
+			continue
+		}
+		rowBytes := len(data) / bucket
+		whole := value.Bytes()
+		if len(whole) != rowBytes*request.Rows {
+			return status.Errorf(status.Internal, "output %q changed its shape between parts of one request", info.Alias)
+		}
+		copy(whole[part.Start*rowBytes:], data[start*rowBytes:(start+part.Rows)*rowBytes])
+	}
+	return nil
+}
+
+// outputs makes room for n output values, reusing what an earlier use of the request left.
+func (r *Request) outputs(n int) {
+	if cap(r.Out) < n {
+		r.Out = make([]tensor.Value, n)
+	}
+	r.Out = r.Out[:n]
+}
+
+// warm runs every bucket once, so that no client pays for TensorFlow's first look at a shape.
+func (r *runner) warm() error {
+	sizes := []int{1}
+	if r.batchable {
+		sizes = batch.Buckets(r.largest)
+	}
+	for _, size := range sizes {
+		for number := range r.slots {
+			if err := r.warmOne(number, size); err != nil {
+				return fmt.Errorf("warming batch size %d: %w", size, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (r *runner) warmOne(number, size int) error {
+	request := NewRequest(len(r.signature.Inputs))
+	defer request.Release()
+	request.Rows = size
+	for i := range r.signature.Inputs {
+		info := &r.signature.Inputs[i]
+		dims := make([]int64, len(info.Dims))
+		for d, dim := range info.Dims {
+			dims[d] = max(dim, 1)
+		}
+		if r.batchable {
+			dims[0] = int64(size)
+		}
+		value, err := request.SetInput(i, r.pool, info.Type, dims...)
+		if err != nil {
+			return err
+		}
+		clear(value.Bytes())
+	}
+	return r.run(number, []batch.Part[*Request]{{Payload: request, Rows: size}})
+}

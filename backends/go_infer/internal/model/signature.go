@@ -1,0 +1,153 @@
+package model
+
+import (
+	"slices"
+	"strings"
+
+	"sluicegate/go_infer/internal/tensor"
+)
+
+// TensorInfo is one input or output of a signature.
+type TensorInfo struct {
+	Alias string // what clients call it
+	Name  string // what the graph calls it
+	Type  tensor.DType
+	Dims  []int64 // -1: any
+	Known bool    // false: any rank
+}
+
+// Shape prints the declared shape as TF-Serving does.
+func (t *TensorInfo) Shape() string { return tensor.ShapeText(t.Dims, t.Known) }
+
+// Signature is a named way to call the graph. Inputs and outputs are sorted by alias.
+type Signature struct {
+	Name    string
+	Method  string
+	Inputs  []TensorInfo
+	Outputs []TensorInfo
+}
+
+// DefaultSignature is used when a request names none.
+const DefaultSignature = "serving_default"
+
+// Batchable says whether rows of different requests may share a Run: every tensor has a free first dimension, and every other
+// dimension of the inputs is fixed, so that rows of any two requests fit together.
+func (s *Signature) Batchable() bool {
+	free := func(info *TensorInfo) bool { return info.Known && len(info.Dims) > 0 && info.Dims[0] < 0 }
+	for i := range s.Inputs {
+		info := &s.Inputs[i]
+		if !free(info) || slices.Min(append([]int64{1}, info.Dims[1:]...)) < 0 {
+			return false
+		}
+	}
+	for i := range s.Outputs {
+		if !free(&s.Outputs[i]) {
+			return false
+		}
+	}
+	return len(s.Inputs) > 0
+}
+
+// unservable names the first tensor this server cannot move, or returns nil.
+func (s *Signature) unservable() *TensorInfo {
+	for _, side := range [][]TensorInfo{s.Inputs, s.Outputs} {
+		for i := range side {
+			if side[i].Type.Size() == 0 || side[i].Name == "" {
+				return &side[i]
+			}
+		}
+	}
+	return nil
+}
+
+// signatures reads MetaGraphDef.signature_def (field 5: map<string, SignatureDef>).
+func signatures(metaGraph []byte) (map[string]*Signature, error) {
+	found := map[string]*Signature{}
+	err := fields(metaGraph, func(number int, _ uint64, entry []byte) error {
+		if number != 5 {
+			return nil
+		}
+		signature := &Signature{}
+		if err := mapEntry(entry, &signature.Name, signature.parse); err != nil {
+			return err
+		}
+		found[signature.Name] = signature
+		return nil
+	})
+	return found, err
+}
+
+// mapEntry reads a protobuf map entry: key is field 1, value is field 2.
+func mapEntry(entry []byte, key *string, value func([]byte) error) error {
+	return fields(entry, func(number int, _ uint64, bytes []byte) error {
+		switch number {
+		case 1:
+			*key = string(bytes)
+		case 2:
+			return value(bytes)
+		}
+		return nil
+	})
+}
+
+// parse reads SignatureDef: inputs 1, outputs 2 (both map<string, TensorInfo>), method_name 3.
+func (s *Signature) parse(message []byte) error {
+	err := fields(message, func(number int, _ uint64, bytes []byte) error {
+		switch number {
+		case 1, 2:
+			info := TensorInfo{}
+			if err := mapEntry(bytes, &info.Alias, info.parse); err != nil {
+				return err
+			}
+			if number == 1 {
+				s.Inputs = append(s.Inputs, info)
+			} else {
+				s.Outputs = append(s.Outputs, info)
+			}
+		case 3:
+			s.Method = string(bytes)
+		}
+		return nil
+	})
+	byAlias := func(a, b TensorInfo) int { return strings.Compare(a.Alias, b.Alias) }
+	slices.SortFunc(s.Inputs, byAlias)
+	slices.SortFunc(s.Outputs, byAlias)
+	return err
+}
+
+// parse reads TensorInfo: name 1, dtype 2, tensor_shape 3. A sparse or composite tensor has no name and is refused later.
+func (t *TensorInfo) parse(message []byte) error {
+	t.Known = true
+	return fields(message, func(number int, value uint64, bytes []byte) error {
+		switch number {
+		case 1:
+			t.Name = string(bytes)
+		case 2:
+			t.Type = tensor.DType(value)
+		case 3:
+			return t.parseShape(bytes)
+		}
+		return nil
+	})
+}
+
+// parseShape reads TensorShapeProto: dim 2 {size 1}, unknown_rank 3.
+func (t *TensorInfo) parseShape(message []byte) error {
+	return fields(message, func(number int, value uint64, bytes []byte) error {
+		switch number {
+		case 2:
+			size := int64(0)
+			err := fields(bytes, func(number int, value uint64, _ []byte) error {
+				if number == 1 {
+					size = int64(value)
+				}
+				return nil
+			})
+			t.Dims = append(t.Dims, size)
+			return err
+		case 3:
+			t.Known = value == 0
+		}
+		return nil
+	})
+}

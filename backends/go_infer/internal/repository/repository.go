@@ -1,0 +1,184 @@
+// Package repository holds the models this server serves: which versions exist, in what state each is, and which answers a request.
+//
+// Contract: a version is found only when it is AVAILABLE, which it becomes after Load checked and warmed it. A version that cannot
+// be loaded ends in END with the reason, and harms no other.
+// The states and their names are TF-Serving's ModelVersionStatus.State.
+package repository
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/status"
+)
+
+// State is where a version is in its life.
+type State int
+
+// The states, in the order of a life.
+const (
+	Start State = iota
+	Loading
+	Available
+	Unloading
+	End
+)
+
+var stateNames = [...]string{"START", "LOADING", "AVAILABLE", "UNLOADING", "END"}
+
+func (s State) String() string { return stateNames[s] }
+
+// Version is a version's state as told to clients.
+type Version struct {
+	Number int64
+	State  State
+	Err    error         // why it is in END, nil if it was unloaded
+	Took   time.Duration // to load and warm it
+	Model  *model.Model  // not nil exactly while AVAILABLE
+}
+
+// Loader makes a model of a version's directory.
+type Loader func(name string, version int64, directory string) (*model.Model, error)
+
+// Repository is the set of models. Safe for concurrent use; a lookup takes a read lock for nanoseconds.
+type Repository struct {
+	mu     sync.RWMutex
+	models map[string][]*Version // versions ascending
+}
+
+// New makes an empty repository.
+func New() *Repository { return &Repository{models: map[string][]*Version{}} }
+
+// Scan lists the version directories (whole numbers) below base, ascending.
+func Scan(base string) ([]int64, error) {
+	entries, err := os.ReadDir(base)
+	if err != nil {
+		return nil, fmt.Errorf("model base path: %w", err)
+	}
+	var versions []int64
+	for _, entry := range entries {
+		number, err := strconv.ParseInt(entry.Name(), 10, 64)
+		if err == nil && number >= 0 {
+			versions = append(versions, number)
+		}
+	}
+	if len(versions) == 0 {
+		return nil, fmt.Errorf("model base path %s has no version directory (a whole number, as in %s/1/saved_model.pb)", base, base)
+	}
+	slices.Sort(versions)
+	return versions, nil
+}
+
+// Announce makes versions known, in state START, before any is loaded.
+func (r *Repository) Announce(name string, versions []int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, number := range versions {
+		r.models[name] = append(r.models[name], &Version{Number: number})
+	}
+}
+
+// Load loads one announced version with loader and publishes it.
+func (r *Repository) Load(name string, number int64, directory string, loader Loader) (Version, error) {
+	version := r.find(name, number)
+	r.change(func() { version.State = Loading })
+	started := time.Now()
+	loaded, err := loader(name, number, directory)
+	r.change(func() {
+		version.Took = time.Since(started)
+		version.Model, version.Err, version.State = loaded, err, Available
+		if err != nil {
+			version.State = End
+		}
+	})
+	return *version, err
+}
+
+func (r *Repository) change(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
+}
+
+func (r *Repository) find(name string, number int64) *Version {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, version := range r.models[name] {
+		if version.Number == number {
+			return version
+		}
+	}
+	return nil
+}
+
+// Latest asks for the highest AVAILABLE version.
+const Latest int64 = -1
+
+// Get finds the model that answers. The texts are TF-Serving's; a version that is still on its way is UNAVAILABLE, not unknown.
+func (r *Repository) Get(name string, number int64) (*model.Model, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	coming := false
+	versions := r.models[name]
+	for i := len(versions) - 1; i >= 0; i-- {
+		version := versions[i]
+		if number != Latest && version.Number != number {
+			continue
+		}
+		if version.Model != nil {
+			return version.Model, nil
+		}
+		coming = coming || version.State == Start || version.State == Loading
+	}
+	wanted := fmt.Sprintf("Latest(%s)", name)
+	if number != Latest {
+		wanted = fmt.Sprintf("Specific(%s, %d)", name, number)
+	}
+	if coming {
+		return nil, status.Errorf(status.Unavailable, "Servable is still loading: %s", wanted)
+	}
+	return nil, status.Errorf(status.NotFound, "Servable not found for request: %s", wanted)
+}
+
+// Versions lists a model's versions, newest first as TF-Serving does; nil if the model is unknown.
+func (r *Repository) Versions(name string) []Version {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var all []Version
+	for _, version := range slices.Backward(r.models[name]) {
+		all = append(all, *version)
+	}
+	return all
+}
+
+// Names lists the models, sorted.
+func (r *Repository) Names() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var names []string
+	for name := range r.models {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Close unloads everything; requests that run are waited for.
+func (r *Repository) Close() {
+	for _, name := range r.Names() {
+		for _, version := range r.Versions(name) {
+			if version.Model == nil {
+				continue
+			}
+			kept := r.find(name, version.Number)
+			r.change(func() { kept.Model, kept.State = nil, Unloading })
+			version.Model.Close()
+			r.change(func() { kept.State = End })
+		}
+	}
+}

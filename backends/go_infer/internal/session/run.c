@@ -1,0 +1,141 @@
+#include "run.h"
+
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t live_tensors;
+
+static void born(void) { __atomic_add_fetch(&live_tensors, 1, __ATOMIC_RELAXED); }
+static void gone(void) { __atomic_sub_fetch(&live_tensors, 1, __ATOMIC_RELAXED); }
+
+int64_t sg_live(void) { return __atomic_load_n(&live_tensors, __ATOMIC_RELAXED); }
+
+void sg_tame_malloc(void) {
+#ifdef M_ARENA_MAX
+	mallopt(M_ARENA_MAX, 2);
+#endif
+}
+
+void sg_trim(void) {
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
+}
+
+void sg_load(const char *directory, const char *tag, const void *config, size_t config_bytes, sg_loaded *loaded) {
+	memset(loaded, 0, sizeof *loaded);
+	loaded->status = TF_NewStatus();
+	TF_SessionOptions *options = TF_NewSessionOptions();
+	TF_SetConfig(options, config, config_bytes, loaded->status);
+	if (TF_GetCode(loaded->status) == TF_OK) {
+		loaded->graph = TF_NewGraph();
+		loaded->meta_graph = TF_NewBuffer();
+		loaded->session = TF_LoadSessionFromSavedModel(options, NULL, directory, &tag, 1, loaded->graph, loaded->meta_graph,
+		                                               loaded->status);
+		if (TF_GetCode(loaded->status) != TF_OK) {
+			TF_DeleteGraph(loaded->graph);
+			loaded->graph = NULL;
+			loaded->session = NULL;
+		}
+	}
+	TF_DeleteSessionOptions(options);
+}
+
+void sg_free_meta(sg_loaded *loaded) {
+	if (loaded->meta_graph) TF_DeleteBuffer(loaded->meta_graph);
+	if (loaded->status) TF_DeleteStatus(loaded->status);
+	loaded->meta_graph = NULL;
+	loaded->status = NULL;
+}
+
+void sg_unload(TF_Session *session, TF_Graph *graph) {
+	TF_Status *status = TF_NewStatus();
+	TF_CloseSession(session, status);
+	TF_DeleteSession(session, status);
+	TF_DeleteGraph(graph);
+	TF_DeleteStatus(status);
+}
+
+int sg_find(TF_Graph *graph, const char *operation, int index, TF_Output *found) {
+	TF_Operation *op = TF_GraphOperationByName(graph, operation);
+	if (!op || index < 0 || index >= TF_OperationNumOutputs(op)) return 0;
+	found->oper = op;
+	found->index = index;
+	return 1;
+}
+
+sg_call *sg_new_call(TF_Session *session, int inputs, int outputs) {
+	sg_call *call = calloc(1, sizeof *call);
+	call->session = session;
+	call->status = TF_NewStatus();
+	call->inputs = inputs;
+	call->outputs = outputs;
+	call->feeds = calloc((size_t)inputs + 1, sizeof *call->feeds);
+	call->fetches = calloc((size_t)outputs + 1, sizeof *call->fetches);
+	call->in = calloc((size_t)inputs + 1, sizeof *call->in);
+	call->out = calloc((size_t)outputs + 1, sizeof *call->out);
+	call->fed = calloc((size_t)inputs + 1, sizeof *call->fed);
+	call->fetched = calloc((size_t)outputs + 1, sizeof *call->fetched);
+	return call;
+}
+
+void sg_free_call(sg_call *call) {
+	sg_release(call);
+	TF_DeleteStatus(call->status);
+	free(call->feeds);
+	free(call->fetches);
+	free(call->in);
+	free(call->out);
+	free(call->fed);
+	free(call->fetched);
+	free(call);
+}
+
+/* The memory belongs to a slab of the caller; TensorFlow only tells us that it has let go of it. */
+static void let_go(void *data, size_t bytes, void *argument) {
+	(void)data;
+	(void)bytes;
+	(void)argument;
+	gone();
+}
+
+int sg_run(sg_call *call) {
+	int code;
+	for (int i = 0; i < call->inputs; i++) {
+		sg_value *value = &call->in[i];
+		call->fed[i] = TF_NewTensor(value->type, value->dims, value->rank, value->data, value->bytes, let_go, NULL);
+		born();
+	}
+	TF_SessionRun(call->session, NULL, call->feeds, call->fed, call->inputs, call->fetches, call->fetched, call->outputs, NULL, 0,
+	              NULL, call->status);
+	for (int i = 0; i < call->inputs; i++) {
+		TF_DeleteTensor(call->fed[i]);
+		call->fed[i] = NULL;
+	}
+	code = TF_GetCode(call->status);
+	if (code != TF_OK) {
+		for (int i = 0; i < call->outputs; i++) call->fetched[i] = NULL;
+		return code;
+	}
+	for (int i = 0; i < call->outputs; i++) {
+		TF_Tensor *tensor = call->fetched[i];
+		sg_value *value = &call->out[i];
+		born();
+		value->type = TF_TensorType(tensor);
+		value->rank = TF_NumDims(tensor);
+		for (int d = 0; d < value->rank && d < SG_MAX_RANK; d++) value->dims[d] = TF_Dim(tensor, d);
+		value->data = TF_TensorData(tensor);
+		value->bytes = TF_TensorByteSize(tensor);
+	}
+	return TF_OK;
+}
+
+void sg_release(sg_call *call) {
+	for (int i = 0; i < call->outputs; i++) {
+		if (!call->fetched[i]) continue;
+		TF_DeleteTensor(call->fetched[i]);
+		call->fetched[i] = NULL;
+		gone();
+	}
+}

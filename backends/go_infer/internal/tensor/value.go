@@ -1,0 +1,45 @@
+package tensor
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Value is a dense tensor in a slab: row-major, elements of one type.
+type Value struct {
+	Slab *Slab
+	Type DType
+	Dims []int64
+}
+
+// Elements is the product of dims.
+func Elements(dims []int64) int64 {
+	count := int64(1)
+	for _, dim := range dims {
+		count *= dim
+	}
+	return count
+}
+
+// Size is the tensor's length in bytes.
+func (v *Value) Size() int { return int(Elements(v.Dims)) * v.Type.Size() }
+
+// Bytes is the tensor's memory, in place.
+func (v *Value) Bytes() []byte { return v.Slab.Bytes(v.Size()) }
+
+// ShapeText prints dims as TF-Serving does: "[1,64]", "[?]" for an unknown rank.
+func ShapeText(dims []int64, known bool) string {
+	if !known {
+		return "[?]"
+	}
+	var text strings.Builder
+	text.WriteByte('[')
+	for i, dim := range dims {
+		if i > 0 {
+			text.WriteByte(',')
+		}
+		text.WriteString(strconv.FormatInt(dim, 10))
+	}
+	text.WriteByte(']')
+	return text.String()
+}

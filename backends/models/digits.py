@@ -1,0 +1,100 @@
+"""Train the digit classifiers on real handwriting and export them as SavedModels.
+
+    python -m backends.models.digits --out build/models [--pictures build/pictures]
+
+Data: scikit-learn's `load_digits`, 1,797 handwritten 8x8 digits (UCI, "Optical Recognition of Handwritten Digits"), inside its wheel.
+Writes `OUT/digits/1` (small dense net), `OUT/digits/2` (CNN), `OUT/digits-small/1` (logistic regression), `OUT/digits/heldout.json`,
+and pictures of held-out digits to look at and to send.
+
+Invariants: nothing is visible at its final place until it is whole (written aside, then renamed); a second call finds the stamp
+and returns without importing TensorFlow; a model that misses its floor is never published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+from backends import stamp
+
+DEFAULT_OUT = Path("build/models")
+STAMP = "digits.stamp"
+MADE_WITH = ("tensorflow-cpu", "scikit-learn", "numpy", "pillow")
+RESULTS = ("digits/1", "digits/2", "digits-small/1", "digits/heldout.json")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 0 built or already there, 1 failed with one line on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m backends.models.digits", description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="directory of the models (default: %(default)s)")
+    parser.add_argument("--pictures", type=Path, help="directory of the pictures (default: OUT/../pictures)")
+    parser.add_argument("--force", action="store_true", help="build even if nothing changed")
+    options = parser.parse_args(arguments)
+    out: Path = options.out
+    pictures: Path = options.pictures or out.parent / "pictures"
+
+    try:
+        expected = _fingerprint()
+    except metadata.PackageNotFoundError as missing:
+        return _fail(f"{missing.name} is not installed in {sys.prefix}: run '{sys.executable} -m pip install -e .[models]'")
+    whole = all((out / result).exists() for result in RESULTS) and pictures.is_dir()
+    if not options.force and whole and stamp.matches(out / STAMP, expected):
+        print(f"models in {out} are up to date")
+        return 0
+    started = time.monotonic()
+    try:
+        _build(out, pictures)
+        stamp.write(out / STAMP, expected)
+    except OSError as error:
+        return _fail(f"cannot write the models: {error}")
+    except ValueError as error:
+        return _fail(str(error))
+    print(f"models written to {out}, pictures to {pictures} in {time.monotonic() - started:.1f} s")
+    return 0
+
+
+def _fingerprint() -> str:
+    here = Path(__file__).parent
+    sources = [path for path in here.glob("*.py") if path.name != "__init__.py"]
+    return stamp.fingerprint(sources, [f"{name}=={metadata.version(name)}" for name in MADE_WITH])
+
+
+def _build(out: Path, pictures: Path) -> None:
+    """Everything into a directory beside `out`, then one rename per result."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # the same weights on every CPU
+    print("loading TensorFlow and scikit-learn ...", flush=True)
+    from backends.models import export
+
+    aside = out / f".building-{os.getpid()}"
+    aside.mkdir(parents=True)
+    try:
+        export.digits(aside)
+        for result in (*RESULTS, "pictures"):
+            final = pictures if result == "pictures" else out / result
+            _publish(aside / result, final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _publish(built: Path, final: Path) -> None:
+    """Put `built` at `final`; what was there goes away only after the new one is whole."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.is_dir():
+        old = built.with_name(f"{built.name}.old")
+        final.rename(old)
+    built.rename(final)
+
+
+def _fail(reason: str) -> int:
+    print(f"backends.models.digits: {reason}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

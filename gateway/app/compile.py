@@ -1,0 +1,115 @@
+"""From a checked configuration to what the request path reads: plain numbers, bytes and ready-made objects."""
+
+from __future__ import annotations
+
+import time
+
+from gateway.app.series import backend_cells, route_cells
+from gateway.balance.registry import BALANCERS
+from gateway.breakers.gate import BreakerSettings
+from gateway.config import model
+from gateway.degrade.cache import CacheRules
+from gateway.degrade.ladder import PoolRung, Rung, StaleRung, StaticRung
+from gateway.http.client import Address, ClientLimits
+from gateway.http.reader import ReadLimits
+from gateway.http.server import ServerLimits
+from gateway.identity.keys import KeyRing
+from gateway.limits.bucket import BucketSpec
+from gateway.limits.limiter import RouteLimits
+from gateway.limits.policy import LimitPolicy
+from gateway.retries.budget import RetryBudget
+from gateway.routing.table import Match, RouteTable
+from gateway.snapshot import Route, Snapshot
+from gateway.telemetry.cells import Catalogue
+from gateway.upstreams.backend import Pool
+from gateway.upstreams.registry import BackendRegistry
+
+
+def snapshot(config: model.Config, generation: int, catalogue: Catalogue, registry: BackendRegistry) -> Snapshot:
+    """Builds a generation. Backends that `registry` knows keep their state; the others are left to `retain`."""
+    pools = {name: _pool(name, pool, catalogue, registry) for name, pool in config.pools.items()}
+    policies = {name: _policy(name, limit) for name, limit in config.limits.items()}
+    routes = [_route(route, config, catalogue, pools, policies) for route in config.routes]
+    identity = config.identity
+    return Snapshot(
+        generation=generation,
+        routes=RouteTable(routes),
+        pools=pools,
+        keys=KeyRing(
+            header=identity.header.encode(),
+            clients=identity.api_keys.clients if identity.api_keys is not None else None,
+            anonymous=identity.anonymous == "allow",
+        ),
+        unrouted=route_cells(catalogue, None, ()),
+        access_log_sample=config.access_log.sample,
+        trace_sample=config.tracing.sample,
+    )
+
+
+def backend_address(backend: model.Backend) -> Address:
+    """Where a backend of the configuration listens."""
+    return Address(backend.host, backend.port)
+
+
+def server_limits(http: model.Http) -> ServerLimits:
+    """The front door's limits."""
+    return ServerLimits(
+        read=ReadLimits(http.max_request_line, http.max_header_bytes, http.max_headers, http.max_body),
+        header_timeout=http.header_timeout,
+        body_timeout=http.body_timeout,
+        idle_timeout=http.idle_timeout,
+        write_timeout=http.write_timeout,
+        max_connections=http.max_connections,
+        max_pipelined=http.max_pipelined,
+    )
+
+
+def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRegistry) -> Pool:
+    gate = BreakerSettings(pool.breaker.failures, pool.breaker.open_for, pool.breaker.probes)
+    connections = pool.connections
+    limits = ClientLimits(connections.max, connections.idle, connections.connect_timeout, pool.max_response)
+    backends = []
+    for backend in pool.backends:
+        live = registry.obtain(name, backend.name, backend_address(backend), backend.weight, gate, limits)
+        live.series = backend_cells(catalogue, name, backend.name)
+        backends.append(live)
+    return Pool(name, tuple(backends), BALANCERS[pool.balance](), pool.max_inflight)
+
+
+def _policy(name: str, limit: model.Limit) -> LimitPolicy:
+    return LimitPolicy(name, limit.key, BucketSpec(limit.rate, float(limit.burst)), limit.on_store_failure, limit.legacy_headers)
+
+
+def _route(
+    route: model.Route, config: model.Config, catalogue: Catalogue, pools: dict[str, Pool], policies: dict[str, LimitPolicy]
+) -> Route:
+    match, cache = route.match, route.cache
+    chosen = [policies[name] for name in route.limits]
+    return Route(
+        name=route.name,
+        match=Match(
+            match.literal.encode(),
+            match.prefix,
+            frozenset(method.encode() for method in match.methods or ()),
+            (match.host or "").lower().encode(),
+        ),
+        pool=pools[route.pool],
+        limits=RouteLimits(route.name, chosen, config.store.key_prefix) if chosen else None,
+        timeout_ns=int(route.timeout * 1e9),
+        attempts=route.retry.attempts,
+        retry_on=frozenset(route.retry.on),
+        budget=RetryBudget(route.retry.budget, route.retry.budget_min, time.monotonic_ns()),
+        cache=CacheRules(cache.fresh, cache.stale_if_error, cache.max_entry) if cache is not None else None,
+        ladder=tuple(_rung(rung) for rung in route.degrade),
+        cells=route_cells(catalogue, route, route.limits),
+        key=route.name.encode(),
+    )
+
+
+def _rung(rung: model.Rung) -> Rung:
+    if isinstance(rung, model.StaleRung):
+        return StaleRung()
+    if isinstance(rung, model.PoolRung):
+        longest_first = sorted(rung.rewrite.items(), key=lambda item: -len(item[0]))
+        return PoolRung(rung.pool, tuple((a.encode(), b.encode()) for a, b in longest_first), rung.timeout)
+    return StaticRung(rung.status, rung.content_type.encode(), rung.content)

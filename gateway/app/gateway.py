@@ -1,0 +1,268 @@
+"""The supervisor process: reads the configuration, keeps workers, store, prober and admin, and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gateway.admin.server import AdminServer
+from gateway.app.compile import backend_address
+from gateway.app.reload import Reload, needs_restart
+from gateway.app.series import allot
+from gateway.config.errors import ConfigError
+from gateway.config.load import load
+from gateway.config.model import Config
+from gateway.errors import StartError
+from gateway.store.address import StoreAddress
+from gateway.store.embedded import EmbeddedStore
+from gateway.telemetry import names
+from gateway.telemetry.cells import Catalogue, Cells
+from gateway.telemetry.prometheus import render
+from gateway.upstreams.health import Check, Prober
+from gateway.upstreams.registry import backend_key
+from gateway.workers.control import Message, SetHealth, UseSnapshot
+from gateway.workers.sockets import listen_tcp, listen_unix
+from gateway.workers.supervisor import Supervisor, Worker
+
+log = logging.getLogger(__name__)
+
+RELOAD_TIMEOUT = 15.0  # seconds for all workers to take a new snapshot
+
+
+class Gateway:
+    """One gateway: `run` returns when it has stopped. `path` is read again at every reload."""
+
+    def __init__(self, path: Path, config: Config, ready: Callable[[Gateway], None] | None = None) -> None:
+        self.path = path
+        self.config = config
+        self.generation = 1
+        self.started = time.time()
+        self.draining = False
+        self.last_reload: Reload | None = None
+        self._ready = ready
+        self._catalogue = Catalogue()
+        self._own = Cells(Cells.create("sluicegate-cells-supervisor"))
+        self._embedded: EmbeddedStore | None = None
+        self._store = StoreAddress()
+        self._stop = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._prober = Prober(self._health_changed)
+        self._supervisor: Supervisor
+        self._admin: AdminServer
+        self.listening: list[str] = []
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT. Raises StartError when it cannot start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_stop)
+        tasks: set[asyncio.Task[Any]] = set()
+        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(asyncio.create_task(self.reload())))
+        sockets = self._listen()
+        self._admin = AdminServer(self, self.config.admin.token)
+        started = False
+        try:
+            await self._admin.start(self.config.admin.listen)
+            self._store = await self._open_store()
+            self._allot()
+            self._supervisor = Supervisor(sockets, self._welcome, self._greetings)
+            self._prober.use(_checks(self.config))
+            starting = asyncio.create_task(self._supervisor.start())
+            stopping = asyncio.create_task(self._stop.wait())
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                started = True
+                if self._ready is not None:
+                    self._ready(self)
+                await stopping
+            else:
+                starting.cancel()
+        finally:
+            await self._shut_down(graceful=started)
+
+    def _asked_to_stop(self) -> None:
+        if self._stop.is_set():
+            log.warning("asked to stop again: leaving at once")
+            self._kill_now()
+        self._stop.set()
+
+    def _kill_now(self) -> None:
+        for worker in self._supervisor.workers:
+            if worker.process is not None and worker.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    worker.process.kill()
+
+    async def _shut_down(self, *, graceful: bool) -> None:
+        self.draining = True
+        drain = self.config.drain
+        if hasattr(self, "_supervisor"):
+            if graceful:
+                log.info("draining")
+                await asyncio.sleep(drain.delay)
+                await self._supervisor.drain(drain.timeout, drain.idle)
+            else:
+                await self._supervisor.kill()
+        await self._prober.close()
+        await self._admin.stop()
+        if self._embedded is not None:
+            await self._embedded.stop()
+        if graceful:
+            log.info("stopped")
+
+    # -- starting -----------------------------------------------------------------------------------------------
+
+    def _listen(self) -> list[Worker]:
+        count = self.config.workers if isinstance(self.config.workers, int) else os.cpu_count() or 1
+        columns = []
+        for listen in self.config.listen:
+            if listen.unix_path is not None:
+                columns.append([listen_unix(listen.unix_path)] * count)
+                self.listening.append(f"unix:{listen.unix_path}")
+            else:
+                sockets = listen_tcp(listen.host, listen.port, count)
+                columns.append(sockets)
+                host = f"[{listen.host}]" if ":" in listen.host else listen.host
+                self.listening.append(f"{host}:{sockets[0].getsockname()[1]}")
+        return [Worker(number, [column[number] for column in columns]) for number in range(count)]
+
+    async def _open_store(self) -> StoreAddress:
+        url = self.config.store.url
+        if not url.embedded:
+            return StoreAddress(url.host, url.port, url.unix_path, url.username, url.password, url.db, url.tls)
+        self._embedded = EmbeddedStore()
+        await self._embedded.start()
+        return StoreAddress(unix_path=self._embedded.path)
+
+    def _allot(self) -> None:
+        allot(self._catalogue, self.config)
+        own = self._own.values
+        own[self._catalogue.place(names.GENERATION)] = self.generation
+        for result in ("applied", "refused"):
+            self._catalogue.place(names.RELOADS, (("result", result),))
+
+    def _welcome(self) -> UseSnapshot:
+        return UseSnapshot(self.generation, self.config, self._catalogue, self._store)
+
+    def _greetings(self) -> list[Message]:
+        return [SetHealth(self._prober.healthy)]
+
+    def _health_changed(self, key: str, healthy: bool) -> None:
+        self._supervisor.tell(SetHealth({key: healthy}))
+
+    # -- reload -------------------------------------------------------------------------------------------------
+
+    async def reload(self) -> Reload:
+        """Reads the file again; all workers take it, or nothing changes. Never raises for a bad file."""
+        async with self._reloading:
+            outcome = await self._reload()
+        self.last_reload = outcome
+        applied = "applied" if outcome.applied else "refused"
+        self._own.add(self._catalogue.place(names.RELOADS, (("result", applied),)))
+        if outcome.applied:
+            log.info("generation %d is in force on all workers", outcome.generation)
+        else:
+            log.error("reload refused, generation %d stays in force:\n%s", self.generation, outcome.error)
+        return outcome
+
+    async def _reload(self) -> Reload:
+        loop = asyncio.get_running_loop()
+        try:
+            config = await loop.run_in_executor(None, load, self.path)
+        except ConfigError as error:
+            return Reload(False, self.generation, str(error))
+        fixed = needs_restart(self.config, config)
+        if fixed:
+            return Reload(False, self.generation, f"{self.path}: error: {fixed} cannot change while running; restart instead")
+        before = self.config
+        self.config = config
+        self.generation += 1
+        self._allot()
+        self._supervisor.tell(self._welcome())
+        try:
+            await self._supervisor.in_force(self.generation, RELOAD_TIMEOUT)
+        except (StartError, TimeoutError) as error:
+            # Put the old one back everywhere, under a number of its own: generations only grow.
+            self.config = before
+            self.generation += 1
+            self._allot()
+            self._supervisor.tell(self._welcome())
+            return Reload(False, self.generation, f"a worker did not take it: {error or 'no answer in time'}")
+        self._prober.use(_checks(config))
+        return Reload(True, self.generation, "")
+
+    # -- what the admin API asks --------------------------------------------------------------------------------
+
+    def not_ready(self) -> list[str]:
+        """Why the gateway should get no traffic; empty when it should."""
+        if self.draining or self._stop.is_set():
+            return ["draining"]
+        if not hasattr(self, "_supervisor"):
+            return ["starting"]
+        late = [w.number for w in self._supervisor.workers if w.generation < self.generation]
+        reasons = [f"worker {number} does not have generation {self.generation} yet" for number in late]
+        if not any(self._answerable()):
+            reasons.append("no route can be answered: every backend is out")
+        return reasons
+
+    def _answerable(self) -> list[bool]:
+        healthy = self._prober.healthy
+
+        def alive(pool: str) -> bool:
+            return any(healthy.get(backend_key(pool, backend_address(b)), True) for b in self.config.pools[pool].backends)
+
+        answers = []
+        for route in self.config.routes:
+            rungs = [getattr(rung, "pool", None) for rung in route.degrade]
+            static = any(hasattr(rung, "static") for rung in route.degrade)
+            answers.append(static or alive(route.pool) or any(alive(pool) for pool in rungs if pool))
+        return answers
+
+    def metrics(self) -> str:
+        """Prometheus text over all workers."""
+        workers = self._supervisor.workers if hasattr(self, "_supervisor") else ()
+        own, place = self._own.values, self._catalogue.place
+        own[place(names.GENERATION)] = self.generation
+        own[place(names.WORKERS)] = sum(worker.channel is not None for worker in workers)
+        own[place(names.WORKER_RESTARTS)] = sum(worker.restarts for worker in workers)
+        return render(self._catalogue, [self._own.values, *(worker.cells.values for worker in workers)])
+
+    async def status(self) -> dict[str, Any]:
+        """Everything an operator asks first."""
+        reload = self.last_reload
+        return {
+            "generation": self.generation,
+            "config": str(self.path),
+            "uptime_s": round(time.time() - self.started, 1),
+            "listen": self.listening,
+            "not_ready": self.not_ready(),
+            "last_reload": reload.as_dict() if reload is not None else None,
+            "store": {"embedded_pid": self._embedded.process.pid} if self._embedded and self._embedded.process else str(self._store),
+            "health": self._prober.healthy,
+            "workers": await self._supervisor.status() if hasattr(self, "_supervisor") else [],
+        }
+
+
+def _checks(config: Config) -> list[Check]:
+    return [
+        Check(
+            backend_key(name, backend_address(backend)),
+            f"http://{backend_address(backend)}{pool.health.path}",
+            pool.health.interval,
+            pool.health.timeout,
+            pool.health.unhealthy_after,
+            pool.health.healthy_after,
+        )
+        for name, pool in config.pools.items()
+        if pool.health is not None
+        for backend in pool.backends
+    ]

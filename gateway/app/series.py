@@ -1,0 +1,100 @@
+"""Which metric series a configuration has: allotted by the supervisor, looked up by the workers.
+
+Both sides walk the same configuration through the same functions; the catalogue travels with the snapshot, so a
+worker only ever finds places and never makes them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.config.model import Config, PoolRung, Route, StaleRung
+from gateway.snapshot import RouteCells
+from gateway.telemetry import names
+from gateway.telemetry.cells import Catalogue, Metric
+
+#: Statuses with a histogram of their own on each route; the rest shares one labelled "other".
+STATUSES: Final = (200, 400, 401, 404, 405, 413, 429, 499, 500, 502, 503, 504)
+BREAKER_STATES: Final = ("closed", "half-open", "open")
+OUTCOMES: Final = ("success", "failure", "ignore", "dropped")  # in the order of `Outcome`
+
+#: Cells of one backend, in this order after its first: outcomes, duration, then the gauges.
+GAUGES: Final[tuple[Metric, ...]] = (
+    names.ACTIVE_REQUESTS, names.CONNECTIONS, names.REFUSED_CONNECTIONS, names.PROTOCOL_ERRORS, names.CLIENT_GONE,
+    names.CACHE_BYTES, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES, names.LOG_DROPPED,
+)  # fmt: skip
+
+
+def rung_label(rung: object) -> str:
+    """The rung as a label value."""
+    if isinstance(rung, StaleRung):
+        return "stale"
+    return f"pool:{rung.pool}" if isinstance(rung, PoolRung) else "static"
+
+
+def route_cells(catalogue: Catalogue, route: Route | None, limits: tuple[str, ...]) -> RouteCells:
+    """The cells of one route; `None` stands for requests that no route takes."""
+    label = ("http_route", route.name if route is not None else "")
+
+    def place(metric: Metric, *labels: tuple[str, str]) -> int:
+        return catalogue.place(metric, (label, *labels))
+
+    def decision(limit: str, store: str, result: str) -> int:
+        return catalogue.place(names.LIMIT_DECISIONS, (("limit", limit), ("store", store), ("result", result)))
+
+    def duration(status: str) -> int:
+        return place(names.SERVER_DURATION, ("http_response_status_code", status))
+
+    ladder = route.degrade if route is not None else ()
+    return RouteCells(
+        duration={status: duration(str(status)) for status in STATUSES},
+        duration_other=duration("other"),
+        limits=tuple(
+            (
+                decision(limit, "shared", "refused"),
+                decision(limit, "shared", "allowed"),
+                decision(limit, "local", "refused"),
+                decision(limit, "local", "allowed"),
+            )
+            for limit in limits
+        ),
+        rungs=tuple(place(names.DEGRADED, ("rung", rung_label(rung))) for rung in ladder),
+        cache_hit=place(names.CACHE_HITS),
+        retries=place(names.RETRIES),
+        retries_denied=place(names.RETRIES_DENIED),
+        shed=place(names.SHED),
+    )
+
+
+def backend_cells(catalogue: Catalogue, pool: str, backend: str) -> int:
+    """The first cell of a backend: four outcomes, its duration, then what `backend_gauges` lists."""
+    labels = (("pool", pool), ("backend", backend))
+    first = catalogue.place(names.ATTEMPTS, (*labels, ("outcome", OUTCOMES[0])))
+    for outcome in OUTCOMES[1:]:
+        catalogue.place(names.ATTEMPTS, (*labels, ("outcome", outcome)))
+    catalogue.place(names.CLIENT_DURATION, labels)
+    return first
+
+
+def backend_gauges(catalogue: Catalogue, pool: str, backend: str) -> tuple[int, int, int, tuple[int, ...]]:
+    """Cells of: in flight, healthy, trips, and one per breaker state."""
+    labels = (("pool", pool), ("backend", backend))
+    return (
+        catalogue.place(names.BACKEND_INFLIGHT, labels),
+        catalogue.place(names.BACKEND_HEALTHY, labels),
+        catalogue.place(names.BREAKER_TRIPS, labels),
+        tuple(catalogue.place(names.BREAKER_WORKERS, (*labels, ("state", state))) for state in BREAKER_STATES),
+    )
+
+
+def allot(catalogue: Catalogue, config: Config) -> None:
+    """Gives every series of `config` its place. Called by the supervisor before a snapshot is sent out."""
+    for metric in GAUGES:
+        catalogue.place(metric)
+    route_cells(catalogue, None, ())
+    for route in config.routes:
+        route_cells(catalogue, route, route.limits)
+    for pool_name, pool in config.pools.items():
+        for backend in pool.backends:
+            backend_cells(catalogue, pool_name, backend.name)
+            backend_gauges(catalogue, pool_name, backend.name)

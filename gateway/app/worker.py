@@ -1,0 +1,238 @@
+"""One worker process: composed here, told what to do by the supervisor over its control channel.
+
+Started as `python -m gateway.app.worker NUMBER CONTROL_FD CELLS_FD LISTEN_FD...`. It ends when told to drain, or when
+the control channel closes because the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import sys
+from typing import Any
+
+from gateway.app import compile as compiled
+from gateway.app.loop import run_in_loop
+from gateway.app.series import GAUGES, backend_gauges
+from gateway.breakers.gate import STATES
+from gateway.config.model import Config
+from gateway.degrade.cache import AnswerCache
+from gateway.errors import GatewayError
+from gateway.http.server import Server
+from gateway.limits.limiter import Limiter
+from gateway.pipeline import Pipeline, bad_request
+from gateway.store.buckets import SharedBuckets, StoreTimes
+from gateway.telemetry import names
+from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.cells import Catalogue, Cells
+from gateway.telemetry.logs import set_up_logs
+from gateway.telemetry.tracing import Tracing
+from gateway.upstreams.registry import BackendRegistry
+from gateway.workers.control import AskStatus, Channel, InForce, SetHealth, SetWorkers, StartDrain, TellStatus, UseSnapshot
+
+log = logging.getLogger(__name__)
+
+PUBLISH = 0.25  # seconds between two updates of the gauges
+EXPIRE_EVERY = 8  # idle upstream connections are looked at every so many updates
+
+
+class WorkerProcess:
+    """Everything one worker owns."""
+
+    def __init__(self, number: int, channel: Channel, cells: Cells, sockets: list[socket.socket]) -> None:
+        self.number = number
+        self.channel = channel
+        self.cells = cells
+        self.sockets = sockets
+        self.registry = BackendRegistry()
+        self.tracing = Tracing.from_environment()
+        self.catalogue = Catalogue()
+        self.health: dict[str, bool] = {}
+        self.config: Config | None = None
+        self.pipeline: Pipeline
+        self.server: Server
+        self.buckets: SharedBuckets
+
+    # -- following the supervisor -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serves until told to drain or left alone."""
+        publisher: asyncio.Task[None] | None = None
+        drain = StartDrain(timeout=5.0, idle=0.0)
+        while (message := await self.channel.receive()) is not None:
+            match message:
+                case UseSnapshot():
+                    await self._use(message)
+                    if publisher is None:
+                        publisher = asyncio.create_task(self._publish())
+                case SetHealth():
+                    self._set_health(message.healthy)
+                case SetWorkers():
+                    self.pipeline.limiter.workers = message.count
+                case AskStatus():
+                    self.channel.send(TellStatus(message.number, self.status()))
+                case StartDrain():
+                    drain = message
+                    break
+        if self.config is not None:
+            await self._stop(drain)
+        if publisher is not None:
+            publisher.cancel()
+        self.channel.close()
+
+    async def _use(self, message: UseSnapshot) -> None:
+        config: Config = message.config
+        try:
+            snapshot = compiled.snapshot(config, message.generation, message.catalogue, self.registry)
+        except (GatewayError, KeyError, ValueError) as error:
+            self.channel.send(InForce(message.generation, f"{type(error).__name__}: {error}"))
+            return
+        self.catalogue = message.catalogue
+        first = self.config is None
+        self.config = config
+        if first:
+            await self._begin(config, snapshot, message)
+        else:
+            self.pipeline.use(snapshot)
+            self.pipeline.cache.resize(config.cache.max_bytes)
+            self.server.limits = compiled.server_limits(config.http)
+        self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
+        self._set_health(self.health)
+        self.channel.send(InForce(message.generation))
+
+    async def _begin(self, config: Config, snapshot: Any, message: UseSnapshot) -> None:
+        store = config.store
+        times = StoreTimes(store.timeout, store.connect_timeout, store.reconnect_min, store.reconnect_max)
+        self.buckets = SharedBuckets(message.store, times)
+        self.buckets.start()
+        await self.buckets.ready(store.connect_timeout)
+        path = config.access_log.path
+        self.pipeline = Pipeline(
+            snapshot,
+            limiter=Limiter(self.buckets),
+            cache=AnswerCache(config.cache.max_bytes),
+            cells=self.cells,
+            id_prefix=f"{secrets.token_hex(5)}-".encode(),
+            draw=random.random,
+            tracing=self.tracing,
+            access_log=None if path == "off" else AccessLog(path),
+        )
+        self.server = Server(self.pipeline.handle, bad_request, compiled.server_limits(config.http))
+        for sock in self.sockets:
+            await self.server.listen(sock)
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the process: leave it out of every later collection
+        gc.set_threshold(20_000, 20, 50)
+
+    def _set_health(self, healthy: dict[str, bool]) -> None:
+        self.health = {**self.health, **healthy}
+        now = asyncio.get_running_loop().time()
+        for key, verdict in healthy.items():
+            backend = self.registry.get(key)
+            if backend is not None:
+                backend.mark(healthy=verdict, now=int(now * 1e9))
+
+    async def _stop(self, drain: StartDrain) -> None:
+        cut = await self.server.drain(idle=drain.idle, timeout=drain.timeout)
+        if cut:
+            log.warning("worker %d cut off %d connections", self.number, cut)
+        await self.buckets.close()
+        if self.pipeline.access_log is not None:
+            self.pipeline.access_log.close()
+        if self.tracing is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.tracing.close)
+
+    # -- telling ------------------------------------------------------------------------------------------------
+
+    async def _publish(self) -> None:
+        beat = 0
+        while True:
+            self._set_gauges()
+            beat += 1
+            if beat % EXPIRE_EVERY == 0:
+                now = asyncio.get_running_loop().time()
+                for backend in self.registry.all():
+                    backend.connections.expire(now)
+            await asyncio.sleep(PUBLISH)
+
+    def _set_gauges(self) -> None:
+        values, catalogue, stats = self.cells.values, self.catalogue, self.server.stats
+        log_lines = self.pipeline.access_log
+        own = {
+            names.ACTIVE_REQUESTS: self.pipeline.active,
+            names.CONNECTIONS: len(self.server.connections),
+            names.REFUSED_CONNECTIONS: stats.refused,
+            names.PROTOCOL_ERRORS: stats.protocol_errors,
+            names.CLIENT_GONE: stats.client_gone,
+            names.CACHE_BYTES: self.pipeline.cache.size,
+            names.STORE_UP: int(self.buckets.up),
+            names.STORE_CALLS: self.buckets.calls,
+            names.STORE_FAILURES: self.buckets.failures,
+            names.LOG_DROPPED: log_lines.dropped if log_lines is not None else 0,
+        }
+        for metric in GAUGES:
+            values[catalogue.place(metric)] = own[metric]
+        for pool in self.pipeline.snapshot.pools.values():
+            for backend in pool.backends:
+                inflight, healthy, trips, states = backend_gauges(catalogue, pool.name, backend.name)
+                values[inflight] = backend.inflight
+                values[healthy] = int(backend.healthy)
+                values[trips] = backend.gate.trips
+                for state, cell in zip(STATES, states, strict=True):
+                    values[cell] = int(backend.gate.state == state)
+
+    def status(self) -> dict[str, Any]:
+        """This worker's account of itself, for the admin API."""
+        pipeline = self.pipeline
+        return {
+            "generation": pipeline.snapshot.generation,
+            "active_requests": pipeline.active,
+            "connections": len(self.server.connections),
+            "store": "shared" if self.buckets.up else "local",
+            "cache": {"entries": len(pipeline.cache), "bytes": pipeline.cache.size},
+            "backends": [
+                {
+                    "pool": pool.name,
+                    "name": backend.name,
+                    "weight": backend.weight,
+                    "healthy": backend.healthy,
+                    "breaker": backend.gate.state,
+                    "trips": backend.gate.trips,
+                    "inflight": backend.inflight,
+                    "idle_connections": backend.connections.idle,
+                }
+                for pool in pipeline.snapshot.pools.values()
+                for backend in pool.backends
+            ],
+        }
+
+
+async def _main(number: int, control: int, cells: int, listeners: list[int]) -> None:
+    # The supervisor decides when to stop; a Ctrl-C in the terminal reaches the whole process group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=control), limit=1 << 20)
+    sockets = [socket.socket(fileno=fd) for fd in listeners]
+    await WorkerProcess(number, Channel(reader, writer), Cells(cells), sockets).run()
+
+
+def main() -> None:
+    """The process's entry."""
+    number, control, cells, *listeners = map(int, sys.argv[1:])
+    set_up_logs(f"worker-{number}")
+    run_in_loop(_main(number, control, cells, listeners))
+    # Nothing is left to do; the interpreter's own shutdown would only take time.
+    sys.stdout.flush()
+    logging.shutdown()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""A two-step gate over pybreaker: ask for a permit, do the work, hand the permit back with its outcome.
+
+pybreaker keeps the state machine; the gate adds what a concurrent caller needs and pybreaker lacks:
+* a permit carries pybreaker's *state object*; every transition makes a new one, so a result that comes back in a
+  later era (compare with `is`) changes nothing;
+* half-open admits exactly `probes` permits at a time;
+* IGNORE (cancelled) frees its slot and proves nothing; DROPPED (overload) neither;
+* the clock is the caller's monotonic nanoseconds, not the wall.
+
+States and what moves them:
+
+    closed    --`failures` FAILUREs in a row-->  open
+    open      --`open_for` has passed, or `hint_recovered`-->  half-open
+    half-open --`probes` SUCCESSes-->  closed
+    half-open --a FAILURE-->  open
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Final, NamedTuple, NoReturn
+
+import pybreaker
+
+from gateway.request import Outcome
+
+STATES: Final = ("closed", "half-open", "open")  # index = the value of the state gauge
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSettings:
+    """`open_for` in seconds."""
+
+    failures: int = 5
+    open_for: float = 5.0
+    probes: int = 1
+
+
+class Permit(NamedTuple):
+    """The right to try once. `era` is the generation token."""
+
+    era: object
+    probe: bool
+
+
+class Attempt(Exception):
+    """What pybreaker is told when an attempt failed; it is caught again right here."""
+
+
+_FAILED: Final = Attempt()
+
+
+def _fail() -> NoReturn:
+    raise _FAILED
+
+
+def _succeed() -> None:
+    return None
+
+
+class Gate:
+    """One per backend and worker; survives reloads. `now` is monotonic nanoseconds."""
+
+    __slots__ = ("_breaker", "_era", "_half_open_from", "_open_for_ns", "_probes", "_settings", "opened", "trips")
+
+    def __init__(self, settings: BreakerSettings) -> None:
+        self._breaker = pybreaker.CircuitBreaker(
+            fail_max=settings.failures,
+            reset_timeout=0,  # the gate decides when, so pybreaker's wall clock must never hold anything back
+            success_threshold=settings.probes,
+            throw_new_error_on_trip=False,
+        )
+        self.configure(settings)
+        self._era: object = self._breaker.state
+        self._probes = 0  # permits out in this half-open era
+        self._half_open_from = 0
+        self.opened = 0  # when it last opened
+        self.trips = 0
+
+    def configure(self, settings: BreakerSettings) -> None:
+        """Takes new settings at a reload without forgetting the state."""
+        self._settings = settings
+        self._breaker.fail_max = settings.failures
+        self._breaker.success_threshold = settings.probes
+        self._open_for_ns = int(settings.open_for * 1e9)
+
+    @property
+    def state(self) -> str:
+        return str(self._breaker.current_state)
+
+    def available(self, now: int) -> bool:
+        """Whether `try_acquire` would hand out a permit; changes nothing."""
+        state = self._breaker.current_state
+        if state == "closed":
+            return True
+        if state == "open":
+            return now >= self._half_open_from
+        return self._probes < self._settings.probes
+
+    def try_acquire(self, now: int) -> Permit | None:
+        """A permit, or None while open or while all probe slots are taken."""
+        state = self._breaker.current_state
+        if state == "closed":
+            return Permit(self._era, False)
+        if state == "open":
+            if now < self._half_open_from:
+                return None
+            self._breaker.half_open()
+            self._turn()
+        if self._probes >= self._settings.probes:
+            return None
+        self._probes += 1
+        return Permit(self._era, True)
+
+    def release(self, permit: Permit, outcome: Outcome, now: int) -> None:
+        """Hands a permit back; every permit must come back exactly once."""
+        if permit.era is not self._era:
+            return  # a late result of an earlier era
+        if permit.probe:
+            self._probes -= 1
+        if outcome is Outcome.SUCCESS:
+            if not permit.probe and not self._breaker.fail_counter:
+                return  # closed and unblemished: nothing to tell
+            self._breaker.call(_succeed)
+        elif outcome is Outcome.FAILURE:
+            with contextlib.suppress(Attempt):
+                self._breaker.call(_fail)
+        if self._breaker.state is not self._era:
+            self._turn()
+            if self._breaker.current_state == "open":
+                self._open(now)
+
+    def hint_recovered(self, now: int) -> None:
+        """A health check saw the backend answer: an open gate may probe at once."""
+        if self._breaker.current_state == "open":
+            self._half_open_from = now
+
+    def _open(self, now: int) -> None:
+        self.opened = now
+        self.trips += 1
+        self._half_open_from = now + self._open_for_ns
+
+    def _turn(self) -> None:
+        self._era = self._breaker.state
+        self._probes = 0
+
+    def __repr__(self) -> str:
+        return f"<Gate {self.state}, {self._breaker.fail_counter} failures, {self._probes} probes out, {self.trips} trips>"

@@ -1,0 +1,44 @@
+"""`gateway run`: start the gateway and stay in the foreground until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from gateway.cli.options import add_config, colour, config_path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from gateway.config.errors import ConfigError
+    from gateway.config.load import load
+
+    path = config_path(args)
+    try:
+        config = load(path)
+    except ConfigError as error:
+        for each in error.diagnostics:
+            print(each.render(colour(sys.stderr)), file=sys.stderr)
+        return 1
+    from gateway.app.gateway import Gateway
+    from gateway.app.loop import run_in_loop
+    from gateway.errors import StartError
+    from gateway.telemetry.logs import set_up_logs
+
+    set_up_logs("supervisor")
+
+    def say_ready(gateway: Gateway) -> None:
+        print(f"gateway: serving on {', '.join(gateway.listening)}; admin on {config.admin.listen}", file=sys.stderr, flush=True)
+
+    async def serve() -> None:
+        await Gateway(path, config, say_ready).run()
+
+    try:
+        run_in_loop(serve())
+    except StartError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 1
+    return 0

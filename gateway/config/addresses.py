@@ -1,0 +1,158 @@
+"""Where to listen, where the store is, where a backend is: addresses parsed once, at load.
+
+Contract: ``parse`` raises ``ValueError`` with a whole sentence in plain words; ``str()`` of the result is safe to print
+(a password in a store URL is shown as ``***``).
+"""
+
+# ruff: noqa: TRY003 - the sentence is what these errors are for
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+LOOPBACK = ("localhost", "::1")
+REDIS_PORT = 6379
+_LOOPBACK_4 = re.compile(r"127(\.[0-9]{1,3}){3}", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9]+)?", re.ASCII)
+
+
+def _port(text: str, what: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or int(text) > 65535:
+        raise ValueError(f"the port in {what!r} must be a number from 0 to 65535")
+    return int(text)
+
+
+def _host(text: str, what: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError(f"{text!r} in {what!r} is not a host name or address")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """One socket to listen on: ``host`` and ``port``, or ``unix_path`` (then ``host`` is "" and ``port`` 0).
+
+    Port 0 asks the kernel for a free port.
+    """
+
+    host: str = ""
+    port: int = 0
+    unix_path: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Listen":
+        if text.startswith("unix:"):
+            path = text.removeprefix("unix:")
+            if not path.startswith("/"):
+                raise ValueError(f"{text!r} must name an absolute path, such as unix:/run/gateway.sock")
+            if len(path.encode()) > 107:  # sockaddr_un.sun_path is 108 bytes on Linux, one of them the final NUL
+                raise ValueError(f"the socket path is {len(path.encode())} bytes long; the system allows 107")
+            return cls(unix_path=path)
+        bracketed = re.fullmatch(r"\[([^\]]*)\]:(.*)", text)
+        if bracketed:
+            host, port = bracketed[1], bracketed[2]
+        elif text.count(":") == 1:
+            host, port = text.split(":")
+        else:
+            raise ValueError(f"{text!r} must be host:port, [ipv6]:port or unix:/path")
+        return cls(host=_host(host, text), port=_port(port, text))
+
+    @property
+    def loopback(self) -> bool:
+        """Only this machine can connect: 127.0.0.0/8, ::1, ``localhost`` or a unix socket."""
+        return self.unix_path is not None or self.host in LOOPBACK or _LOOPBACK_4.fullmatch(self.host) is not None
+
+    def __str__(self) -> str:
+        if self.unix_path is not None:
+            return f"unix:{self.unix_path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUrl:
+    """Where the shared store is. ``embedded`` means that the gateway starts its own Valkey and the rest is unset."""
+
+    embedded: bool = False
+    host: str = ""
+    port: int = 0
+    unix_path: str | None = None
+    tls: bool = False
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> "StoreUrl":
+        if text == "embedded":
+            return cls(embedded=True)
+        scheme = text.partition("://")[0]
+        if scheme in ("redis+sentinel", "redis+cluster", "valkey+sentinel", "valkey+cluster"):
+            raise ValueError(f"{scheme}:// is not supported yet; use redis://, rediss://, unix:// or embedded")
+        if scheme not in ("redis", "rediss", "valkey", "valkeys", "unix"):
+            raise ValueError("the store must be embedded, redis://host:port/db, rediss://host:port/db or unix:///path")
+        try:
+            url = urlsplit(text)
+            port = url.port
+        except ValueError:
+            raise ValueError("the store URL has a bad address: write it as redis://host:port/db") from None
+        if url.query or url.fragment:
+            raise ValueError("the store URL takes no ?options: timeouts and the rest are keys of 'store'")
+        user = unquote(url.username) if url.username else None
+        password = unquote(url.password) if url.password else None
+        if scheme == "unix":
+            if url.hostname or len(url.path) < 2:
+                raise ValueError("a store on a unix socket is written unix:///path/to/socket")
+            return cls(unix_path=url.path, username=user, password=password)
+        if not url.hostname or not _HOST.fullmatch(url.hostname):
+            raise ValueError("the store URL names no host: write it as redis://host:port/db")
+        if not re.fullmatch(r"/?|/[0-9]{1,4}", url.path, re.ASCII):
+            raise ValueError("the database in the store URL must be a number, such as redis://host:6379/0")
+        return cls(
+            host=url.hostname,
+            port=REDIS_PORT if port is None else port,
+            tls=scheme in ("rediss", "valkeys"),
+            db=int(url.path[1:] or 0),
+            username=user,
+            password=password,
+        )
+
+    def __str__(self) -> str:
+        if self.embedded:
+            return "embedded"
+        login = f"{self.username or ''}{':***' if self.password else ''}"
+        login = f"{login}@" if login else ""
+        if self.unix_path is not None:
+            return f"unix://{login}{self.unix_path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'rediss' if self.tls else 'redis'}://{login}{host}:{self.port}/{self.db}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A backend's address: plain HTTP, a host and a port, nothing else."""
+
+    host: str
+    port: int = 80
+
+    @classmethod
+    def parse(cls, text: str) -> "Origin":
+        if text.startswith("https://"):
+            raise ValueError("https:// backends are not supported yet; use http://host:port")
+        if not text.startswith("http://"):
+            raise ValueError(f"{text!r} must be http://host:port")
+        address = text.removeprefix("http://").removesuffix("/")
+        if re.search(r"[/?#@]", address):
+            raise ValueError(f"{text!r} must be http://host:port without a path, query or user name")
+        bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", address)
+        host, port = (bracketed[1], bracketed[2]) if bracketed else (address.partition(":")[0], None)
+        if not bracketed and ":" in address:
+            port = address.partition(":")[2]
+        return cls(_host(host, text), 80 if port is None else _port(port, text))
+
+    @property
+    def authority(self) -> str:
+        """``host:port``, as a ``Host`` header and as the default name of a backend."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"http://{self.authority}"

@@ -1,0 +1,153 @@
+"""Warnings: configurations that are valid and probably not what was meant.
+
+One rule is one generator; adding a rule is one function and its line in ``RULES``. A rule must be right nearly
+always: a warning that is usually ignored teaches people to ignore the rest.
+"""
+
+from collections.abc import Callable, Iterator
+
+from gateway.config.diagnosis import spell
+from gateway.config.errors import Diagnostic
+from gateway.config.model import Config, Match, PoolRung, Route, StaticRung
+from gateway.config.source import Loc
+from gateway.config.units import format_duration, format_size
+
+Finding = tuple[Loc, str, str | None]
+
+
+def lint(config: Config) -> list[Diagnostic]:
+    """Warnings by line. They point into the file if the configuration came from one."""
+    source = config.provenance.source
+    found = []
+    for rule in RULES:
+        for loc, message, hint in rule(config):
+            text = f"{spell(loc)}: {message}"
+            if source is None:
+                found.append(Diagnostic("configuration", 0, 0, text, hint, "warning"))
+            else:
+                found.append(source.diagnose(loc, text, hint, warn=True))
+    return sorted(found, key=lambda each: (each.line, each.col))
+
+
+def _covers(wide: Match, narrow: Match) -> bool:
+    """Every request that ``narrow`` takes, ``wide`` takes too."""
+    if wide.host not in (None, narrow.host):
+        return False
+    if wide.methods is not None and not (narrow.methods and set(narrow.methods) <= set(wide.methods)):
+        return False
+    return narrow.literal.startswith(wide.literal) if wide.prefix else wide.path == narrow.path
+
+
+def unreachable_route(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        for earlier in config.routes[:index]:
+            if _covers(earlier.match, route.match):
+                message = f"never reached, the route '{earlier.name}' above takes all its requests"
+                yield ("routes", index, "match"), message, "write the narrower route first"
+                break
+
+
+def retry_of_writes(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        codes = [each for each in route.retry.on if each != "connect"]
+        methods = route.match.methods
+        if codes and route.retry.attempts > 1 and (methods is None or "POST" in methods):
+            message = f"a POST answered {' or '.join(codes)} is sent again, though the first may have been carried out"
+            yield ("routes", index, "retry", "on"), message, "fine for pure inference; else use on: [connect]"
+
+
+def late_connect(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        connect = config.pools[route.pool].connections.connect_timeout
+        if connect >= route.timeout:
+            message = (
+                f"the pool's connect_timeout ({format_duration(connect)}) is not shorter, so a retry never happens"
+            )
+            yield (
+                ("routes", index, "timeout"),
+                message,
+                "raise the timeout or lower pools.*.connections.connect_timeout",
+            )
+
+
+def slow_health_check(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        if pool.health and pool.health.timeout > pool.health.interval:
+            message = (
+                f"longer than the interval ({format_duration(pool.health.interval)}), so failures are noticed late"
+            )
+            yield ("pools", name, "health", "timeout"), message, None
+
+
+def drained_pool(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        if all(backend.weight == 0 for backend in pool.backends):
+            yield ("pools", name, "backends"), "every backend has weight 0, so the pool answers nothing", None
+
+
+def rung_order(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        for rung_index, rung in enumerate(route.degrade):
+            loc: Loc = ("routes", index, "degrade", rung_index)
+            if isinstance(rung, PoolRung) and rung.pool == route.pool:
+                yield (*loc, "pool"), "the route's own pool has already failed when the ladder starts", None
+            if isinstance(rung, StaticRung) and rung_index + 1 < len(route.degrade):
+                yield loc, "a static answer always succeeds, the rungs after it are never used", "write it last"
+
+
+def idle_rewrite(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        for rung_index, rung in enumerate(route.degrade):
+            for start in rung.rewrite if isinstance(rung, PoolRung) else ():
+                if not _can_start(route, start):
+                    message = f"no path of this route starts with {start!r}, so nothing is rewritten"
+                    yield ("routes", index, "degrade", rung_index, "rewrite", start), message, None
+
+
+def _can_start(route: Route, start: str) -> bool:
+    literal = route.match.literal
+    return literal.startswith(start) or (route.match.prefix and start.startswith(literal))
+
+
+def idle_cache(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        cache = route.cache
+        if cache is None:
+            continue
+        loc: Loc = ("routes", index, "cache")
+        stale = any(not isinstance(rung, (PoolRung, StaticRung)) for rung in route.degrade)
+        if cache.fresh == 0 and not (stale and cache.stale_if_error):
+            yield loc, "responses are kept but never used", "set 'fresh', or add the rung 'stale' with stale_if_error"
+        elif config.cache.max_bytes < cache.max_entry:
+            message = f"max_entry ({format_size(cache.max_entry)}) is more than cache.max_bytes holds"
+            yield loc, f"{message} ({format_size(config.cache.max_bytes)})", None
+
+
+def unused_names(config: Config) -> Iterator[Finding]:
+    pools = {route.pool for route in config.routes}
+    pools |= {rung.pool for route in config.routes for rung in route.degrade if isinstance(rung, PoolRung)}
+    limits = {name for route in config.routes for name in route.limits}
+    for kind, defined, used in (("pools", config.pools, pools), ("limits", config.limits, limits)):
+        for name in defined:
+            if name not in used:
+                yield (kind, name), "no route uses it", None
+
+
+def nobody_gets_in(config: Config) -> Iterator[Finding]:
+    keys = config.identity.api_keys
+    if config.identity.anonymous == "deny" and not (keys and keys.clients):
+        yield ("identity", "anonymous"), "there are no API keys, so every request is refused", "name a file in api_keys"
+
+
+RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    unreachable_route,
+    retry_of_writes,
+    late_connect,
+    slow_health_check,
+    drained_pool,
+    rung_order,
+    idle_rewrite,
+    idle_cache,
+    unused_names,
+    nobody_gets_in,
+)

@@ -1,0 +1,101 @@
+"""The configuration as the rest of the gateway sees it: frozen, typed, numbers in seconds, bytes and events per second.
+
+Contract: a ``Config`` from :func:`gateway.config.load.load` is complete. Every name it mentions exists, every file it
+mentions has been read, and it pickles whole into worker processes. A ``Config`` made directly in Python (tests) is
+checked field by field only. The JSON schema and the reference page are generated from the descriptions here and in
+``sections/``.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr, field_validator
+
+from gateway.config.addresses import Listen, Origin, StoreUrl
+from gateway.config.provenance import Provenance
+from gateway.config.scalars import Address, Whole
+from gateway.config.sections.base import Name, Section
+from gateway.config.sections.policies import ApiKeys, Identity, Limit
+from gateway.config.sections.pools import Backend, Breaker, Connections, Health, Pool
+from gateway.config.sections.process import AccessLog, Admin, CacheStore, Drain, Http, Store, Tracing
+from gateway.config.sections.routes import Match, PoolRung, Retry, Route, RouteCache, Rung, StaleRung, StaticRung
+
+__all__ = [
+    "AccessLog",
+    "Admin",
+    "ApiKeys",
+    "Backend",
+    "Breaker",
+    "CacheStore",
+    "Config",
+    "Connections",
+    "Drain",
+    "Health",
+    "Http",
+    "Identity",
+    "Limit",
+    "Listen",
+    "Match",
+    "Origin",
+    "Pool",
+    "PoolRung",
+    "Retry",
+    "Route",
+    "RouteCache",
+    "Rung",
+    "StaleRung",
+    "StaticRung",
+    "Store",
+    "StoreUrl",
+    "Tracing",
+]
+
+
+def _or_one(schema: dict[str, Any]) -> None:
+    """One address may stand without its list."""
+    schema["anyOf"] = [schema["items"], {name: schema.pop(name) for name in ("type", "items", "minItems")}]
+
+
+class Config(Section):
+    """The gateway's whole configuration."""
+
+    version: Literal[1] = Field(description="Version of this file format; 1 is the only one.", examples=[1])
+    listen: tuple[Annotated[Listen, Address(Listen, "127.0.0.1:8080")], ...] = Field(
+        default=(Listen("127.0.0.1", 8080),),
+        min_length=1,
+        description="Where clients connect: host:port, [ipv6]:port or unix:/path; one or a list. "
+        "Port 0 takes a free port.",
+        json_schema_extra=_or_one,
+    )
+    workers: Annotated[int | Literal["auto"], Whole(1, 256, ("auto",))] = Field(
+        default="auto", description="Worker processes; 'auto' is one per core."
+    )
+    admin: Admin = Field(default=Admin.model_construct(), description="The operator's listener.")
+    store: Store = Field(default=Store.model_construct(), description="Shared state of all workers and gateways.")
+    http: Http = Field(default=Http.model_construct(), description="Limits and timeouts of the front door.")
+    identity: Identity = Field(default=Identity.model_construct(), description="How a request is tied to a client.")
+    limits: Mapping[Name, Limit] = Field(default={}, description="Rate limits by name; routes refer to them.")
+    pools: Mapping[Name, Pool] = Field(
+        min_length=1, description="Pools of backends by name.", examples=["{digits: {backends: [{url: ...}]}}"]
+    )
+    routes: tuple[Route, ...] = Field(
+        min_length=1,
+        description="Routes; the first that matches wins.",
+        examples=["[{name: ..., match: ..., pool: ...}]"],
+    )
+    cache: CacheStore = Field(default=CacheStore.model_construct(), description="The response cache all routes share.")
+    access_log: AccessLog = Field(default=AccessLog.model_construct(), description="One JSON line per request.")
+    tracing: Tracing = Field(default=Tracing.model_construct(), description="OpenTelemetry traces.")
+    drain: Drain = Field(default=Drain.model_construct(), description="How the gateway stops.")
+
+    _provenance: Provenance = PrivateAttr(default_factory=Provenance)
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _one_or_list(cls, value: object) -> object:
+        return [value] if isinstance(value, (str, Listen)) else value
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the configuration was read from; empty after pickling and for a model made in Python."""
+        return self._provenance

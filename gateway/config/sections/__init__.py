@@ -1,0 +1,1 @@
+"""The configuration's sections, one file per concern; :mod:`gateway.config.model` puts them together."""

@@ -1,0 +1,108 @@
+"""Pools of backends and how each is balanced, watched and connected to."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gateway.config.addresses import Origin
+from gateway.config.scalars import Address, Duration, Size, Text, Whole
+from gateway.config.sections.base import Section
+
+
+def _named_after_url(data: dict[str, Any]) -> str:
+    return data["url"].authority if "url" in data else "?"
+
+
+class Backend(Section):
+    """One model server."""
+
+    url: Annotated[Origin, Address(Origin, "http://127.0.0.1:8501")] = Field(
+        description="Address: http://host:port, without a path.", examples=["http://127.0.0.1:8501"]
+    )
+    weight: Annotated[int, Whole(0, 1000)] = Field(
+        default=1, description="Share of the pool's requests, relative to the other weights; 0 drains the backend."
+    )
+    name: Annotated[str, Text(r"[A-Za-z0-9._:\[\]-]{1,100}", "1 to 100 letters, digits or any of . _ - : [ ]")] = Field(
+        default_factory=_named_after_url,
+        description="Name in metrics and status; unique in its pool. Default: host:port of the url.",
+    )
+
+    @property
+    def host(self) -> str:
+        return self.url.host
+
+    @property
+    def port(self) -> int:
+        return self.url.port
+
+
+class Breaker(Section):
+    """The circuit breaker of each backend."""
+
+    failures: Annotated[int, Whole(1, 1000)] = Field(default=5, description="Failures in a row that open the breaker.")
+    open_for: Annotated[float, Duration("10ms", "1h")] = Field(
+        default=5.0, description="How long an open breaker refuses before it lets a probe through."
+    )
+    probes: Annotated[int, Whole(1, 100)] = Field(
+        default=1, description="Successful probe requests that close the breaker; also how many may run at once."
+    )
+
+
+class Health(Section):
+    """Active checks: GET 'path' on every backend, 2xx is healthy."""
+
+    path: Annotated[str, Text(r"/[!-~]*", "a path that starts with /")] = Field(
+        default="/readyz", description="Path to ask for."
+    )
+    interval: Annotated[float, Duration("50ms", "10m")] = Field(default=2.0, description="Time between two checks.")
+    timeout: Annotated[float, Duration("10ms", "1m")] = Field(
+        default=1.0, description="A check that takes longer has failed."
+    )
+    unhealthy_after: Annotated[int, Whole(1, 100)] = Field(
+        default=2, description="Failed checks in a row that take a backend out."
+    )
+    healthy_after: Annotated[int, Whole(1, 100)] = Field(
+        default=1, description="Passed checks in a row that bring it back."
+    )
+
+
+class Connections(Section):
+    """Keep-alive connections to the backends."""
+
+    max: Annotated[int, Whole(1, 65_535)] = Field(
+        default=256, description="Most connections to one backend, per worker."
+    )
+    idle: Annotated[float, Duration("100ms", "1h")] = Field(
+        default=50.0,
+        description="An unused connection is closed after this; keep it below the backend's own keep-alive timeout.",
+    )
+    connect_timeout: Annotated[float, Duration("1ms", "1m")] = Field(
+        default=0.25, description="Time allowed to connect; then the try counts as a connect failure."
+    )
+
+
+class Pool(Section):
+    """Backends that can answer for one another."""
+
+    backends: tuple[Backend, ...] = Field(
+        min_length=1,
+        description="The model servers of the pool; at least one.",
+        examples=["[{url: http://127.0.0.1:8501}]"],
+    )
+    balance: Literal["least-request", "weighted-round-robin"] = Field(
+        default="least-request",
+        description="How a backend is picked: fewest requests in flight for its weight, or smooth turns by weight.",
+    )
+    breaker: Breaker = Field(default=Breaker.model_construct(), description="Circuit breaker of each backend.")
+    health: Health | None = Field(
+        default=None, description="Active health checks; none unless given ({} for defaults)."
+    )
+    max_inflight: Annotated[int, Whole(1, 1_000_000)] = Field(
+        default=1024, description="Most requests in flight in the pool, per worker; more take the degrade ladder."
+    )
+    connections: Connections = Field(
+        default=Connections.model_construct(), description="Keep-alive connections to each backend."
+    )
+    max_response: Annotated[int, Size("1KiB", "16GiB")] = Field(
+        default=64 * 1024 * 1024, description="Largest response body taken from a backend; larger is answered 502."
+    )

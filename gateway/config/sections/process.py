@@ -1,0 +1,165 @@
+"""The process and its edges: admin, store, HTTP limits, shared cache, logs, traces, drain.
+
+Precedents for the defaults of ``http``: 8 KiB request line and 32 KiB headers (nginx 4 x 8k, HAProxy 16k, Envoy 60k),
+100 header fields (HAProxy 101, Envoy 100), 75 s idle (nginx), 10 s for headers (against Slowloris; Apache's
+reqtimeout 20 s).
+"""
+
+# ruff: noqa: TRY003 - the sentence is what these errors are for
+
+from typing import Annotated, Self
+
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+
+from gateway.config.addresses import Listen, StoreUrl
+from gateway.config.scalars import Address, Duration, Ratio, Size, Text, Whole, refuse
+from gateway.config.sections.base import FileName, Section, surroundings
+
+
+class Admin(Section):
+    """The operator's listener: probes, metrics, status."""
+
+    listen: Annotated[Listen, Address(Listen, "127.0.0.1:9090")] = Field(
+        default=Listen("127.0.0.1", 9090),
+        description="Address of the admin listener: host:port, [ipv6]:port or unix:/path.",
+    )
+    token_file: FileName | None = Field(
+        default=None,
+        description="File with the bearer token that admin requests must carry. Required when the listener can be "
+        "reached from other machines.",
+    )
+    _token: str | None = PrivateAttr(default=None)
+
+    @field_validator("token_file")
+    @classmethod
+    def _readable(cls, value: str | None, info: ValidationInfo) -> str | None:
+        files = surroundings(info.context)
+        if files is not None and value is not None:
+            token = files.read(value).strip()
+            if not token or not token.isascii() or not token.decode().isprintable():
+                raise refuse(f": {value!r} must hold one line of printable ASCII, the token")
+        return value
+
+    @model_validator(mode="after")
+    def _guarded(self, info: ValidationInfo) -> Self:
+        if self.token_file is None and not self.listen.loopback:
+            raise refuse(
+                f": {self.listen} can be reached from other machines, so admin.token_file is required",
+                "listen on 127.0.0.1, or write a long random token to a file and name it in token_file",
+                at="listen",
+            )
+        files = surroundings(info.context)
+        if files is not None and self.token_file is not None:
+            self._token = files.read(self.token_file).strip().decode()
+        return self
+
+    @property
+    def token(self) -> str | None:
+        """The bearer token, read when the configuration was loaded."""
+        return self._token
+
+
+class Store(Section):
+    """The shared state of all workers and gateways: rate limit buckets."""
+
+    url: Annotated[StoreUrl, Address(StoreUrl, "redis://127.0.0.1:6379/0")] = Field(
+        default=StoreUrl(embedded=True),
+        description="'embedded' starts a private Valkey with the gateway; otherwise redis://[user:password@]host:port/db"
+        ", rediss:// (TLS) or unix:///path. valkey:// means the same as redis://.",
+        json_schema_extra={"default": "embedded"},
+    )
+    timeout: Annotated[float, Duration("1ms", "5s")] = Field(
+        default=0.025, description="Deadline of one decision; after it the limit's on_store_failure applies."
+    )
+    connect_timeout: Annotated[float, Duration("1ms", "30s")] = Field(
+        default=0.25, description="Time allowed to connect and log in."
+    )
+    reconnect_min: Annotated[float, Duration("1ms", "1m")] = Field(
+        default=0.05, description="First pause before connecting again; it doubles up to reconnect_max."
+    )
+    reconnect_max: Annotated[float, Duration("1ms", "10m")] = Field(
+        default=0.5, description="Longest pause before connecting again."
+    )
+    key_prefix: Annotated[str, Text(r"[A-Za-z0-9_.:-]{1,64}", "1 to 64 letters, digits or any of _ . : -")] = Field(
+        default="sluicegate", description="Start of every key in the store; gateways that share limits share it."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.reconnect_min > self.reconnect_max:
+            raise refuse(" must not be longer than store.reconnect_max", at="reconnect_min")
+        return self
+
+
+class Http(Section):
+    """Limits of the front door, per connection unless said otherwise."""
+
+    max_request_line: Annotated[int, Size("256B", "64KiB")] = Field(
+        default=8 * 1024, description="Longest request line (method, target, version); longer is answered 414."
+    )
+    max_header_bytes: Annotated[int, Size("1KiB", "1MiB")] = Field(
+        default=32 * 1024, description="Largest sum of all header fields; larger is answered 431."
+    )
+    max_headers: Annotated[int, Whole(8, 1000)] = Field(
+        default=100, description="Most header fields in one request; more is answered 431."
+    )
+    max_body: Annotated[int, Size("1KiB", "4GiB")] = Field(
+        default=16 * 1024 * 1024, description="Largest request body; larger is answered 413."
+    )
+    header_timeout: Annotated[float, Duration("10ms", "10m")] = Field(
+        default=10.0, description="Time from the first byte of a request to the end of its headers; then 408."
+    )
+    body_timeout: Annotated[float, Duration("10ms", "1h")] = Field(
+        default=30.0, description="Longest silence while a request body arrives; then 408."
+    )
+    idle_timeout: Annotated[float, Duration("10ms", "1h")] = Field(
+        default=75.0, description="How long a keep-alive connection may wait for its next request."
+    )
+    write_timeout: Annotated[float, Duration("10ms", "1h")] = Field(
+        default=30.0, description="Longest time without progress while a client reads its response."
+    )
+    max_connections: Annotated[int, Whole(1, 1_000_000)] = Field(
+        default=10_000, description="Most client connections per worker; more are closed at once."
+    )
+    max_pipelined: Annotated[int, Whole(1, 1024)] = Field(
+        default=32, description="Most requests waiting on one connection before it is no longer read."
+    )
+
+
+class CacheStore(Section):
+    """The response cache that routes with 'cache' share."""
+
+    max_bytes: Annotated[int, Size("0B", "64GiB")] = Field(
+        default=64 * 1024 * 1024, description="Memory for cached responses, per worker; 0B turns the cache off."
+    )
+
+
+class AccessLog(Section):
+    """One JSON line per request."""
+
+    path: FileName = Field(default="off", description="A file, '-' for standard output, or 'off'.")
+    sample: Annotated[float, Ratio()] = Field(
+        default=1.0, description="Share of requests that are logged, from 0 to 1; errors are always logged."
+    )
+
+
+class Tracing(Section):
+    """OpenTelemetry traces; exported when the OTEL_* environment variables name a collector."""
+
+    sample: Annotated[float, Ratio()] = Field(
+        default=0.01, description="Share of requests traced when the caller has not decided, from 0 to 1."
+    )
+
+
+class Drain(Section):
+    """How the gateway stops: wait 'delay' while readiness says no, then finish what is in flight."""
+
+    delay: Annotated[float, Duration("0s", "10m")] = Field(
+        default=0.0, description="Time between 'not ready' and the end of accepting, for a load balancer to notice."
+    )
+    timeout: Annotated[float, Duration("0s", "1h")] = Field(
+        default=30.0, description="Longest wait for requests in flight; then they are cut off."
+    )
+    idle: Annotated[float, Duration("0s", "10m")] = Field(
+        default=1.0, description="How long an idle keep-alive connection stays open while draining."
+    )

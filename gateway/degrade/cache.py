@@ -1,0 +1,103 @@
+"""Answers kept in this worker's memory, to be served fresh for a while and stale when the backends are away.
+
+A key is what the answer depends on: route, method, target, the body's digest and the request's `Accept`. The cache
+holds at most `max_bytes`; the least recently used answer goes first.
+Rules: RFC 9111 (`no-store`, `private` and `Authorization` are honoured), RFC 5861 (stale-if-error).
+A POST is cached only because the operator said so on the route: an inference answer is a function of its input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from gateway.request import Request, Response
+
+_OVERHEAD: Final = 400  # bytes charged per entry for its key, headers and bookkeeping
+
+
+class CacheRules(NamedTuple):
+    """Seconds and bytes; one per route."""
+
+    fresh: float
+    stale_if_error: float
+    max_entry: int
+
+
+class Entry(NamedTuple):
+    """`stored` is monotonic nanoseconds."""
+
+    response: Response
+    stored: int
+    size: int
+
+    def age_s(self, now: int) -> int:
+        """Whole seconds since the answer was stored (RFC 9111 section 4.2.3)."""
+        return (now - self.stored) // 1_000_000_000
+
+
+class AnswerCache:
+    """Bounded in bytes. `now` is monotonic nanoseconds."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.size = 0
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: bytes, max_age_s: float, now: int) -> Entry | None:
+        """The entry for `key` if it is not older than `max_age_s` seconds."""
+        entry = self._entries.get(key)
+        if entry is None or now - entry.stored > max_age_s * 1e9:
+            return None
+        self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: bytes, response: Response, max_entry: int, now: int) -> None:
+        """Keeps `response` unless it is too large; drops what is least recently used to make room."""
+        size = len(response.body) + _OVERHEAD
+        if size > max_entry or size > self.max_bytes:
+            return
+        old = self._entries.pop(key, None)
+        if old is not None:
+            self.size -= old.size
+        self._entries[key] = Entry(response, now, size)
+        self.size += size
+        self.resize(self.max_bytes)
+
+    def resize(self, max_bytes: int) -> None:
+        """Sets the bound and evicts down to it."""
+        self.max_bytes = max_bytes
+        while self.size > max_bytes:
+            _, entry = self._entries.popitem(last=False)
+            self.size -= entry.size
+
+
+def cache_key(route: bytes, request: Request) -> bytes | None:
+    """The key for this request, or None where RFC 9111 forbids to share its answer."""
+    headers = request.headers
+    if b"authorization" in headers or request.method not in (b"GET", b"HEAD", b"POST"):
+        return None
+    control = headers.get(b"cache-control")
+    if control is not None and (b"no-store" in control or b"no-cache" in control):
+        return None
+    digest = hashlib.blake2b(request.body, digest_size=20)
+    for part in (route, request.method, request.target, headers.get(b"accept", b""), headers.get(b"content-type", b"")):
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.digest()
+
+
+def may_store(response: Response) -> bool:
+    """Whether a backend's answer may be kept: complete, successful and not forbidden by its Cache-Control."""
+    if response.status != 200:
+        return False
+    for name, value in response.headers:
+        if name == b"cache-control" and (b"no-store" in value or b"private" in value):
+            return False
+        if name in (b"set-cookie", b"vary"):
+            return False
+    return True

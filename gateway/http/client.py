@@ -1,0 +1,284 @@
+"""The pooled upstream client: HTTP/1.1 exchanges with one backend over keep-alive connections.
+
+Invariants: one exchange at a time per connection; a connection returns to the pool only after a clean, complete,
+persistent answer; bytes that nobody asked for condemn the connection; a cancelled exchange closes it, so a late
+answer can never reach another request. The pool is LIFO, so that surplus connections grow old and are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+import httptools
+
+from gateway.errors import BadUpstreamResponse, ConnectFailed, ConnectionBroken, StaleConnection, UpstreamTimeout
+from gateway.request import Header, Response
+
+# RFC 9110 section 7.6.1: these concern one connection only. Framing is ours to say anew.
+_HOP_BY_HOP: Final = frozenset(
+    (b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """Times in seconds, sizes in bytes, counts per backend and worker."""
+
+    max_connections: int = 256
+    idle: float = 50.0
+    connect_timeout: float = 0.25
+    max_response: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a backend listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a backend."""
+
+    __slots__ = (
+        "_body", "_chunks", "_close_after", "_head_done", "_headers", "_length_known", "_limit", "_loop", "_no_body",
+        "_parser", "_size", "_started", "_waiter", "deadline", "idle_since", "reused", "transport", "usable",
+    )  # fmt: skip
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[Response] | None = None
+        self.transport: asyncio.Transport | None = None
+        self.usable = True
+        self.reused = False
+        self.idle_since = 0.0
+        self.deadline = 0.0
+        self._no_body = False
+        self._started = False
+
+    # -- one exchange -------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes, *, head_only: bool, deadline: float) -> asyncio.Future[Response]:
+        """Writes a request and returns the future of its answer; it fails with an UpstreamError."""
+        self._waiter = waiter = self._loop.create_future()
+        self.deadline = deadline
+        self._no_body = head_only
+        self._started = False
+        assert self.transport is not None
+        self.transport.write(data)
+        return waiter
+
+    def fail(self, error: Exception) -> None:
+        """Ends the exchange with `error` and condemns the connection."""
+        self.usable = False
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+        if self.transport is not None:
+            self.transport.abort()
+
+    # -- transport ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None:
+            self.fail(BadUpstreamResponse("unasked-for bytes"))
+            return
+        self._started = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            self.fail(cause if isinstance(cause, BadUpstreamResponse) else BadUpstreamResponse("unreadable response"))
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self._waiter is None:
+                self.usable = False  # the answer was whole; what came after it was not asked for
+            else:
+                self.fail(BadUpstreamResponse(f"not an HTTP response: {error.args[0] if error.args else 'unreadable'}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.usable = False
+        if self._waiter is None:
+            return
+        if not self._started:
+            kind = StaleConnection if self.reused else ConnectionBroken
+            self.fail(kind("the backend closed the connection before it answered"))
+        elif self._head_done and not self._length_known and exc is None:
+            self._finish()  # RFC 9112 section 6.3: such a body ends where the connection does
+        else:
+            self.fail(ConnectionBroken("the backend closed the connection in the middle of its answer"))
+
+    # -- called by llhttp ---------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._headers: list[Header] = []
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._head_done = False
+        self._length_known = False
+        if self._waiter is None:
+            self.usable = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_done:
+            return  # a trailer
+        name = name.lower()
+        self._size += len(name) + len(value)
+        if self._size > 65536:
+            raise BadUpstreamResponse("the head of the response is larger than 64 KiB")
+        if name in _HOP_BY_HOP:
+            if name in (b"content-length", b"transfer-encoding"):
+                self._length_known = True
+            return
+        self._headers.append((name, value.rstrip()))
+
+    def on_headers_complete(self) -> None:
+        self._head_done = True
+        self._size = 0
+        if self._no_body and self._parser.get_status_code() >= 200:
+            # llhttp cannot be told that the answer to HEAD has no body, so it is given a fresh start.
+            keep = self._parser.should_keep_alive()
+            self._finish(keep=keep)
+            self._parser = httptools.HttpResponseParser(self)
+
+    def on_body(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limit:
+            raise BadUpstreamResponse(f"the response is larger than the {self._limit} bytes allowed")
+        self._chunks.append(data)
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200:
+            if self._waiter is not None:
+                self._finish(keep=self._parser.should_keep_alive())
+        elif status == 101:
+            raise BadUpstreamResponse("the backend switched protocols without being asked")
+
+    def _finish(self, *, keep: bool = False) -> None:
+        chunks = self._chunks
+        response = Response(
+            self._parser.get_status_code(), self._headers, chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        )
+        if not keep:
+            self.usable = False
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(response)
+
+
+class ConnectionPool:
+    """The keep-alive connections of one worker to one backend.
+
+    `repr` shows what tests assert on. Time is the loop's clock, in seconds.
+    """
+
+    __slots__ = ("_connecting", "_idle", "_sweeper", "active", "address", "limits")
+
+    SWEEP: Final = 0.01  # seconds between looks at running exchanges: a deadline is late by at most this
+
+    def __init__(self, address: Address, limits: ClientLimits) -> None:
+        self.address = address
+        self.limits = limits
+        self._idle: list[UpstreamConnection] = []
+        self._connecting = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self.active: set[UpstreamConnection] = set()
+
+    def __repr__(self) -> str:
+        return f"<ConnectionPool {self.address} [{len(self.active)} active, {len(self._idle)} idle]>"
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    async def exchange(self, data: bytes, *, head_only: bool, deadline: float) -> Response:
+        """Sends one serialised request and returns the whole answer.
+
+        Raises ConnectFailed (nothing was sent), StaleConnection (replay is safe once the request may be replayed),
+        ConnectionBroken, BadUpstreamResponse or UpstreamTimeout.
+        """
+        connection = self._take()
+        if connection is None:
+            connection = await self._connect(deadline)
+        self.active.add(connection)
+        if self._sweeper is None:
+            loop = asyncio.get_running_loop()
+            self._sweeper = loop.call_later(self.SWEEP, self._sweep, loop)
+        try:
+            return await connection.send(data, head_only=head_only, deadline=deadline)
+        except asyncio.CancelledError:
+            connection.fail(ConnectionBroken("cancelled"))
+            raise
+        finally:
+            self.active.discard(connection)
+            if connection.usable:
+                connection.reused = True
+                connection.idle_since = asyncio.get_running_loop().time()
+                self._idle.append(connection)
+            elif connection.transport is not None:
+                connection.transport.close()
+
+    def _take(self) -> UpstreamConnection | None:
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    async def _connect(self, deadline: float) -> UpstreamConnection:
+        limits = self.limits
+        if len(self.active) + self._connecting >= limits.max_connections:
+            raise ConnectFailed(f"all {limits.max_connections} connections to {self.address} are in use")
+        loop = asyncio.get_running_loop()
+        patience = min(limits.connect_timeout, deadline - loop.time())
+        self._connecting += 1
+        try:
+            async with asyncio.timeout(max(patience, 0.001)):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(limits.max_response), self.address.host, self.address.port
+                )
+        except TimeoutError:
+            raise ConnectFailed(f"{self.address}: no connection within {patience * 1e3:.0f} ms") from None
+        except OSError as error:
+            raise ConnectFailed(f"{self.address}: {error.strerror or error}") from None
+        finally:
+            self._connecting -= 1
+        return connection
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweeper = None
+        if not self.active:
+            return
+        now = loop.time()
+        for connection in [c for c in self.active if c.deadline <= now]:
+            connection.fail(UpstreamTimeout(f"{self.address} did not answer in time"))
+        self._sweeper = loop.call_later(self.SWEEP, self._sweep, loop)
+
+    def expire(self, now: float) -> None:
+        """Closes connections that have been idle too long; called every few seconds."""
+        oldest = now - self.limits.idle
+        kept = []
+        for connection in self._idle:
+            if connection.usable and connection.idle_since > oldest:
+                kept.append(connection)
+            elif connection.transport is not None:
+                connection.transport.close()
+        self._idle = kept
+
+    def close(self) -> None:
+        """Closes idle connections and refuses to keep more; running exchanges finish."""
+        self.expire(float("inf"))
+        for connection in self.active:
+            connection.usable = False

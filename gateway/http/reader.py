@@ -1,0 +1,171 @@
+"""Bytes from a client in, whole `Request`s out: a pure machine on llhttp (httptools) with no I/O and no clock.
+
+Invariants: what the reader accepts has exactly one meaning. llhttp (strict) refuses CL+TE, duplicate or
+malformed Content-Length, bare CR or LF, obs-fold, NUL and white space before the colon; refused here are unknown
+transfer codings, a missing or repeated Host, HTTP versions other than 1.0 and 1.1, and everything over a limit.
+Trailers are dropped (RFC 9112 section 7.1.2 allows it).
+Precedents for the defaults: request line 8 KiB (nginx, Apache), header fields 32 KiB (nginx 4 x 8 KiB), 100 fields (Apache).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import httptools
+
+from gateway.errors import ProtocolError
+from gateway.http.target import split_target
+from gateway.request import Request
+
+# A repeated field that is not a list has no defined meaning, so it is refused rather than joined.
+_SINGLE = frozenset((b"host", b"content-length", b"content-type", b"authorization", b"expect", b"transfer-encoding"))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """Sizes in bytes."""
+
+    request_line: int = 8 * 1024
+    header_bytes: int = 32 * 1024
+    header_count: int = 100
+    body: int = 16 * 1024 * 1024
+
+
+class RequestReader:
+    """Feed it bytes; take requests from `ready`. `in_head` and `in_body` tell which part is unfinished.
+
+    `wants_continue` is set when the client waits for `100 Continue`; the owner answers and clears it.
+    After a ProtocolError the reader is dead: the connection must be closed.
+    """
+
+    __slots__ = (
+        "_body", "_head_size", "_headers", "_keep_alive", "_limits", "_method", "_minor", "_parser", "_path", "_peer",
+        "_target", "_url", "in_body", "in_head", "ready", "wants_continue",
+    )  # fmt: skip
+
+    def __init__(self, limits: ReadLimits, peer: bytes = b"") -> None:
+        self._limits = limits
+        self._peer = peer
+        self._parser = httptools.HttpRequestParser(self)
+        self.ready: deque[Request] = deque()
+        self.wants_continue = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._headers: dict[bytes, bytes] = {}
+        self._url = b""
+        self._body: list[bytes] | bytes = b""
+        self._head_size = 0
+        self.in_head = False
+        self.in_body = False
+
+    def feed(self, data: bytes) -> None:
+        """Parses `data`. Raises ProtocolError with the status to answer."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            raise cause if isinstance(cause, ProtocolError) else ProtocolError("malformed request") from error
+        except httptools.HttpParserError as error:
+            raise ProtocolError(f"malformed request: {error.args[0] if error.args else 'unreadable'}") from None
+        if self.in_head:
+            # llhttp holds an unfinished field itself; bounding what has been fed bounds that buffer.
+            self._head_size += len(data)
+            if self._head_size > self._limits.header_bytes + self._limits.request_line:
+                raise ProtocolError("the head of the request is larger than allowed", 431)
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """RFC 9110 section 7.8: a server may ignore Upgrade. The request was already completed."""
+        self._parser = httptools.HttpRequestParser(self)
+        if rest:
+            self.feed(rest)
+
+    # -- called by llhttp ---------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._reset()
+        self.in_head = True
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        if len(self._url) > self._limits.request_line:
+            raise ProtocolError("the request target is longer than allowed", 414)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.in_head:
+            return  # a trailer
+        headers = self._headers
+        name = name.lower()
+        self._head_size += len(name) + len(value) + 4
+        if name in headers:
+            if name in _SINGLE:
+                raise ProtocolError(f"the field {name.decode('latin-1')!r} is repeated")
+            value = headers[name] + (b"; " if name == b"cookie" else b", ") + value
+        headers[name] = value.rstrip()
+        if self._head_size > self._limits.header_bytes:
+            raise ProtocolError("the header fields are larger than allowed", 431)
+        if len(headers) > self._limits.header_count:
+            raise ProtocolError("there are more header fields than allowed", 431)
+
+    def on_headers_complete(self) -> None:
+        parser, headers = self._parser, self._headers
+        self.in_head = False
+        self.in_body = True
+        version = parser.get_http_version()
+        if version == "1.1":
+            self._minor = 1
+            if b"host" not in headers:
+                raise ProtocolError("the Host field is missing")
+        elif version == "1.0":
+            self._minor = 0
+        else:
+            raise ProtocolError(f"HTTP/{version} is not spoken here; use HTTP/1.1", 505)
+        self._method = parser.get_method()
+        if self._method == b"CONNECT":
+            raise ProtocolError("CONNECT is not supported", 501)
+        self._keep_alive = parser.should_keep_alive()
+        self._path, self._target = split_target(self._url, headers.get(b"host", b""))
+        length = headers.get(b"content-length")
+        if length is not None:
+            if int(length) > self._limits.body:
+                raise ProtocolError(f"the body is larger than the {self._limits.body} bytes allowed", 413)
+        elif (coding := headers.get(b"transfer-encoding")) is not None:
+            if self._minor == 0 or coding.lower() != b"chunked":
+                raise ProtocolError("only the transfer coding 'chunked' is understood", 501)
+        if b"expect" in headers:
+            if headers[b"expect"].lower() != b"100-continue":
+                raise ProtocolError("only 'Expect: 100-continue' is understood", 417)
+            self.wants_continue = self._minor == 1
+
+    def on_body(self, data: bytes) -> None:
+        body = self._body
+        if body == b"":
+            self._body = data
+        elif isinstance(body, list):
+            body.append(data)
+        else:
+            self._body = [body, data]
+        if b"transfer-encoding" in self._headers:
+            self._head_size += len(data)  # reused as the running total of a body of unstated length
+            if self._head_size > self._limits.body + self._limits.header_bytes:
+                raise ProtocolError(f"the body is larger than the {self._limits.body} bytes allowed", 413)
+
+    def on_message_complete(self) -> None:
+        body = self._body
+        self.in_body = False
+        self.wants_continue = False
+        self.ready.append(
+            Request(
+                self._method,
+                self._target,
+                self._path,
+                self._headers,
+                body if isinstance(body, bytes) else b"".join(body),
+                peer=self._peer,
+                minor=self._minor,
+                keep_alive=self._keep_alive,
+            )
+        )

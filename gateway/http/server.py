@@ -1,0 +1,306 @@
+"""The front door: one `asyncio.Protocol` and one task per client connection.
+
+Invariants: answers leave in the order the requests came; one request of a connection is handled at a time;
+a connection whose client has gone cancels the work it was waiting for; after a protocol error the connection
+answers once and closes. Every phase (head, body, idle, write) has a deadline, kept by one sweep over the
+connections instead of a timer per request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Final
+
+from gateway.errors import ProtocolError
+from gateway.http.reader import ReadLimits, RequestReader
+from gateway.http.status import STATUS_LINES
+from gateway.request import Request, Response
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Awaitable[Response]]
+ErrorAnswer = Callable[[ProtocolError], Response]
+
+NEVER: Final = float("inf")
+_NO_BODY: Final = frozenset((204, 304))
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Sizes in bytes, times in seconds, counts per worker."""
+
+    read: ReadLimits = field(default_factory=ReadLimits)
+    header_timeout: float = 10.0
+    body_timeout: float = 30.0
+    idle_timeout: float = 75.0
+    write_timeout: float = 30.0
+    max_connections: int = 10_000
+    max_pipelined: int = 32
+
+
+@dataclass(slots=True)
+class ServerStats:
+    """Plain counts, read by the metrics."""
+
+    accepted: int = 0
+    refused: int = 0
+    protocol_errors: int = 0
+    timeouts: int = 0
+    client_gone: int = 0
+
+
+class Server:
+    """Everything the connections of one worker share.
+
+    `handler` is awaited once per request and must not raise for expected failures; if it does raise, the
+    client gets `crashed()` and the error is logged with its trace.
+    """
+
+    SWEEP: Final = 0.25  # seconds between looks at the deadlines: a timeout is late by at most this
+
+    def __init__(self, handler: Handler, bad_request: ErrorAnswer, limits: ServerLimits) -> None:
+        self.handler = handler
+        self.bad_request = bad_request
+        self.limits = limits
+        self.stats = ServerStats()
+        self.connections: set[ServerConnection] = set()
+        self.draining = False
+        self._date = (0, b"")
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._listeners: list[asyncio.Server] = []
+
+    def date(self) -> bytes:
+        """The Date field line, made once a second."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = (now, f"date: {formatdate(now, usegmt=True)}\r\n".encode())
+        return self._date[1]
+
+    async def listen(self, sock: object) -> None:
+        """Starts accepting on a listening socket made by the supervisor."""
+        loop = asyncio.get_running_loop()
+        self._listeners.append(await loop.create_server(lambda: ServerConnection(self), sock=sock, backlog=4096))  # type: ignore[arg-type]
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self.SWEEP, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for connection in [c for c in self.connections if c.deadline <= now]:
+            connection.timed_out()
+        self._sweeper = loop.call_later(self.SWEEP, self._sweep, loop)
+
+    async def drain(self, *, idle: float, timeout: float) -> int:
+        """Stops accepting, finishes what was begun, closes the rest.
+
+        Connections with nothing to do are kept for `idle` seconds, so that a request already on its way is
+        answered (with `Connection: close`) instead of reset. Returns how many were cut off at `timeout` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        self.draining = True
+        await asyncio.sleep(0)  # one more round of accepts for what stands in the backlog
+        for listener in self._listeners:
+            listener.close()
+        started = loop.time()
+        while self.connections and loop.time() - started < timeout:
+            if loop.time() - started >= idle:
+                for connection in list(self.connections):
+                    connection.close_if_idle()
+            await asyncio.sleep(0.01)
+        left = len(self.connections)
+        for connection in list(self.connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        return left
+
+
+class ServerConnection(asyncio.Protocol):
+    """One client connection; see the module header for what holds."""
+
+    __slots__ = ("_busy", "_closing", "_failed", "_loop", "_paused", "_reader", "_server", "_task", "_transport", "_waiter", "_writable", "deadline")
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._busy = False  # a request is being handled
+        self._closing = False
+        self._paused = False
+        self._failed: ProtocolError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self.deadline = NEVER
+
+    # -- transport ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        server = self._server
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        if len(server.connections) >= server.limits.max_connections:
+            server.stats.refused += 1
+            transport.abort()  # type: ignore[attr-defined]
+            self._closing = True
+            return
+        server.stats.accepted += 1
+        server.connections.add(self)
+        peer = transport.get_extra_info("peername")
+        self._reader = RequestReader(server.limits.read, peer[0].encode() if isinstance(peer, tuple) else b"unix")
+        self.deadline = self._loop.time() + server.limits.header_timeout
+        self._task = self._loop.create_task(self._serve())
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing or self._failed is not None:
+            return
+        reader = self._reader
+        try:
+            reader.feed(data)
+        except ProtocolError as error:
+            self._failed = error
+            self._server.stats.protocol_errors += 1
+            self._transport.pause_reading()
+            self._wake()
+            return
+        if reader.ready:
+            self._wake()
+            if len(reader.ready) >= self._server.limits.max_pipelined and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+        if not self._busy:
+            self._set_read_deadline()
+        if reader.wants_continue and not self._busy:
+            reader.wants_continue = False
+            self._transport.write(_CONTINUE)
+
+    def _set_read_deadline(self) -> None:
+        reader, limits = self._reader, self._server.limits
+        if reader.in_body:
+            self.deadline = self._loop.time() + limits.body_timeout
+        elif reader.in_head and self.deadline > self._loop.time() + limits.header_timeout:
+            # Only the first byte starts this clock: a client that trickles gains nothing.
+            self.deadline = self._loop.time() + limits.header_timeout
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        server = self._server
+        if self not in server.connections:
+            return
+        server.connections.discard(self)
+        self._closing = True
+        self.deadline = NEVER
+        if self._busy:
+            server.stats.client_gone += 1
+        self._task.cancel()
+
+    def pause_writing(self) -> None:
+        if self._writable is None:
+            self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    # -- deadlines and drain ------------------------------------------------------------------------------------
+
+    def timed_out(self) -> None:
+        """Called by the sweep once `deadline` has passed."""
+        self.deadline = NEVER
+        self._server.stats.timeouts += 1
+        if not self._busy and self._writable is None and (self._reader.in_head or self._reader.in_body):
+            part = "body" if self._reader.in_body else "head"
+            self._failed = ProtocolError(f"the {part} of the request did not arrive in time", 408)
+            self._wake()
+        else:
+            self.abort() if self._writable is not None else self._transport.close()
+
+    def close_if_idle(self) -> None:
+        """Closes a connection that holds no request, whole or in part."""
+        reader = self._reader
+        if not (self._busy or reader.ready or reader.in_head or reader.in_body or self._failed):
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drops the connection without flushing."""
+        self._transport.abort()
+
+    # -- the task -----------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _serve(self) -> None:
+        server, reader = self._server, self._reader
+        limits, handler, ready = server.limits, server.handler, reader.ready
+        try:
+            while not self._closing:
+                if not ready:
+                    if self._failed is not None:
+                        self._write(server.bad_request(self._failed), None)
+                        break
+                    self._waiter = self._loop.create_future()
+                    await self._waiter
+                    continue
+                request = ready.popleft()
+                if self._paused and len(ready) < limits.max_pipelined // 2:
+                    self._paused = False
+                    self._transport.resume_reading()
+                self._busy = True
+                self.deadline = NEVER
+                try:
+                    response = await handler(request)
+                except Exception:
+                    log.exception("unhandled error while answering %r", request)
+                    response = _CRASHED
+                keep = request.keep_alive and not response.close and not server.draining
+                self._write(response, request, keep=keep)
+                self._busy = False
+                if self._writable is not None:
+                    self.deadline = self._loop.time() + limits.write_timeout
+                    await self._writable
+                if not keep:
+                    break
+                self.deadline = self._loop.time() + limits.idle_timeout
+                if reader.in_head or reader.in_body:
+                    self._set_read_deadline()
+        except asyncio.CancelledError:
+            return
+        self._closing = True
+        self.deadline = self._loop.time() + limits.write_timeout
+        self._transport.close()
+
+    def _write(self, response: Response, request: Request | None, *, keep: bool = False) -> None:
+        parts = [STATUS_LINES[response.status]]
+        dated = False
+        for name, value in response.headers:
+            if name == b"date":
+                dated = True
+            parts += (name, b": ", value, b"\r\n")
+        if not dated:
+            parts.append(self._server.date())
+        body = response.body
+        if response.status not in _NO_BODY:
+            parts.append(b"content-length: %d\r\n" % len(body))
+        if not keep:
+            parts.append(b"connection: close\r\n")
+        elif request is not None and request.minor == 0:
+            parts.append(b"connection: keep-alive\r\n")
+        parts.append(b"\r\n")
+        if body and response.status not in _NO_BODY and (request is None or request.method != b"HEAD"):
+            parts.append(body)
+        self._transport.write(b"".join(parts))
+
+
+_CRASHED: Final = Response(
+    500,
+    [(b"content-type", b"application/problem+json")],
+    b'{"type":"about:blank","title":"Internal error","status":500,"detail":"The gateway failed; its log says why."}',
+    close=True,
+)

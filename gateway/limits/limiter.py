@@ -1,0 +1,100 @@
+"""Decides whether a request may pass its limits: asks the shared store, or decides alone when the store is away.
+
+Invariants: a request is admitted by all of its limits or takes from none (shared mode); the store never delays a
+request beyond the store's own deadline; a failed store never turns into an error for the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple, Protocol
+
+from gateway.limits.bucket import Taken
+from gateway.limits.local import LocalBuckets
+from gateway.limits.policy import SCOPES, LimitPolicy
+from gateway.request import Request
+
+
+class Ask(NamedTuple):
+    """One bucket to take from."""
+
+    key: bytes
+    policy: LimitPolicy
+    cost: float
+
+
+class BucketStore(Protocol):
+    """Where the shared buckets live."""
+
+    def take(self, asks: Sequence[Ask]) -> Awaitable[list[Taken] | None] | None:
+        """All-or-nothing over `asks`. None, at once or later: the store is away, decide locally."""
+
+
+class LimitVerdict(NamedTuple):
+    """The decision over all limits of a route. `left` is parallel to the route's policies."""
+
+    allowed: bool
+    left: list[Taken]
+    refused_by: LimitPolicy | None
+    shared: bool  # False: decided by this worker alone
+
+
+class RouteLimits:
+    """The limits of one route, with everything constant built once."""
+
+    __slots__ = ("legacy", "policies", "policy_header", "prefixes", "route")
+
+    def __init__(self, route: str, policies: Sequence[LimitPolicy], key_prefix: str) -> None:
+        self.route = route.encode()
+        self.policies = tuple(policies)
+        self.prefixes = tuple(
+            (f"{key_prefix}:{policy.name}:".encode(), SCOPES[policy.scope], policy) for policy in policies
+        )
+        self.policy_header = b", ".join(policy.policy_header() for policy in policies)
+        self.legacy = next((p for p in policies if p.legacy_headers), None)
+
+    def asks(self, request: Request) -> list[Ask]:
+        return [Ask(prefix + scope(request, self.route), policy, 1.0) for prefix, scope, policy in self.prefixes]
+
+
+class Limiter:
+    """One per worker; survives reloads, because levels belong to clients and not to a configuration."""
+
+    def __init__(self, store: BucketStore, workers: int = 1) -> None:
+        self._store = store
+        self._local = LocalBuckets()
+        self.workers = workers  # live workers of this gateway: the supervisor says so when it changes
+        self.decided_shared = 0
+        self.decided_local = 0
+
+    async def check(self, limits: RouteLimits, request: Request, now_ns: int) -> LimitVerdict:
+        """Takes one token from every limit of the route, or says which one refused."""
+        asks = limits.asks(request)
+        pending = self._store.take(asks)
+        taken = None if pending is None else await pending
+        now_us = now_ns / 1e3
+        if taken is None:
+            self.decided_local += 1
+            return self._alone(asks, now_us)
+        self.decided_shared += 1
+        learn = self._local.learn
+        refused = None
+        for ask, result in zip(asks, taken, strict=True):
+            learn(ask.key, result.tokens, now_us)
+            if not result.allowed and refused is None:
+                refused = ask.policy
+        return LimitVerdict(refused is None, taken, refused, True)
+
+    def _alone(self, asks: Sequence[Ask], now_us: float) -> LimitVerdict:
+        left: list[Taken] = []
+        refused = None
+        for ask in asks:
+            policy = ask.policy
+            if policy.on_store_failure == "local":
+                result = self._local.take(ask.key, policy.spec, self.workers, now_us, ask.cost)
+            else:
+                result = Taken(policy.on_store_failure == "open", 0.0)
+            left.append(result)
+            if not result.allowed and refused is None:
+                refused = policy
+        return LimitVerdict(refused is None, left, refused, False)

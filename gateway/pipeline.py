@@ -1,0 +1,339 @@
+"""The request path, top to bottom.
+
+    identify -> route -> deadline -> fresh from cache? -> limits -> admission -> balance + breaker -> backend
+                                                                        |
+                                    stale -> smaller model -> static -> 503   (the degrade ladder)
+
+`handle` reads `self.snapshot` once, so a reload never changes the rules in the middle of a request. An expected
+refusal is a value; what is acquired is released in a `finally`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from gateway import problems
+from gateway.degrade.cache import AnswerCache, cache_key, may_store
+from gateway.degrade.ladder import PoolRung, StaleRung
+from gateway.errors import BadUpstreamResponse, ConnectionBroken, ProtocolError, UpstreamTimeout
+from gateway.limits.limiter import Limiter, LimitVerdict
+from gateway.problems import Problem, refuse
+from gateway.request import Header, Request, Response
+from gateway.snapshot import Route, Snapshot
+from gateway.telemetry.access_log import AccessLog, Line
+from gateway.telemetry.cells import Cells
+from gateway.telemetry.tracing import Tracing
+from gateway.upstreams.caller import UNAVAILABLE, Answer, Caller, RetryRules
+from gateway.upstreams.forward import dropped_fields
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+_TIMEOUT: Final = re.compile(rb"([0-9]{1,8}) ?(H|M|S|m|u|n|ms|s|us|ns)?")  # grpc-timeout, or 250ms / 2s
+_TIMEOUT_NS: Final = {
+    b"H": 3_600_000_000_000, b"M": 60_000_000_000, b"S": 1_000_000_000, b"s": 1_000_000_000, b"m": 1_000_000,
+    b"ms": 1_000_000, b"u": 1_000, b"us": 1_000, b"n": 1, b"ns": 1, None: 1_000_000,
+}  # fmt: skip
+
+
+class Work:
+    """What is noted about one request on its way, for headers, log and traces. Durations in nanoseconds."""
+
+    __slots__ = ("answer", "degraded", "limits_ns", "stored_by", "upstream_ns", "verdict")
+
+    def __init__(self) -> None:
+        self.verdict: LimitVerdict | None = None
+        self.answer: Answer | None = None
+        self.degraded = b""
+        self.stored_by: bytes | None = None
+        self.limits_ns = 0
+        self.upstream_ns = 0
+
+
+class Pipeline:
+    """One per worker. `draw` returns a float in [0, 1) for the access log's sample."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        limiter: Limiter,
+        cache: AnswerCache,
+        cells: Cells,
+        id_prefix: bytes,
+        draw: Callable[[], float],
+        tracing: Tracing | None = None,
+        access_log: AccessLog | None = None,
+    ) -> None:
+        self.limiter = limiter
+        self.cache = cache
+        self.cells = cells
+        self.tracing = tracing
+        self.access_log = access_log
+        self.caller = Caller(cells)
+        self.active = 0
+        self._draw = draw
+        self._id_prefix = id_prefix
+        self._count = 0
+        self.use(snapshot)
+
+    def use(self, snapshot: Snapshot) -> None:
+        """Puts a snapshot in force; requests under way finish under the one they began with."""
+        self.snapshot = snapshot
+        self._dropped = dropped_fields(snapshot.keys.header)
+
+    # -- the path -----------------------------------------------------------------------------------------------
+
+    async def handle(self, request: Request) -> Response:
+        """Answers one request. Raises only for bugs, and CancelledError when the client has gone."""
+        began = time.monotonic_ns()
+        snapshot = self.snapshot
+        self._count += 1
+        request.received = began
+        request.id = b"%s%x" % (self._id_prefix, self._count)
+        work = Work()
+        span = self.tracing.begin(request, snapshot.trace_sample) if self.tracing is not None else None
+        if span is not None:
+            request.headers[b"traceparent"] = Tracing.traceparent(span)
+        route = snapshot.routes.find(request)
+        self.active += 1
+        status = 499  # unless we get to the end
+        sent = 0
+        try:
+            response = self._refuse_early(snapshot, request, route)
+            if response is None:
+                assert route is not None
+                response = await self._answer(snapshot, route, request, work)
+            status = response.status
+            sent = len(response.body)
+            response.headers.append((b"x-request-id", request.id))
+            return response
+        finally:
+            self.active -= 1
+            self._note(snapshot, route, request, work, status, sent, time.monotonic_ns() - began, span)
+
+    def _refuse_early(self, snapshot: Snapshot, request: Request, route: Route | None) -> Response | None:
+        client = snapshot.keys.identify(request)
+        if client is None:
+            detail = f"send a known API key in the field '{snapshot.keys.header.decode()}'"
+            return refuse(problems.UNKNOWN_CALLER, request, detail, headers=[(b"www-authenticate", b"ApiKey")])
+        request.client = client
+        if route is not None:
+            return None
+        methods = snapshot.routes.allowed(request)
+        if methods:
+            allow = b", ".join(sorted(methods))
+            return refuse(problems.WRONG_METHOD, request, f"use {allow.decode()}", headers=[(b"allow", allow)])
+        return refuse(problems.NO_ROUTE, request, f"no route for {request.path.decode('latin-1')!r}")
+
+    async def _answer(self, snapshot: Snapshot, route: Route, request: Request, work: Work) -> Response:
+        began = request.received
+        patience = route.timeout_ns
+        asked = request.headers.get(b"x-request-timeout") or request.headers.get(b"grpc-timeout")
+        if asked is not None:
+            match = _TIMEOUT.fullmatch(asked)
+            if match is None:
+                return refuse(problems.BAD_REQUEST, request, "X-Request-Timeout must look like 250ms or 2s")
+            patience = min(patience, int(match[1]) * _TIMEOUT_NS[match[2]])
+        deadline = began + patience
+
+        key = cache_key(route.key, request) if route.cache is not None else None
+        if key is not None and route.cache is not None and route.cache.fresh:
+            entry = self.cache.get(key, route.cache.fresh, began)
+            if entry is not None:
+                self.cells.add(route.cells.cache_hit)
+                ttl = int(route.cache.fresh) - entry.age_s(began)
+                return _again(entry.response, entry.age_s(began), b"sluicegate; hit; ttl=%d" % ttl)
+
+        if route.limits is not None:
+            verdict = work.verdict = await self.limiter.check(route.limits, request, began)
+            work.limits_ns = time.monotonic_ns() - began
+            self._count_limits(route, verdict)
+            if not verdict.allowed:
+                return self._over_limit(route, request, verdict)
+
+        response = await self._from_pool(route, request, deadline, work)
+        if response is not None:
+            if key is not None and route.cache is not None and may_store(response):
+                kept = Response(response.status, list(response.headers), response.body)
+                self.cache.put(key, kept, route.cache.max_entry, began)
+        else:
+            response = await self._degrade(snapshot, route, request, key, deadline, work)
+        headers = response.headers
+        if work.verdict is not None and route.limits is not None:
+            _say_limits(headers, route, work.verdict)
+        if work.upstream_ns:
+            headers.append((b"server-timing", b"limits;dur=%.2f, upstream;dur=%.2f" % (work.limits_ns / 1e6, work.upstream_ns / 1e6)))
+        return response
+
+    async def _from_pool(self, route: Route, request: Request, deadline: int, work: Work) -> Response | None:
+        """The pool's answer, or None where the ladder must help."""
+        pool = route.pool
+        if pool.inflight >= pool.max_inflight:
+            self.cells.add(route.cells.shed)
+            return None
+        route.budget.deposit()
+        rules = RetryRules(route.attempts, route.retry_on, route.budget, route.cells.retries, route.cells.retries_denied)
+        began = time.monotonic_ns()
+        answer = work.answer = await self.caller.ask(pool, request, request.target, deadline, rules, self._dropped)
+        work.upstream_ns = time.monotonic_ns() - began
+        if answer.response is None or answer.response.status in UNAVAILABLE:
+            return None
+        return answer.response
+
+    async def _degrade(
+        self, snapshot: Snapshot, route: Route, request: Request, key: bytes | None, deadline: int, work: Work
+    ) -> Response:
+        """Walks the ladder; the last rung is an honest refusal."""
+        now = time.monotonic_ns()
+        for rung, cell in zip(route.ladder, route.cells.rungs, strict=True):
+            response: Response | None = None
+            says = b""
+            if isinstance(rung, StaleRung):
+                rules = route.cache
+                entry = self.cache.get(key, rules.fresh + rules.stale_if_error, now) if key is not None and rules else None
+                if entry is not None:
+                    age = entry.age_s(now)
+                    response = _again(entry.response, age, b"sluicegate; hit; ttl=-%d; detail=stale-if-error" % age)
+                    says = rung.says(age)
+            elif isinstance(rung, PoolRung):
+                pool = snapshot.pools[rung.pool]
+                end = deadline if rung.timeout is None else min(deadline, now + int(rung.timeout * 1e9))
+                if pool.inflight < pool.max_inflight:
+                    answer = await self.caller.ask(pool, request, rung.target(request), end, None, self._dropped)
+                    work.upstream_ns += time.monotonic_ns() - now
+                    if answer.response is not None and answer.response.status < 500 and answer.response.status != 429:
+                        response = answer.response
+                        says = rung.says()
+            else:
+                response = rung.response()
+                says = rung.says()
+            if response is not None:
+                work.degraded = says
+                self.cells.add(cell)
+                response.headers.append((b"degraded", says))
+                response.headers.append(_proxy_status(work.answer))
+                return response
+        return _unanswered(route, request, work.answer, now)
+
+    # -- limits -------------------------------------------------------------------------------------------------
+
+    def _count_limits(self, route: Route, verdict: LimitVerdict) -> None:
+        add = self.cells.add
+        for cells, taken in zip(route.cells.limits, verdict.left, strict=True):
+            add(cells[(0 if verdict.shared else 2) + taken.allowed])
+
+    def _over_limit(self, route: Route, request: Request, verdict: LimitVerdict) -> Response:
+        assert route.limits is not None
+        assert verdict.refused_by is not None
+        policy = verdict.refused_by
+        headers: list[Header] = []
+        _say_limits(headers, route, verdict)
+        if not verdict.shared and policy.on_store_failure == "closed":
+            return refuse(problems.STORE_CLOSED, request, "the rate limit store is away", headers=headers, retry_after=1)
+        tokens = verdict.left[route.limits.policies.index(policy)].tokens
+        return refuse(
+            problems.OVER_LIMIT,
+            request,
+            f"over the limit '{policy.name}': {policy.spec.rate:g} requests per second, {policy.spec.burst:g} at once",
+            headers=headers,
+            retry_after=policy.seconds(tokens, allowed=False),
+            **{"violated-policies": [policy.name]},
+        )
+
+    # -- afterwards ---------------------------------------------------------------------------------------------
+
+    def _note(
+        self, snapshot: Snapshot, route: Route | None, request: Request, work: Work, status: int, sent: int, took: int, span: Span | None
+    ) -> None:
+        cells = route.cells if route is not None else snapshot.unrouted
+        self.cells.observe(cells.duration.get(status, cells.duration_other), took)
+        answer = work.answer
+        log = self.access_log
+        if log is not None and (status >= 500 or self._draw() < snapshot.access_log_sample):
+            backend = answer.backend.key if answer is not None and answer.backend is not None else ""
+            log.write(
+                Line(
+                    request.id, request.client, request.peer, request.method, request.target, route.name if route else "",
+                    status, sent, took, work.limits_ns, work.upstream_ns, backend, answer.attempts if answer else 0, work.degraded,
+                )
+            )  # fmt: skip
+        if span is not None and self.tracing is not None:
+            self._trace(span, route, request, work, status, took)
+
+    def _trace(self, span: Span, route: Route | None, request: Request, work: Work, status: int, took: int) -> None:
+        tracing = self.tracing
+        assert tracing is not None
+        start = time.time_ns() - took
+        if work.limits_ns and work.verdict is not None:
+            shared = "shared" if work.verdict.shared else "local"
+            tracing.child(span, "limits", start, start + work.limits_ns, {"gateway.limits.store": shared})
+        answer = work.answer
+        if work.upstream_ns:
+            begin = start + work.limits_ns
+            backend = answer.backend.key if answer is not None and answer.backend is not None else ""
+            attributes = {"gateway.backend": backend, "gateway.attempts": answer.attempts if answer else 0}
+            tracing.child(span, "upstream", begin, begin + work.upstream_ns, attributes)
+        facts: dict[str, str | int | float | bool] = {"http.response.status_code": status, "gateway.id": request.id.decode("latin-1")}
+        if route is not None:
+            facts["http.route"] = route.name
+            span.update_name(f"{request.method.decode()} {route.name}")
+        if work.degraded:
+            facts["gateway.degraded"] = work.degraded.decode()
+        tracing.end(span, facts, failed=status >= 500)
+
+
+def bad_request(error: ProtocolError) -> Response:
+    """The answer to bytes that are not an acceptable request; the connection closes after it."""
+    return refuse(Problem(error.error_status, "about:blank", error.title), None, str(error), close=True)
+
+
+def _again(response: Response, age_s: int, cache_status: bytes) -> Response:
+    """A kept answer, said again with its age (RFC 9111 section 5.1, RFC 9211)."""
+    headers = [*response.headers, (b"age", b"%d" % age_s), (b"cache-status", cache_status)]
+    return Response(response.status, headers, response.body)
+
+
+def _say_limits(headers: list[Header], route: Route, verdict: LimitVerdict) -> None:
+    limits = route.limits
+    assert limits is not None
+    members = [
+        policy.left_header(taken.tokens, allowed=taken.allowed)
+        for policy, taken in zip(limits.policies, verdict.left, strict=True)
+    ]
+    headers.append((b"ratelimit-policy", limits.policy_header))
+    headers.append((b"ratelimit", members[0] if len(members) == 1 else b", ".join(members)))
+    if limits.legacy is not None:
+        taken = verdict.left[limits.policies.index(limits.legacy)]
+        headers.append((b"x-ratelimit-limit", b"%d" % int(limits.legacy.spec.burst)))
+        headers.append((b"x-ratelimit-remaining", b"%d" % int(taken.tokens)))
+        headers.append((b"x-ratelimit-reset", b"%d" % limits.legacy.seconds(taken.tokens, allowed=taken.allowed)))
+
+
+def _proxy_status(answer: Answer | None) -> Header:
+    """Why the pool did not answer (RFC 9209)."""
+    if answer is not None and answer.error is not None:
+        return (b"proxy-status", b"sluicegate; error=" + answer.error.proxy_error)
+    if answer is not None and answer.response is not None:
+        return (b"proxy-status", b"sluicegate; error=destination_unavailable; received-status=%d" % answer.response.status)
+    return (b"proxy-status", b"sluicegate; error=destination_unavailable")
+
+
+def _unanswered(route: Route, request: Request, answer: Answer | None, now: int) -> Response:
+    """Nobody could answer: the backend's own refusal if there is one, else ours."""
+    if answer is not None and answer.response is not None:
+        response = answer.response
+        if response.status in (429, 503) and response.header(b"retry-after") is None:
+            response.headers.append((b"retry-after", b"1"))
+        return response
+    headers = [_proxy_status(answer)]
+    error = answer.error if answer is not None else None
+    if isinstance(error, UpstreamTimeout) or now - request.received >= route.timeout_ns:
+        return refuse(problems.TOO_LATE, request, f"the pool '{route.pool.name}' gave no answer in time", headers=headers)
+    if isinstance(error, (BadUpstreamResponse, ConnectionBroken)):
+        return refuse(problems.BACKEND_FAILED, request, f"a backend of '{route.pool.name}' broke off", headers=headers)
+    detail = f"no backend of the pool '{route.pool.name}' can answer now; try again"
+    return refuse(problems.NO_CAPACITY, request, detail, headers=headers, retry_after=1)

@@ -1,0 +1,84 @@
+"""The nouns every stage of the request path speaks.
+
+`Request` and `Response` are whole messages held in memory: header names are lower-case bytes, values are
+bytes as they came. An expected refusal is a `Response`, never an exception.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from gateway.http.status import REASONS
+
+
+class Outcome(enum.IntEnum):
+    """What one attempt proved about the backend that served it (after concurrency-limits and gobreaker)."""
+
+    SUCCESS = 0
+    FAILURE = 1
+    IGNORE = 2  # cancelled, or the client's own fault: proves nothing
+    DROPPED = 3  # refused for overload, by us or by the backend
+
+
+class Request:
+    """One request, complete with its body.
+
+    `headers` maps a lower-case name to its value; repeated fields are joined with a comma (RFC 9110 5.3).
+    `path` is the normalised path the gateway decides on; `target` is what a backend is sent (path and query).
+    `received` is monotonic nanoseconds at the moment the head was complete.
+    """
+
+    __slots__ = ("body", "client", "headers", "id", "keep_alive", "method", "minor", "path", "peer", "received", "target")
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        path: bytes,
+        headers: dict[bytes, bytes],
+        body: bytes = b"",
+        *,
+        peer: bytes = b"",
+        minor: int = 1,
+        keep_alive: bool = True,
+        received: int = 0,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.peer = peer
+        self.minor = minor
+        self.keep_alive = keep_alive
+        self.received = received
+        self.client = b""
+        self.id = b""
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method.decode()} {self.target.decode('latin-1')} {len(self.body)} B>"
+
+
+Header = tuple[bytes, bytes]
+
+
+class Response:
+    """One response, complete with its body; `headers` excludes framing (Content-Length, Transfer-Encoding)."""
+
+    __slots__ = ("body", "close", "headers", "status")
+
+    def __init__(self, status: int, headers: list[Header], body: bytes = b"", *, close: bool = False) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.close = close
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of `name` (lower-case), or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {REASONS.get(self.status, '')} {len(self.body)} B>"

@@ -1,0 +1,63 @@
+"""One generation of configuration, compiled for the request path. Immutable; made by `app`, read by `pipeline`.
+
+State (breakers, levels, connections, cached answers) is not here: it lives in registries that outlast a snapshot.
+Cells are the places of metric series (see `telemetry.cells`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.degrade.cache import CacheRules
+from gateway.degrade.ladder import Rung
+from gateway.identity.keys import KeyRing
+from gateway.limits.limiter import RouteLimits
+from gateway.retries.budget import RetryBudget
+from gateway.routing.table import Match, RouteTable
+from gateway.upstreams.backend import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class RouteCells:
+    """Where a route counts."""
+
+    duration: Mapping[int, int]  # status -> histogram
+    duration_other: int
+    limits: tuple[tuple[int, int, int, int], ...]  # per policy: shared refused, shared allowed, local refused, local allowed
+    rungs: tuple[int, ...]  # parallel to the ladder
+    cache_hit: int
+    retries: int
+    retries_denied: int
+    shed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Times in seconds; `retry_on` holds "connect", "reset" or a status as text."""
+
+    name: str
+    match: Match
+    pool: Pool
+    limits: RouteLimits | None
+    timeout_ns: int
+    attempts: int
+    retry_on: frozenset[str]
+    budget: RetryBudget
+    cache: CacheRules | None
+    ladder: tuple[Rung, ...]
+    cells: RouteCells
+    key: bytes = field(default=b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`generation` counts up from 1."""
+
+    generation: int
+    routes: RouteTable[Route]
+    pools: Mapping[str, Pool]
+    keys: KeyRing
+    unrouted: RouteCells
+    access_log_sample: float
+    trace_sample: float

@@ -1,0 +1,111 @@
+"""One pipelined connection to Redis/Valkey, for the per-request path (hiredis on an asyncio.Protocol).
+
+Invariants: commands are answered in the order they were sent (FIFO); no request ever cancels a command, so one
+reply can never be taken for another's (the fault of redis-py issues 2624 and 2665); when the connection breaks,
+or its oldest command is older than the deadline, every waiting command is failed at once and the connection is
+dropped, because its late replies are worth nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+
+from gateway.errors import StoreError
+
+Reply = Callable[[Any], None]
+
+
+class StoreConnection(asyncio.Protocol):
+    """`on_reply(reply)` is called once per command; a failure is passed as an exception object."""
+
+    def __init__(self, deadline: float, on_lost: Callable[[StoreConnection], None]) -> None:
+        self._deadline = deadline
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader()
+        self._waiting: deque[tuple[float, Reply]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+        self.lost = False
+
+    @property
+    def waiting(self) -> int:
+        """Commands sent and not answered."""
+        return len(self._waiting)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def send(self, command: bytes, on_reply: Reply) -> None:
+        """Queues one packed command; the caller checks `lost` first."""
+        assert self._transport is not None
+        self._waiting.append((self._loop.time() + self._deadline, on_reply))
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._deadline, self._look)
+        self._transport.write(command)
+
+    async def call(self, *words: str | bytes | int | float) -> Any:
+        """One command, awaited. For set-up, never for a request."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def reply(value: Any) -> None:
+            if not future.done():
+                future.set_result(value)
+
+        self.send(hiredis.pack_command(words), reply)
+        value = await future
+        if isinstance(value, Exception):
+            raise StoreError(str(value)) from None
+        return value
+
+    def data_received(self, data: bytes) -> None:
+        reader, waiting = self._reader, self._waiting
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not False:
+                if not waiting:
+                    raise hiredis.ProtocolError("a reply nobody asked for")
+                waiting.popleft()[1](reply)
+        except hiredis.ProtocolError as error:
+            self.drop(StoreError(f"the store speaks nonsense: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.drop(StoreError("the store closed the connection"))
+
+    def _look(self) -> None:
+        """Is the oldest command overdue? A busy loop is given one more round to read what has already come."""
+        self._timer = None
+        if not self._waiting:
+            return
+        left = self._waiting[0][0] - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            overdue = self._waiting[0]
+            self._timer = self._loop.call_later(0.002, self._give_up, overdue)
+
+    def _give_up(self, overdue: tuple[float, Reply]) -> None:
+        self._timer = None
+        if self._waiting and self._waiting[0] is overdue:
+            self.drop(StoreError(f"no reply within {self._deadline * 1e3:.0f} ms"))
+        else:
+            self._look()
+
+    def drop(self, error: StoreError) -> None:
+        """Fails everything that waits and closes. Safe to call twice."""
+        if self.lost:
+            return
+        self.lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        waiting, self._waiting = self._waiting, deque()
+        for _, reply in waiting:
+            reply(error)
+        self._on_lost(self)

@@ -1,0 +1,83 @@
+"""Metrics as plain integers in memory that workers share with the supervisor.
+
+The supervisor makes one block per worker and hands out series by name; a worker only adds to integers. A scrape
+therefore works while a worker is busy or hung, and a worker that dies takes no counts with it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from gateway.errors import StartError
+
+CELLS: Final = 1 << 20  # per worker; 8 MiB of address space, of which only touched pages cost memory
+
+#: Upper bounds in seconds (OpenTelemetry's advice for HTTP durations, with finer steps below 10 ms).
+SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+NANOSECONDS: Final = tuple(int(bound * 1e9) for bound in SECONDS)
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Metric(NamedTuple):
+    """`kind` is counter, gauge or histogram; `scale` divides the integers on the way out."""
+
+    name: str
+    kind: str
+    help: str
+    scale: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """Cells per series: a histogram has its buckets, +Inf and the sum."""
+        return len(NANOSECONDS) + 2 if self.kind == "histogram" else 1
+
+
+class Catalogue:
+    """Which series lives where. Append-only, so that numbers keep their meaning through reloads. Picklable."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[Metric, Labels], int] = {}
+        self._next = 0
+
+    def place(self, metric: Metric, labels: Labels = ()) -> int:
+        """The first cell of a series, allotted on first use (by the supervisor only)."""
+        place = self._places.get((metric, labels))
+        if place is None:
+            if self._next + metric.width > CELLS:
+                raise StartError(f"too many metric series (over {CELLS} cells): fewer routes or backends are needed")
+            place = self._places[metric, labels] = self._next
+            self._next += metric.width
+        return place
+
+    def series(self) -> Iterable[tuple[Metric, Labels, int]]:
+        """Every series with its first cell, in the order of allotment."""
+        return [(metric, labels, place) for (metric, labels), place in self._places.items()]
+
+
+class Cells:
+    """A block of int64 in a memory file; `add` and `observe` are the hot path."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, CELLS * 8)
+        self.values = memoryview(self._map).cast("q")
+
+    @staticmethod
+    def create(name: str) -> int:
+        """A new memory file; returns its descriptor, which a worker inherits."""
+        fd = os.memfd_create(name)
+        os.ftruncate(fd, CELLS * 8)
+        return fd
+
+    def add(self, cell: int, amount: int = 1) -> None:
+        self.values[cell] += amount
+
+    def observe(self, first: int, nanoseconds: int) -> None:
+        """Counts one duration in the histogram that starts at `first`."""
+        values = self.values
+        values[first + bisect_left(NANOSECONDS, nanoseconds)] += 1
+        values[first + len(NANOSECONDS) + 1] += nanoseconds

@@ -1,0 +1,63 @@
+"""A backend: where it is, how it is doing, and one attempt to use it.
+
+What lives here survives a reload (breaker, health, in-flight count, connections), keyed by pool and address.
+"""
+
+from __future__ import annotations
+
+from gateway.balance import Balancer
+from gateway.breakers.gate import BreakerSettings, Gate
+from gateway.http.client import Address, ClientLimits, ConnectionPool
+
+
+class Backend:
+    """One server of a pool. `weight` and `turn` belong to the balancing policy."""
+
+    __slots__ = ("authority", "connections", "gate", "healthy", "inflight", "key", "name", "series", "turn", "weight")
+
+    def __init__(self, key: str, name: str, address: Address, weight: int, gate: BreakerSettings, limits: ClientLimits) -> None:
+        self.key = key
+        self.name = name
+        self.authority = str(address).encode()
+        self.weight = weight
+        self.turn = 0
+        self.inflight = 0
+        self.healthy = True
+        self.gate = Gate(gate)
+        self.connections = ConnectionPool(address, limits)
+        self.series = 0  # first of this backend's metric cells
+
+    def mark(self, *, healthy: bool, now: int) -> None:
+        """Takes the verdict of a health check; a recovery lets the breaker probe at once."""
+        if healthy and not self.healthy:
+            self.gate.hint_recovered(now)
+        elif healthy and self.gate.state == "open":
+            self.gate.hint_recovered(now)
+        self.healthy = healthy
+
+    def __repr__(self) -> str:
+        health = "healthy" if self.healthy else "unhealthy"
+        return f"<Backend {self.key} w{self.weight} {health}, {self.inflight} in flight, {self.gate.state}>"
+
+
+class Pool:
+    """Backends that serve the same thing; rebuilt at each snapshot around backends that survive."""
+
+    __slots__ = ("backends", "balancer", "inflight", "max_inflight", "name")
+
+    def __init__(self, name: str, backends: tuple[Backend, ...], balancer: Balancer, max_inflight: int) -> None:
+        self.name = name
+        self.backends = backends
+        self.balancer = balancer
+        self.max_inflight = max_inflight
+        self.inflight = 0
+
+    def pick(self, tried: list[Backend], now: int) -> Backend | None:
+        """A backend that may be tried now, or None. Health is a preference and the breaker is the law: when every
+        backend that is left is marked unhealthy they are tried all the same, for the prober may be the one at fault.
+        """
+        usable = [b for b in self.backends if b.weight and b.gate.available(now) and b not in tried]
+        if not usable:
+            return None
+        healthy = [b for b in usable if b.healthy]
+        return self.balancer.pick(healthy or usable)

@@ -1,0 +1,132 @@
+"""Asks a pool: pick, permit, exchange, judge, and perhaps once more elsewhere, within time and budget.
+
+Invariants: every permit is released exactly once, with IGNORE when the client went away; a backend is never tried
+twice for one request, but for one replay of a connection that turned out to be stale; a retry is only made for a
+reason the route allows.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final, NamedTuple
+
+from gateway.errors import ConnectFailed, ConnectionBroken, StaleConnection, UpstreamError
+from gateway.request import Outcome, Request, Response
+from gateway.retries.budget import RetryBudget
+from gateway.telemetry.cells import Cells
+from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.forward import serialise
+
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
+
+#: Statuses with which a backend says "not now": reason for a retry (if the route allows it) and for the ladder.
+UNAVAILABLE: Final = frozenset((429, 502, 503, 504))
+
+
+def _outcome(status: int) -> Outcome:
+    if status in (429, 503):
+        return Outcome.DROPPED  # alive, and says it is overloaded
+    return Outcome.FAILURE if status >= 500 and status != 501 else Outcome.SUCCESS
+
+
+_OUTCOMES: Final = tuple(_outcome(status) for status in range(1000))
+
+
+class RetryRules(NamedTuple):
+    """`on` holds "connect", "reset" or a status as text."""
+
+    attempts: int
+    on: frozenset[str]
+    budget: RetryBudget
+    retries_cell: int
+    denied_cell: int
+
+
+class Answer(NamedTuple):
+    """Either a response, or the last error, or neither: nobody could be asked."""
+
+    response: Response | None
+    error: UpstreamError | None
+    backend: Backend | None
+    attempts: int
+
+
+def _reason(error: UpstreamError) -> str:
+    if isinstance(error, ConnectFailed):
+        return "connect"
+    return "reset" if isinstance(error, (StaleConnection, ConnectionBroken)) else ""
+
+
+class Caller:
+    """One per worker."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+
+    async def ask(
+        self, pool: Pool, request: Request, target: bytes, deadline: int, rules: RetryRules | None, dropped: frozenset[bytes]
+    ) -> Answer:
+        """One answer from `pool` before `deadline` (monotonic nanoseconds)."""
+        tried: list[Backend] = []
+        attempts = 0
+        replayed = False
+        response: Response | None = None
+        error: UpstreamError | None = None
+        backend: Backend | None = None
+        while True:
+            now = time.monotonic_ns()
+            left = deadline - now
+            if left <= 0:
+                break
+            chosen = pool.pick(tried, now)
+            if chosen is None:
+                break
+            permit = chosen.gate.try_acquire(now)
+            if permit is None:
+                tried.append(chosen)
+                continue
+            if attempts and rules is not None:
+                if not rules.budget.withdraw(now):
+                    self._cells.add(rules.denied_cell)
+                    chosen.gate.release(permit, Outcome.IGNORE, now)
+                    break
+                self._cells.add(rules.retries_cell)
+            attempts += 1
+            backend = chosen
+            outcome = Outcome.IGNORE
+            chosen.inflight += 1
+            pool.inflight += 1
+            try:
+                data = serialise(request, target, chosen.authority, left // 1_000_000 + 1, dropped)
+                response = await chosen.connections.exchange(
+                    data, head_only=request.method == b"HEAD", deadline=deadline / 1e9
+                )
+                error = None
+                outcome = _OUTCOMES[response.status]
+            except StaleConnection as stale:
+                response, error = None, stale
+                outcome = Outcome.FAILURE if replayed else Outcome.IGNORE
+            except UpstreamError as failed:
+                response, error = None, failed
+                outcome = Outcome.FAILURE
+            finally:
+                chosen.inflight -= 1
+                pool.inflight -= 1
+                ended = time.monotonic_ns()
+                chosen.gate.release(permit, outcome, ended)
+                self._cells.add(chosen.series + outcome)
+                self._cells.observe(chosen.series + 4, ended - now)
+            if response is not None and response.status not in UNAVAILABLE:
+                break
+            if rules is None or attempts >= rules.attempts + replayed:
+                break
+            if isinstance(error, StaleConnection) and not replayed:
+                if request.method not in IDEMPOTENT and "reset" not in rules.on:
+                    break
+                replayed = True
+                continue
+            reason = str(response.status) if response is not None else _reason(error) if error is not None else ""
+            if reason not in rules.on and not (reason == "reset" and request.method in IDEMPOTENT):
+                break
+            tried.append(chosen)
+        return Answer(response, error, backend, attempts)

@@ -1,0 +1,45 @@
+"""Backends by identity, so that breakers, health and connections live through a reload."""
+
+from __future__ import annotations
+
+from gateway.breakers.gate import BreakerSettings
+from gateway.http.client import Address, ClientLimits
+from gateway.upstreams.backend import Backend
+
+
+def backend_key(pool: str, address: Address) -> str:
+    """What makes a backend the same one across reloads."""
+    return f"{pool}/{address}"
+
+
+class BackendRegistry:
+    """Owned by a worker; `retain` is called once a snapshot has replaced its predecessor."""
+
+    def __init__(self) -> None:
+        self._backends: dict[str, Backend] = {}
+
+    def obtain(
+        self, pool: str, name: str, address: Address, weight: int, gate: BreakerSettings, limits: ClientLimits
+    ) -> Backend:
+        """The known backend with its settings brought up to date, or a new one."""
+        key = backend_key(pool, address)
+        backend = self._backends.get(key)
+        if backend is None:
+            backend = self._backends[key] = Backend(key, name, address, weight, gate, limits)
+            return backend
+        backend.name = name
+        backend.weight = weight
+        backend.gate.configure(gate)
+        backend.connections.limits = limits
+        return backend
+
+    def retain(self, keys: set[str]) -> None:
+        """Forgets backends that no snapshot names any more and closes their idle connections."""
+        for key in self._backends.keys() - keys:
+            self._backends.pop(key).connections.close()
+
+    def get(self, key: str) -> Backend | None:
+        return self._backends.get(key)
+
+    def all(self) -> list[Backend]:
+        return list(self._backends.values())

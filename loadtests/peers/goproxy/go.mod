@@ -1,0 +1,3 @@
+module sluicegate/loadtests/goproxy
+
+go 1.24

@@ -1,0 +1,126 @@
+"""Processes of a benchmark: started in a group of their own, their CPU read from /proc, ended by process id.
+
+Contract: ``stop`` ends exactly what ``start`` started (the group, so also its children) and waits for it. Output goes
+to a log file, whose end is quoted when a process does not come up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class NotUp(Exception):
+    """A program did not start, or not do its work; the text says which and shows its log."""
+
+
+class Process:
+    """One started program."""
+
+    def __init__(self, name: str, command: Sequence[str], workdir: Path, env: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self.log = workdir / f"{name}.log"
+        with self.log.open("wb") as log:
+            self._popen = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=workdir,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of its group."""
+        return self._popen.pid
+
+    def wait_for_port(self, port: int, timeout: float = 15.0) -> None:
+        """Return when something accepts on the loopback port; ``NotUp`` when the process dies or time is over."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if self._popen.poll() is not None:
+                raise NotUp(f"{self.name} ended with status {self._popen.returncode}:\n{self.tail()}")
+            try:
+                socket.create_connection(("127.0.0.1", port), 0.2).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise NotUp(f"{self.name} does not listen on port {port} after {timeout:g} s:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The end of its output."""
+        return self.log.read_text(errors="replace")[-1500:].strip() or "(it printed nothing)"
+
+    def stop(self, grace: float = 3.0) -> None:
+        """SIGTERM to the group, SIGKILL after ``grace`` seconds; returns when it is gone."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                break
+            try:
+                self._popen.wait(grace)
+            except subprocess.TimeoutExpired:
+                continue
+            if not _group_alive(self.pid):
+                break
+        self._popen.wait(grace)
+
+
+def _group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """Different loopback ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """User plus system time of a process (all its threads); of one that is gone, 0."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    # Fields are counted after the command name, which may hold spaces: utime and stime are fields 14 and 15.
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids of the children of a process, their children and so on."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in task.read_text().split()]
+        except OSError:
+            continue
+        for child in children:
+            found += [child, *descendants(child)]
+    return found
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    return [pid, *descendants(pid)]

@@ -1,0 +1,89 @@
+"""This gateway with every policy on, as a user would run it with one worker.
+
+API key, route, token bucket in the store, breaker, least-request over two backends (the origin on two loopback
+addresses), retry budget, metrics, request id, 1 % of requests traced and exported. Health checks and the response
+cache are off: both would answer or ask beside the requests that are counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from loadtests.peers.base import BURST, RATE, Endpoint, Peer
+from loadtests.peers.processes import Process, descendants, free_ports
+
+CLIENT_KEY = "bench-key"
+
+CONFIG = """\
+version: 1
+listen: 127.0.0.1:%(port)d
+workers: 1
+admin: {listen: "127.0.0.1:%(admin)d"}
+store: {url: "redis://%(store)s/0"}
+identity:
+  api_keys: {file: keys.yaml}
+limits:
+  per-client: {key: client, rate: %(rate)d/s, burst: %(burst)d}
+pools:
+  origin:
+    backends:
+      - {url: "http://127.0.0.1:%(origin)d"}
+      - {url: "http://127.0.0.2:%(origin)d"}
+    balance: least-request
+    breaker: {failures: 5, open_for: 5s, probes: 1}
+routes:
+  - name: all
+    match: {path: "/*"}
+    pool: origin
+    limits: [per-client]
+    timeout: 10s
+    retry: {attempts: 2, on: [connect, 502, 503]}
+tracing: {sample: 0.01}
+"""
+KEYS = """\
+version: 1
+keys:
+  - {client: bench, sha256: %s}
+"""
+
+
+class Sluicegate(Peer):
+    """The worker is the proxy; the supervisor, which serves admin and metrics, is counted beside."""
+
+    name: ClassVar[str] = "sluicegate"
+    does: ClassVar[str] = "all policies: key, token bucket, breaker, least-request, retry, metrics, 1 % traces"
+    limits: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._supervisor: Process | None = None
+
+    def available(self) -> str | None:
+        try:
+            found = importlib.util.find_spec("gateway.cli.run")
+        except ModuleNotFoundError:
+            found = None
+        return None if found else "`gateway run` does not exist yet"
+
+    def start(self, origin: Endpoint, store: Endpoint, workdir: Path) -> int:
+        port, admin = free_ports(2)
+        (workdir / "keys.yaml").write_text(KEYS % hashlib.sha256(CLIENT_KEY.encode()).hexdigest())
+        file = workdir / "gateway.yaml"
+        values = {"port": port, "admin": admin, "store": store, "origin": origin.port, "rate": RATE, "burst": BURST}
+        file.write_text(CONFIG % values)
+        # The origin answers 200 to anything, so it also serves as the collector that traces are sent to.
+        tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{origin}", "OTEL_SERVICE_NAME": "bench"}
+        command = [sys.executable, "-m", "gateway.cli", "run", "-c", str(file)]
+        self._supervisor = self.run(Process("gateway", command, workdir, tracing), port)
+        return port
+
+    def roles(self) -> dict[str, list[int]]:
+        """Worker as the proxy, supervisor beside it; a gateway that is a single process is the proxy."""
+        if self._supervisor is None:
+            return {}
+        workers = descendants(self._supervisor.pid)
+        return {"proxy": workers, "supervisor": [self._supervisor.pid]} if workers else super().roles()

@@ -1,0 +1,88 @@
+"""Each lint rule speaks when it should, where it should, and only then."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config.lint import RULES, lint
+from gateway.config.load import load_text
+
+HEAD = """version: 1
+limits: {l: {key: client, rate: 1/s, burst: 1}}
+pools:
+  p: {backends: [{url: "http://a:1"}, {url: "http://b:1"}]}
+  q: {backends: [{url: "http://c:1"}]}
+routes:
+  - {name: used, match: {path: /used}, pool: q, limits: [l]}
+"""
+
+
+def warnings(text: str) -> list[str]:
+    return [each.message for each in lint(load_text(text, Path(__file__).parent / "x.yaml"))]
+
+
+def route(rest: str, match: str = "{path: '/x*'}") -> str:
+    return HEAD + f"  - {{name: x, match: {match}, pool: p, {rest}}}\n"
+
+
+CASES = {
+    "unreachable_route": (route("") + "  - {name: y, match: {path: /xy, methods: [GET]}, pool: p}\n", "never reached"),
+    "retry_of_writes": (route("retry: {on: [connect, 503]}"), "a POST answered 503 is sent again"),
+    "late_connect": (route("timeout: 200ms"), "a retry never happens"),
+    "slow_health_check": (
+        route("").replace('"http://c:1"}]', '"http://c:1"}], health: {timeout: 3s}'),
+        "longer than the interval (2s)",
+    ),
+    "drained_pool": (route("").replace('"http://c:1"', '"http://c:1", weight: 0'), "every backend has weight 0"),
+    "rung_order": (route("degrade: [{pool: p}]"), "already failed"),
+    "idle_rewrite": (route("degrade: [{pool: q, rewrite: {/y: /z}}]"), "nothing is rewritten"),
+    "idle_cache": (route("cache: {}"), "never used"),
+    "unused_names": (route("").replace("pools:", "pools:\n  r: {backends: [{url: 'http://d:1'}]}"), "no route uses it"),
+    "nobody_gets_in": (route("") + "identity: {anonymous: deny}\n", "every request is refused"),
+}  # fmt: skip
+
+
+def test_every_rule_has_a_case() -> None:
+    assert CASES.keys() == {rule.__name__ for rule in RULES}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_rule(name: str) -> None:
+    text, part = CASES[name]
+    found = warnings(text)
+    assert len(found) == 1
+    assert part in found[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        route(""),
+        route("retry: {on: [503]}", "{path: /x, methods: [GET]}"),
+        route("retry: {on: [503], attempts: 1}"),
+        route("degrade: [{pool: q, rewrite: {/xy: /z, /: /w}}]"),
+        route("cache: {fresh: 1s}"),
+        route("cache: {}, degrade: [stale]"),
+        route("", "{path: '/x*', methods: [GET]}") + "  - {name: y, match: {path: /xy}, pool: p}\n",
+        route("", "{path: '/x*', host: a.b}") + "  - {name: y, match: {path: /xy}, pool: p}\n",
+        route("", "{path: /x}") + "  - {name: y, match: {path: '/x*'}, pool: p}\n",
+    ],
+)
+def test_silence(text: str) -> None:
+    assert warnings(text) == []
+
+
+def test_a_static_rung_ends_the_ladder() -> None:
+    text = route("degrade: [{static: ../../config/fallback/digits.json}, {pool: q}]")
+    assert "always succeeds" in warnings(text)[0]
+
+
+def test_places_come_from_the_file() -> None:
+    config = load_text(route("timeout: 200ms"), Path("x.yaml"))
+    assert [(each.file, each.line) for each in lint(config)] == [("x.yaml", 8)]
+    assert [each.severity for each in lint(config)] == ["warning"]
+
+
+def test_a_config_without_a_file_is_linted_too() -> None:
+    config = load_text(route("timeout: 200ms"), Path("x.yaml"))
+    assert [each.line for each in lint(type(config).model_validate(config.model_dump()))] == [0]
