@@ -1,6 +1,7 @@
 """Progress of a long step: a bar redrawn in place on a terminal, plain lines anywhere else (a log, a pipe, CI).
 
-Contract: `advance(done, note)` may be called as often as wanted; a bar is redrawn at most ten times a second, and plain output
+Contract: `advance(done, note)` may be called as often as wanted; a bar is redrawn at most ten times a second,
+and plain output
 is one line per quarter of the work, so a log stays readable.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import Self, TextIO
 
 BAR_WIDTH = 24
 REDRAW_EVERY = 0.1  # seconds
@@ -26,7 +27,7 @@ class Progress:
         self._quarter = 0
         self._note = ""
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if not self.bar:
             self._line(f"{self.title} ...")
         return self

@@ -1,8 +1,10 @@
 """When is a built thing still good?  A stamp file says what it was made from.
 
-Contract: `fingerprint` hashes file contents and plain strings; `matches` compares it with the stamp left beside the result.
+Contract: `fingerprint` hashes file contents and plain strings; `matches` compares it with the stamp left beside
+the result.
 Invariant: the stamp is written last, so a build that was interrupted is never taken for a finished one.
-Imports nothing but the standard library's lightest modules: the check that skips a build must itself cost almost nothing.
+Imports nothing but the standard library's lightest modules: the check that skips a build must itself cost almost
+nothing.
 """
 
 from __future__ import annotations

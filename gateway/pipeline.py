@@ -26,7 +26,7 @@ from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.access_log import AccessLog, Line
 from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Tracing
-from gateway.upstreams.caller import UNAVAILABLE, Answer, Caller, RetryRules
+from gateway.upstreams.caller import UNAVAILABLE, Answer, Caller
 from gateway.upstreams.forward import dropped_fields
 
 if TYPE_CHECKING:
@@ -166,7 +166,12 @@ class Pipeline:
         if work.verdict is not None and route.limits is not None:
             _say_limits(headers, route, work.verdict)
         if work.upstream_ns:
-            headers.append((b"server-timing", b"limits;dur=%.2f, upstream;dur=%.2f" % (work.limits_ns / 1e6, work.upstream_ns / 1e6)))
+            headers.append(
+                (
+                    b"server-timing",
+                    b"limits;dur=%.2f, upstream;dur=%.2f" % (work.limits_ns / 1e6, work.upstream_ns / 1e6),
+                )
+            )
         return response
 
     async def _from_pool(self, route: Route, request: Request, deadline: int, work: Work) -> Response | None:
@@ -175,10 +180,9 @@ class Pipeline:
         if pool.inflight >= pool.max_inflight:
             self.cells.add(route.cells.shed)
             return None
-        route.budget.deposit()
-        rules = RetryRules(route.attempts, route.retry_on, route.budget, route.cells.retries, route.cells.retries_denied)
+        route.retry.budget.deposit()
         began = time.monotonic_ns()
-        answer = work.answer = await self.caller.ask(pool, request, request.target, deadline, rules, self._dropped)
+        answer = work.answer = await self.caller.ask(pool, request, request.target, deadline, route.retry, self._dropped)
         work.upstream_ns = time.monotonic_ns() - began
         if answer.response is None or answer.response.status in UNAVAILABLE:
             return None
@@ -194,7 +198,9 @@ class Pipeline:
             says = b""
             if isinstance(rung, StaleRung):
                 rules = route.cache
-                entry = self.cache.get(key, rules.fresh + rules.stale_if_error, now) if key is not None and rules else None
+                entry = (
+                    self.cache.get(key, rules.fresh + rules.stale_if_error, now) if key is not None and rules else None
+                )
                 if entry is not None:
                     age = entry.age_s(now)
                     response = _again(entry.response, age, b"sluicegate; hit; ttl=-%d; detail=stale-if-error" % age)
@@ -233,7 +239,9 @@ class Pipeline:
         headers: list[Header] = []
         _say_limits(headers, route, verdict)
         if not verdict.shared and policy.on_store_failure == "closed":
-            return refuse(problems.STORE_CLOSED, request, "the rate limit store is away", headers=headers, retry_after=1)
+            return refuse(
+                problems.STORE_CLOSED, request, "the rate limit store is away", headers=headers, retry_after=1
+            )
         tokens = verdict.left[route.limits.policies.index(policy)].tokens
         return refuse(
             problems.OVER_LIMIT,
@@ -241,13 +249,21 @@ class Pipeline:
             f"over the limit '{policy.name}': {policy.spec.rate:g} requests per second, {policy.spec.burst:g} at once",
             headers=headers,
             retry_after=policy.seconds(tokens, allowed=False),
-            **{"violated-policies": [policy.name]},
+            members={"violated-policies": [policy.name]},
         )
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 
     def _note(
-        self, snapshot: Snapshot, route: Route | None, request: Request, work: Work, status: int, sent: int, took: int, span: Span | None
+        self,
+        snapshot: Snapshot,
+        route: Route | None,
+        request: Request,
+        work: Work,
+        status: int,
+        sent: int,
+        took: int,
+        span: Span | None,
     ) -> None:
         cells = route.cells if route is not None else snapshot.unrouted
         self.cells.observe(cells.duration.get(status, cells.duration_other), took)
@@ -275,9 +291,12 @@ class Pipeline:
         if work.upstream_ns:
             begin = start + work.limits_ns
             backend = answer.backend.key if answer is not None and answer.backend is not None else ""
-            attributes = {"gateway.backend": backend, "gateway.attempts": answer.attempts if answer else 0}
+            attributes: dict[str, str | int | float] = {"gateway.backend": backend, "gateway.attempts": answer.attempts if answer else 0}
             tracing.child(span, "upstream", begin, begin + work.upstream_ns, attributes)
-        facts: dict[str, str | int | float | bool] = {"http.response.status_code": status, "gateway.id": request.id.decode("latin-1")}
+        facts: dict[str, str | int | float | bool] = {
+            "http.response.status_code": status,
+            "gateway.id": request.id.decode("latin-1"),
+        }
         if route is not None:
             facts["http.route"] = route.name
             span.update_name(f"{request.method.decode()} {route.name}")
@@ -318,7 +337,10 @@ def _proxy_status(answer: Answer | None) -> Header:
     if answer is not None and answer.error is not None:
         return (b"proxy-status", b"sluicegate; error=" + answer.error.proxy_error)
     if answer is not None and answer.response is not None:
-        return (b"proxy-status", b"sluicegate; error=destination_unavailable; received-status=%d" % answer.response.status)
+        return (
+            b"proxy-status",
+            b"sluicegate; error=destination_unavailable; received-status=%d" % answer.response.status,
+        )
     return (b"proxy-status", b"sluicegate; error=destination_unavailable")
 
 
@@ -332,7 +354,9 @@ def _unanswered(route: Route, request: Request, answer: Answer | None, now: int)
     headers = [_proxy_status(answer)]
     error = answer.error if answer is not None else None
     if isinstance(error, UpstreamTimeout) or now - request.received >= route.timeout_ns:
-        return refuse(problems.TOO_LATE, request, f"the pool '{route.pool.name}' gave no answer in time", headers=headers)
+        return refuse(
+            problems.TOO_LATE, request, f"the pool '{route.pool.name}' gave no answer in time", headers=headers
+        )
     if isinstance(error, (BadUpstreamResponse, ConnectionBroken)):
         return refuse(problems.BACKEND_FAILED, request, f"a backend of '{route.pool.name}' broke off", headers=headers)
     detail = f"no backend of the pool '{route.pool.name}' can answer now; try again"

@@ -47,7 +47,7 @@ def refuse(
     headers: list[Header] | None = None,
     retry_after: float | None = None,
     close: bool = False,
-    **members: Any,
+    members: dict[str, Any] | None = None,
 ) -> Response:
     """The answer for one refusal. `retry_after` in seconds, rounded up; `members` are extension members."""
     out = list(headers or ())
@@ -61,7 +61,7 @@ def refuse(
         "title": problem.title,
         "status": problem.status,
         "detail": detail,
-        **members,
+        **(members or {}),
     }
     if request is not None and request.id:
         body["instance"] = request.id.decode("latin-1")

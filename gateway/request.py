@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 
-from gateway.http.status import REASONS
+from gateway.status import REASONS
 
 
 class Outcome(enum.IntEnum):
@@ -28,7 +28,19 @@ class Request:
     `received` is monotonic nanoseconds at the moment the head was complete.
     """
 
-    __slots__ = ("body", "client", "headers", "id", "keep_alive", "method", "minor", "path", "peer", "received", "target")
+    __slots__ = (
+        "body",
+        "client",
+        "headers",
+        "id",
+        "keep_alive",
+        "method",
+        "minor",
+        "path",
+        "peer",
+        "received",
+        "target",
+    )
 
     def __init__(
         self,

@@ -13,9 +13,9 @@ from gateway.degrade.cache import CacheRules
 from gateway.degrade.ladder import Rung
 from gateway.identity.keys import KeyRing
 from gateway.limits.limiter import RouteLimits
-from gateway.retries.budget import RetryBudget
 from gateway.routing.table import Match, RouteTable
 from gateway.upstreams.backend import Pool
+from gateway.upstreams.caller import RetryRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +24,24 @@ class RouteCells:
 
     duration: Mapping[int, int]  # status -> histogram
     duration_other: int
-    limits: tuple[tuple[int, int, int, int], ...]  # per policy: shared refused, shared allowed, local refused, local allowed
+    limits: tuple[
+        tuple[int, int, int, int], ...
+    ]  # per policy: shared refused, shared allowed, local refused, local allowed
     rungs: tuple[int, ...]  # parallel to the ladder
     cache_hit: int
-    retries: int
-    retries_denied: int
     shed: int
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Times in seconds; `retry_on` holds "connect", "reset" or a status as text."""
+    """A route of the configuration with everything it refers to."""
 
     name: str
     match: Match
     pool: Pool
     limits: RouteLimits | None
     timeout_ns: int
-    attempts: int
-    retry_on: frozenset[str]
-    budget: RetryBudget
+    retry: RetryRules
     cache: CacheRules | None
     ladder: tuple[Rung, ...]
     cells: RouteCells

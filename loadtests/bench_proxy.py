@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from loadtests import bench_report
-from loadtests.measure import Measured, prove, take
+from loadtests.measure import Backing, Measured, prove, take, take_quiet
 from loadtests.peers import PEERS, Peer
 from loadtests.peers.backing import Origin, Store
 from loadtests.peers.processes import NotUp
@@ -28,10 +28,11 @@ from loadtests.wrk import Failed, Scenario
 
 HEADERS = {"X-API-Key": CLIENT_KEY}
 # A digits request: 8x8 images as TF-Serving rows, 2.9 kB.
-ROW = "[" + ", ".join(f"{(i * 7) % 17}.0" for i in range(64)) + "]"
+ROW = "[" + ", ".join(f"{(i * 7) % 19}.0" for i in range(64)) + "]"
+BODY = f'{{"signature_name": "serving_default", "instances": [{", ".join([ROW] * 8)}]}}'.encode()
 SCENARIOS = (
     Scenario("GET", "GET", "/v1/models/digits"),
-    Scenario("POST 2.9 kB", "POST", "/v1/models/digits:predict", f'{{"instances": [{", ".join([ROW] * 8)}]}}'.encode()),
+    Scenario("POST 2.9 kB", "POST", "/v1/models/digits:predict", BODY),
 )
 
 
@@ -85,7 +86,7 @@ def rounds(
     arguments: argparse.Namespace,
     running: dict[str, tuple[Peer, int]],
     skipped: dict[str, str],
-    store: Store,
+    backing: Backing,
     workdir: Path,
 ) -> list[Measured]:
     """Every scenario, every peer, in turn; one that fails is not measured further and goes to ``skipped``."""
@@ -100,9 +101,9 @@ def rounds(
             first = turn % max(1, len(names))
             for name in names[first:] + names[:first]:
                 peer, port = running[name]
-                seconds = arguments.seconds if turn else 1
+                measure, seconds = (take_quiet, arguments.seconds) if turn else (take, 1)
                 try:
-                    one = take(peer, port, scenario, script, store, arguments.connections, seconds)
+                    one = measure(peer, port, scenario, script, backing, arguments.connections, seconds)
                 except Failed as error:
                     skipped[name] = f"{scenario.name}: {error}"
                     del running[name]
@@ -142,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
                 store = Store(workdir)
                 stack.callback(store.stop)
                 running, skipped = start(names, origin, store, workdir, stack)
-                measured = rounds(arguments, running, skipped, store, workdir)
+                measured = rounds(arguments, running, skipped, (store, origin), workdir)
             except NotUp as error:
                 print(f"bench: {error}", file=sys.stderr)
                 return 1

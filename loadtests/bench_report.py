@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from loadtests.load.report import aligned
-from loadtests.measure import Measured, Measurement
+from loadtests.measure import QUIET, Measured, Measurement
 
 REFERENCE = "envoy"
 SUBJECT = "sluicegate"
@@ -54,9 +54,10 @@ def _peer(each: Measured, reference: Measured | None) -> dict[str, Any]:
         "scenario": each.scenario,
         "cpu_us": {role: each.median(lambda one, role=role: one.cpu_us[role]) for role in roles},  # type: ignore[misc]
         "with_service_us": each.median(_limiting),
-        "cpu_us_rounds": [one.proxy_us for one in each.rounds],
+        "with_service_us_rounds": [one.limiting_us for one in each.rounds],
         "requests_per_second": each.median(lambda one: one.requests_per_second),
         "store_commands_per_request": each.median(lambda one: one.store_commands),
+        "others_busy_cores": each.median(lambda one: one.others),
         "p50_us": each.median(lambda one: one.p50_us),
         "p99_us": each.median(lambda one: one.p99_us),
         "to_envoy": _ratio(each, reference, _limiting, _limiting) if reference else None,
@@ -85,7 +86,7 @@ def _bar(
     return bar
 
 
-HEADINGS = ("", "CPU us", "+ service", "to envoy", "(rounds)", "req/s", "p50 ms", "p99 ms", "beside it")
+HEADINGS = ("", "CPU us", "+ service", "least", "to envoy", "(rounds)", "req/s", "p50 ms", "p99 ms", "beside it")
 
 
 def text(result: dict[str, Any]) -> str:
@@ -100,6 +101,11 @@ def text(result: dict[str, Any]) -> str:
         )
         lines += aligned(rows, left=(0, len(HEADINGS) - 1))
         lines.append("")
+    others = max((each["others_busy_cores"] for each in result["peers"]), default=0.0)
+    if others > QUIET:
+        lines.append(
+            f"warning: up to {others:.1f} cores were busy with something else: run it again on a quiet machine"
+        )
     lines += [_verdict(bar) for bar in result["bars"]]
     lines += [f"not measured: {name}: {reason.splitlines()[0]}" for name, reason in result["skipped"].items()]
     return "\n".join(lines)
@@ -114,6 +120,7 @@ def _row(each: dict[str, Any]) -> tuple[str, ...]:
         each["peer"],
         f"{each['cpu_us']['proxy']:.1f}",
         f"{each['with_service_us']:.1f}",
+        f"{min(each['with_service_us_rounds']):.1f}",
         f"{ratio['ratio']:.2f}" if ratio else "-",
         f"{ratio['min']:.2f}-{ratio['max']:.2f}" if ratio else "-",
         f"{each['requests_per_second']:.0f}",

@@ -7,17 +7,24 @@ background, as it should. Its resolution is a clock tick (10 ms), under 1 % of a
 from __future__ import annotations
 
 import http.client
+import os
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtests.peers.backing import ANSWER, Store
+from loadtests.peers.backing import ANSWER, Origin, Store
 from loadtests.peers.base import Peer
-from loadtests.peers.processes import NotUp, cpu_seconds
+from loadtests.peers.processes import NotUp, cpu_seconds, machine_seconds, tree
 from loadtests.wrk import Scenario, run
 
 PROOF_REQUESTS = 20
+
+# Cores that may be busy with something else before a round is called disturbed, and how often such a round is taken.
+QUIET = 0.1
+TRIES = 3
+
+Backing = tuple[Store, Origin]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,8 @@ class Measurement:
     store_commands: float
     p50_us: int
     p99_us: int
+    others: float = 0.0
+    """Cores that were busy with something else, or that the machine's host withheld."""
 
     @property
     def proxy_us(self) -> float:
@@ -74,19 +83,42 @@ def prove(peer: Peer, port: int, store: Store, headers: Mapping[str, str]) -> No
         raise NotUp(f"{peer.name} asked the store {asked} times about {PROOF_REQUESTS} requests")
 
 
+def take_quiet(
+    peer: Peer, port: int, scenario: Scenario, script: Path, backing: Backing, connections: int, seconds: float
+) -> Measurement:
+    """One round; taken again up to ``TRIES`` times if something else was busy, and the quietest of them is the answer."""
+    taken: list[Measurement] = []
+    while len(taken) < TRIES and not (taken and taken[-1].others <= QUIET):
+        taken.append(take(peer, port, scenario, script, backing, connections, seconds))
+    return min(taken, key=lambda one: one.others)
+
+
 def take(
-    peer: Peer, port: int, scenario: Scenario, script: Path, store: Store, connections: int, seconds: float
+    peer: Peer, port: int, scenario: Scenario, script: Path, backing: Backing, connections: int, seconds: float
 ) -> Measurement:
     """One round."""
+    store, origin = backing
     roles = peer.roles() | ({"store": [store.process.pid]} if peer.limits else {})
+    everything = [pid for pids in roles.values() for pid in pids] + tree(origin.process.pid)
     commands = store.commands()
+    machine = sum(machine_seconds())
+    known = sum(map(cpu_seconds, everything)) + _own_seconds()
     before = {role: sum(map(cpu_seconds, pids)) for role, pids in roles.items()}
     done = run(port, scenario.path, script, connections=connections, seconds=seconds)
     used = {role: sum(map(cpu_seconds, pids)) - before[role] for role, pids in roles.items()}
+    known = sum(map(cpu_seconds, everything)) + _own_seconds() - known
+    machine = sum(machine_seconds()) - machine
     return Measurement(
         cpu_us={role: value / done.requests * 1e6 for role, value in used.items()},
         requests_per_second=done.requests / done.seconds,
         store_commands=(store.commands() - commands) / done.requests,
         p50_us=done.p50,
         p99_us=done.p99,
+        others=max(0.0, machine - known) / done.seconds,
     )
+
+
+def _own_seconds() -> float:
+    """CPU of this process and of the children it has waited for, `wrk` above all."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

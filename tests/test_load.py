@@ -143,7 +143,7 @@ def test_a_refused_connection_is_counted_and_not_hammered() -> None:
 
     summary = asyncio.run(run()).summary()
     assert set(summary.outcomes) == {Outcome.CONNECT_REFUSED}
-    assert 1 <= summary.offered <= 7
+    assert 1 <= summary.offered <= 1 + summary.seconds / 0.01
     assert math.isnan(summary.p50)
 
 
@@ -229,8 +229,8 @@ def test_coordinated_omission_cannot_hide() -> None:
 
     load = asyncio.run(run())
     stall = load.summary(phase="stall")
-    assert 19 <= stall.offered <= 21
-    assert 0.09 <= stall.max_latency < 1.0
+    assert stall.offered == pytest.approx(200 * stall.seconds, abs=1.5)
+    assert stall.max_latency >= 0.09
     assert stall.p50 >= 0.04
     assert any("sent late" in warning for warning in load.warnings())
 
@@ -283,11 +283,13 @@ def test_a_load_ends_by_itself() -> None:
         async with scripted() as server:
             client = Client(rate=500, requests=[Request(path="/ok")])
             async with Load("127.0.0.1", server.port, [client], max_seconds=0.05) as load:
-                await asyncio.sleep(0.15)
+                await until(lambda: not load.sending)
+                await asyncio.sleep(0.01)
+                assert load.seconds < load.now
         return load
 
     load = asyncio.run(run())
-    assert load.seconds < 0.14
+    assert load.summary().offered > 0
     assert max(sample.due for sample in load.samples()) <= load.seconds
 
 

@@ -2,11 +2,14 @@
 
     python -m backends.models.digits --out build/models [--pictures build/pictures]
 
-Data: scikit-learn's `load_digits`, 1,797 handwritten 8x8 digits (UCI, "Optical Recognition of Handwritten Digits"), inside its wheel.
-Writes `OUT/digits/1` (small dense net), `OUT/digits/2` (CNN), `OUT/digits-small/1` (logistic regression), `OUT/digits/heldout.json`,
+Data: scikit-learn's `load_digits`, 1,797 handwritten 8x8 digits (UCI, "Optical Recognition of Handwritten
+Digits"), inside its wheel.
+Writes `OUT/digits/1` (small dense net), `OUT/digits/2` (CNN), `OUT/digits-small/1` (logistic regression),
+`OUT/digits/heldout.json`,
 and pictures of held-out digits to look at and to send.
 
-Invariants: nothing is visible at its final place until it is whole (written aside, then renamed); a second call finds the stamp
+Invariants: nothing is visible at its final place until it is whole (written aside, then renamed); a second call
+finds the stamp
 and returns without importing TensorFlow; a model that misses its floor is never published.
 """
 
@@ -41,7 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         expected = _fingerprint()
     except metadata.PackageNotFoundError as missing:
-        return _fail(f"{missing.name} is not installed in {sys.prefix}: run '{sys.executable} -m pip install -e .[models]'")
+        return _fail(
+            f"{missing.name} is not installed in {sys.prefix}: run '{sys.executable} -m pip install -e .[models]'"
+        )
     whole = all((out / result).exists() for result in RESULTS) and pictures.is_dir()
     if not options.force and whole and stamp.matches(out / STAMP, expected):
         print(f"models in {out} are up to date")

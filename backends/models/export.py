@@ -1,8 +1,11 @@
 """What `backends.models.digits` writes: SavedModels, what each declares about itself, held-out data and pictures.
 
-Contract: `digits(directory)` leaves the whole set in `directory` or raises ValueError naming the model that missed its floor.
-Each version directory carries `assets.extra/sluicegate.json`: how a picture becomes the input, what the outputs mean, and how good
-the model is on data it never saw. TensorFlow keeps `assets.extra` as it is; TF-Serving ignores files there that it does not know.
+Contract: `digits(directory)` leaves the whole set in `directory` or raises ValueError naming the model that
+missed its floor.
+Each version directory carries `assets.extra/sluicegate.json`: how a picture becomes the input, what the outputs
+mean, and how good
+the model is on data it never saw. TensorFlow keeps `assets.extra` as it is; TF-Serving ignores files there that
+it does not know.
 """
 
 from __future__ import annotations
@@ -43,12 +46,12 @@ class Recipe:
 RECIPES = (
     Recipe("digits-small/1", "logistic regression", lambda: Dense((), SEED), 20, 0.01, 0.90),
     Recipe("digits/1", "dense 64-32-10", lambda: Dense((32,), SEED), 30, 0.005, 0.93),
-    Recipe("digits/2", "CNN 32-64 channels", lambda: Convolutional((32, 64), 128, SEED), 14, 0.002, 0.97),
+    Recipe("digits/2", "CNN 16-32 channels", lambda: Convolutional((16, 32), 64, SEED), 20, 0.004, 0.97),
 )
 
 
 def digits(directory: Path) -> None:
-    """Train every recipe, export it, and write the held-out data and pictures of digits that the best model gets right."""
+    """Train and export every recipe; write the held-out data, and pictures that the best model gets right."""
     tf.random.set_seed(SEED)
     images, labels = load_digits(return_X_y=True)
     train_x, held_x, train_y, held_y = train_test_split(
@@ -77,7 +80,9 @@ def _one(recipe: Recipe, directory: Path, train: tuple[Any, Any], held: tuple[An
     accuracy = training.accuracy(network, *held)
     print(f"{recipe.place}: held-out accuracy {accuracy:.2%} on {len(held[1])} digits", flush=True)
     if accuracy < recipe.floor:
-        raise ValueError(f"{recipe.place}: held-out accuracy {accuracy:.2%} is below its floor of {recipe.floor:.0%}; not published")
+        raise ValueError(
+            f"{recipe.place}: held-out accuracy {accuracy:.2%} is below its floor of {recipe.floor:.0%}; not published"
+        )
     place = directory / recipe.place
     servable = Servable(network)
     tf.saved_model.save(servable, str(place), signatures={"serving_default": servable.classify})
@@ -116,7 +121,7 @@ def _heldout(path: Path, images: Any, labels: Any) -> None:
 
 
 def _pictures(directory: Path, images: Any, labels: Any) -> None:
-    """One picture per digit: even digits bright on black as the data has them, odd ones dark on paper as a person writes them."""
+    """One picture per digit: even ones bright on black as the data has them, odd ones dark on paper."""
     directory.mkdir()
     for digit in range(CLASSES):
         number = int(np.flatnonzero(labels == digit)[0])

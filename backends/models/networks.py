@@ -1,11 +1,14 @@
 """The three digit classifiers, as plain `tf.Module`s (no Keras: its import alone costs more than the training).
 
-Contract: `network.logits(images)` maps float32 [n, 64] with values 0..16 (an 8x8 image row by row) to float32 [n, 10].
-The scaling to 0..1 is part of the network, so that every consumer, SavedModel included, feeds the data set's own range.
+Contract: `network.logits(images)` maps float32 [n, 64] with values 0..16 (an 8x8 image row by row) to float32
+[n, 10].
+The scaling to 0..1 is part of the network, so that every consumer, SavedModel included, feeds the data set's own
+range.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -39,7 +42,7 @@ class Dense(tf.Module):  # type: ignore[misc]
     def __init__(self, hidden: tuple[int, ...], seed: int) -> None:
         super().__init__(name="dense")
         widths = (PIXELS, *hidden, CLASSES)
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(itertools.pairwise(widths))
         self.kernels = [_weights(pair, pair[0], seed + i, f"kernel_{i}") for i, pair in enumerate(pairs)]
         self.biases = [tf.Variable(tf.zeros([width]), name=f"bias_{i}") for i, width in enumerate(widths[1:])]
 

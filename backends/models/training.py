@@ -1,6 +1,7 @@
 """Training of the digit classifiers: Adam on softmax cross-entropy, a whole epoch per graph call.
 
-Contract: the same data, network and seed give the same weights on one machine. `accuracy` is measured on data never trained on.
+Contract: the same data, network and seed give the same weights on one machine. `accuracy` is measured on data
+never trained on.
 Source: D. Kingma, J. Ba, "Adam: a method for stochastic optimization", 2015; its default constants.
 """
 
@@ -49,7 +50,7 @@ def train(
     seed: int,
     on_epoch: Callable[[int, float], None],
 ) -> None:
-    """Train in place. `images` is float32 [n, 64], `labels` int64 [n]; `on_epoch(done, mean_loss)` is told of each epoch."""
+    """Train in place on `images`, float32 [n, 64], and `labels`, int64 [n]; `on_epoch` is told (done, mean loss)."""
     count = len(images) // BATCH * BATCH
     variables = network.trainable_variables
     adam = Adam(variables, rate, epochs * (count // BATCH))

@@ -62,7 +62,9 @@ class AdminServer:
                 web.post("/reload", self._reload),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0, keepalive_timeout=30.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=1.0, keepalive_timeout=30.0
+        )
         self.port = 0
 
     async def start(self, listen: Listen) -> None:
@@ -115,4 +117,6 @@ class AdminServer:
 
 
 def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n", status=status, content_type="application/json")
+    return web.Response(
+        body=orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n", status=status, content_type="application/json"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gateway.app.series import backend_cells, route_cells
+from gateway.app.series import backend_cells, retry_cells, route_cells
 from gateway.balance.registry import BALANCERS
 from gateway.breakers.gate import BreakerSettings
 from gateway.config import model
@@ -22,6 +22,7 @@ from gateway.routing.table import Match, RouteTable
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.cells import Catalogue
 from gateway.upstreams.backend import Pool
+from gateway.upstreams.caller import RetryRules
 from gateway.upstreams.registry import BackendRegistry
 
 
@@ -77,11 +78,17 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
 
 
 def _policy(name: str, limit: model.Limit) -> LimitPolicy:
-    return LimitPolicy(name, limit.key, BucketSpec(limit.rate, float(limit.burst)), limit.on_store_failure, limit.legacy_headers)
+    return LimitPolicy(
+        name, limit.key, BucketSpec(limit.rate, float(limit.burst)), limit.on_store_failure, limit.legacy_headers
+    )
 
 
 def _route(
-    route: model.Route, config: model.Config, catalogue: Catalogue, pools: dict[str, Pool], policies: dict[str, LimitPolicy]
+    route: model.Route,
+    config: model.Config,
+    catalogue: Catalogue,
+    pools: dict[str, Pool],
+    policies: dict[str, LimitPolicy],
 ) -> Route:
     match, cache = route.match, route.cache
     chosen = [policies[name] for name in route.limits]
@@ -96,14 +103,18 @@ def _route(
         pool=pools[route.pool],
         limits=RouteLimits(route.name, chosen, config.store.key_prefix) if chosen else None,
         timeout_ns=int(route.timeout * 1e9),
-        attempts=route.retry.attempts,
-        retry_on=frozenset(route.retry.on),
-        budget=RetryBudget(route.retry.budget, route.retry.budget_min, time.monotonic_ns()),
+        retry=_retry(route, catalogue),
         cache=CacheRules(cache.fresh, cache.stale_if_error, cache.max_entry) if cache is not None else None,
         ladder=tuple(_rung(rung) for rung in route.degrade),
         cells=route_cells(catalogue, route, route.limits),
         key=route.name.encode(),
     )
+
+
+def _retry(route: model.Route, catalogue: Catalogue) -> RetryRules:
+    retry = route.retry
+    budget = RetryBudget(retry.budget, retry.budget_min, time.monotonic_ns())
+    return RetryRules(retry.attempts, frozenset(retry.on), retry.replayable, budget, *retry_cells(catalogue, route))
 
 
 def _rung(rung: model.Rung) -> Rung:

@@ -182,7 +182,9 @@ class Gateway:
             return Reload(False, self.generation, str(error))
         fixed = needs_restart(self.config, config)
         if fixed:
-            return Reload(False, self.generation, f"{self.path}: error: {fixed} cannot change while running; restart instead")
+            return Reload(
+                False, self.generation, f"{self.path}: error: {fixed} cannot change while running; restart instead"
+            )
         before = self.config
         self.config = config
         self.generation += 1
@@ -218,7 +220,9 @@ class Gateway:
         healthy = self._prober.healthy
 
         def alive(pool: str) -> bool:
-            return any(healthy.get(backend_key(pool, backend_address(b)), True) for b in self.config.pools[pool].backends)
+            return any(
+                healthy.get(backend_key(pool, backend_address(b)), True) for b in self.config.pools[pool].backends
+            )
 
         answers = []
         for route in self.config.routes:
@@ -246,7 +250,9 @@ class Gateway:
             "listen": self.listening,
             "not_ready": self.not_ready(),
             "last_reload": reload.as_dict() if reload is not None else None,
-            "store": {"embedded_pid": self._embedded.process.pid} if self._embedded and self._embedded.process else str(self._store),
+            "store": {"embedded_pid": self._embedded.process.pid}
+            if self._embedded and self._embedded.process
+            else str(self._store),
             "health": self._prober.healthy,
             "workers": await self._supervisor.status() if hasattr(self, "_supervisor") else [],
         }

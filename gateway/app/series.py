@@ -60,10 +60,14 @@ def route_cells(catalogue: Catalogue, route: Route | None, limits: tuple[str, ..
         ),
         rungs=tuple(place(names.DEGRADED, ("rung", rung_label(rung))) for rung in ladder),
         cache_hit=place(names.CACHE_HITS),
-        retries=place(names.RETRIES),
-        retries_denied=place(names.RETRIES_DENIED),
         shed=place(names.SHED),
     )
+
+
+def retry_cells(catalogue: Catalogue, route: Route) -> tuple[int, int]:
+    """Cells of the retries made and of those the budget did not allow."""
+    labels = (("http_route", route.name),)
+    return catalogue.place(names.RETRIES, labels), catalogue.place(names.RETRIES_DENIED, labels)
 
 
 def backend_cells(catalogue: Catalogue, pool: str, backend: str) -> int:
@@ -94,6 +98,7 @@ def allot(catalogue: Catalogue, config: Config) -> None:
     route_cells(catalogue, None, ())
     for route in config.routes:
         route_cells(catalogue, route, route.limits)
+        retry_cells(catalogue, route)
     for pool_name, pool in config.pools.items():
         for backend in pool.backends:
             backend_cells(catalogue, pool_name, backend.name)

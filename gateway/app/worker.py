@@ -15,6 +15,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 from typing import Any
 
 from gateway.app import compile as compiled
@@ -34,11 +35,21 @@ from gateway.telemetry.cells import Catalogue, Cells
 from gateway.telemetry.logs import set_up_logs
 from gateway.telemetry.tracing import Tracing
 from gateway.upstreams.registry import BackendRegistry
-from gateway.workers.control import AskStatus, Channel, InForce, SetHealth, SetWorkers, StartDrain, TellStatus, UseSnapshot
+from gateway.workers.control import (
+    AskStatus,
+    Channel,
+    InForce,
+    SetHealth,
+    SetWorkers,
+    StartDrain,
+    TellStatus,
+    UseSnapshot,
+)
 
 log = logging.getLogger(__name__)
 
 PUBLISH = 0.25  # seconds between two updates of the gauges
+LAST_SPANS = 2.0  # seconds the last traces get to leave when the worker ends
 EXPIRE_EVERY = 8  # idle upstream connections are looked at every so many updates
 
 
@@ -146,7 +157,12 @@ class WorkerProcess:
         if self.pipeline.access_log is not None:
             self.pipeline.access_log.close()
         if self.tracing is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self.tracing.close)
+            # A daemon thread, not the loop's executor, which would be waited for: a collector may be a black hole.
+            last_spans = threading.Thread(target=self.tracing.close, daemon=True)
+            last_spans.start()
+            end = asyncio.get_running_loop().time() + LAST_SPANS
+            while last_spans.is_alive() and asyncio.get_running_loop().time() < end:
+                await asyncio.sleep(0.02)
 
     # -- telling ------------------------------------------------------------------------------------------------
 

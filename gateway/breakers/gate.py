@@ -146,4 +146,6 @@ class Gate:
         self._probes = 0
 
     def __repr__(self) -> str:
-        return f"<Gate {self.state}, {self._breaker.fail_counter} failures, {self._probes} probes out, {self.trips} trips>"
+        return (
+            f"<Gate {self.state}, {self._breaker.fail_counter} failures, {self._probes} probes out, {self.trips} trips>"
+        )

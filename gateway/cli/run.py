@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gateway.cli.options import add_config, colour, config_path
+from gateway.cli.options import add_config, config_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,15 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gateway.config.errors import ConfigError
-    from gateway.config.load import load
+    from gateway.cli.loaded import loaded
 
-    path = config_path(args)
-    try:
-        config = load(path)
-    except ConfigError as error:
-        for each in error.diagnostics:
-            print(each.render(colour(sys.stderr)), file=sys.stderr)
+    config = loaded(args)
+    if config is None:
         return 1
     from gateway.app.gateway import Gateway
     from gateway.app.loop import run_in_loop
@@ -31,10 +26,11 @@ def run(args: argparse.Namespace) -> int:
     set_up_logs("supervisor")
 
     def say_ready(gateway: Gateway) -> None:
-        print(f"gateway: serving on {', '.join(gateway.listening)}; admin on {config.admin.listen}", file=sys.stderr, flush=True)
+        listening = ", ".join(gateway.listening)
+        print(f"gateway: serving on {listening}; admin on {config.admin.listen}", file=sys.stderr, flush=True)
 
     async def serve() -> None:
-        await Gateway(path, config, say_ready).run()
+        await Gateway(config_path(args), config, say_ready).run()
 
     try:
         run_in_loop(serve())

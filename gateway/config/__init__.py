@@ -1,0 +1,1 @@
+"""Configuration: YAML with places, a typed frozen model, diagnostics and warnings. Start at `load.load`."""

@@ -4,8 +4,6 @@ Contract: ``parse`` raises ``ValueError`` with a whole sentence in plain words; 
 (a password in a store URL is shown as ``***``).
 """
 
-# ruff: noqa: TRY003 - the sentence is what these errors are for
-
 import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit

@@ -60,7 +60,7 @@ class Fault:
 
 
 def _diagnose(error: ErrorDetails, source: Source, model: type[BaseModel]) -> Diagnostic:
-    loc = real_loc(error["loc"])
+    loc = real_loc(error["loc"], source)
     if blamed := error.get("ctx", {}).get("at"):
         loc = (*loc, blamed)
     if loc and loc[:-1] in source.places and isinstance(loc[-1], int) and loc not in source.places:
@@ -71,9 +71,13 @@ def _diagnose(error: ErrorDetails, source: Source, model: type[BaseModel]) -> Di
     return source.diagnose(loc, message, hint, key=key)
 
 
-def real_loc(loc: Sequence[str | int]) -> Loc:
-    """pydantic's location without its union tags and key markers."""
-    return tuple(part for part in loc if not (isinstance(part, str) and (part[:1] == "<" or part == "[key]")))
+def real_loc(loc: Sequence[str | int], source: Source) -> Loc:
+    """The location that pydantic gives, without its union tags and key markers (unless the file has such a key)."""
+    real: Loc = ()
+    for part in loc:
+        if part not in MARKERS or (*real, part) in source.places:
+            real = (*real, part)
+    return real
 
 
 def spell(loc: Loc) -> str:
@@ -101,7 +105,7 @@ def within(loc: Loc) -> str:
 
 def suggest(word: str, known: Iterable[str], otherwise: str = "known are") -> str | None:
     """``did you mean 'x'?`` for a near miss, else the list of what is known."""
-    from difflib import get_close_matches  # costs 5 ms, and only a broken file needs it
+    from difflib import get_close_matches  # noqa: PLC0415 - costs 5 ms, and only a broken file needs it
 
     known = list(known)
     near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
@@ -161,6 +165,7 @@ def _unforeseen(fault: Fault) -> Sentence:
 
 CONTAINERS = {
     "tuple_type": "a list",
+    "dict_type": "a mapping of keys to values",
     "mapping_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
     "model_attributes_type": "a mapping of keys to values",
@@ -176,6 +181,8 @@ SENTENCES: dict[str, Callable[[Fault], Sentence]] = {
     "rung": _rung,
     **dict.fromkeys(CONTAINERS, _container),
 }
+
+MARKERS = ("[key]", "<stale>", "<pool>", "<static>")
 
 ABOUT_KEYS = ("missing", "extra_forbidden", "too_short")
 

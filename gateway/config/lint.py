@@ -51,9 +51,9 @@ def retry_of_writes(config: Config) -> Iterator[Finding]:
     for index, route in enumerate(config.routes):
         codes = [each for each in route.retry.on if each != "connect"]
         methods = route.match.methods
-        if codes and route.retry.attempts > 1 and (methods is None or "POST" in methods):
-            message = f"a POST answered {' or '.join(codes)} is sent again, though the first may have been carried out"
-            yield ("routes", index, "retry", "on"), message, "fine for pure inference; else use on: [connect]"
+        if codes and route.retry.attempts > 1 and not route.retry.replayable and (methods is None or "POST" in methods):
+            message = f"a POST is not sent again after {' or '.join(codes)}, for it may have been carried out"
+            yield ("routes", index, "retry", "on"), message, "for pure inference add replayable: true"
 
 
 def late_connect(config: Config) -> Iterator[Finding]:

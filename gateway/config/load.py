@@ -5,8 +5,6 @@ that is not (yet) a file; ``path`` then says how to call it and where its folder
 and nothing else.
 """
 
-# ruff: noqa: TRY003 - the sentence is what these errors are for
-
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,8 +43,7 @@ def load_text(text: str, path: Path) -> Config:
     diagnostics += files.diagnostics
     if config is None or diagnostics:
         raise ConfigError(diagnostics)
-    config._provenance = Provenance(source)  # set once, before anybody else has it
-    return config
+    return config.placed(Provenance(source))
 
 
 def _validate(

@@ -7,7 +7,7 @@ checked field by field only. The JSON schema and the reference page are generate
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator
 
@@ -94,6 +94,11 @@ class Config(Section):
     @classmethod
     def _one_or_list(cls, value: object) -> object:
         return [value] if isinstance(value, (str, Listen)) else value
+
+    def placed(self, provenance: Provenance) -> Self:
+        """The same configuration, which now knows where it came from. For the loader alone."""
+        self._provenance = provenance
+        return self
 
     @property
     def provenance(self) -> Provenance:

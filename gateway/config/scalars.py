@@ -6,8 +6,6 @@ A kind is metadata inside ``Annotated``: ``timeout: Annotated[float, Duration("1
 * a caller in Python (no validation context) may hand numbers that are already in seconds, bytes or events per second.
 """
 
-# ruff: noqa: TRY003 - the sentence is what these errors are for
-
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar

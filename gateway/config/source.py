@@ -29,6 +29,7 @@ MAX_DEPTH = 40  # the deepest key of the model is at 6
 Loc = tuple[str | int, ...]
 
 _PASSWORD = re.compile(r"(?<=://)[^\s/@]+(?=@)")
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what libyaml counts as the end of a line
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -96,7 +97,7 @@ class Source:
     unread: set[Loc] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.lines = self.text.split("\n")
+        self.lines = _BREAK.split(self.text)
 
     def diagnose(
         self, loc: Loc, message: str, hint: str | None = None, *, key: bool = False, warn: bool = False
@@ -110,7 +111,7 @@ class Source:
         return self.at(mark, message, hint, warn=warn)
 
     def at(self, mark: Mark, message: str, hint: str | None = None, *, warn: bool = False) -> Diagnostic:
-        line = self.lines[mark.line].rstrip("\r") if mark.line < len(self.lines) else ""
+        line = self.lines[mark.line] if mark.line < len(self.lines) else ""
         visible = line.strip() and not self.secret
         snippet = _PASSWORD.sub(lambda found: "*" * len(found[0]), line) if visible else None
         severity: Literal["error", "warning"] = "warning" if warn else "error"
@@ -124,10 +125,9 @@ def parse(text: str, file: str, *, secret: bool = False) -> Source:
         raise ConfigError([Diagnostic(file, 0, 0, f"the file is larger than {MAX_BYTES // 1024} KiB")])
     bad = re.search("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", source.text)
     if bad:
-        line = source.text.count("\n", 0, bad.start())
-        col = bad.start() - (source.text.rfind("\n", 0, bad.start()) + 1)
+        before = _BREAK.split(source.text[: bad.start()])
         problem = f"the character U+{ord(bad[0]):04X} is not allowed in YAML"
-        raise ConfigError([source.at(Mark(line, col, 1), problem)])
+        raise ConfigError([source.at(Mark(len(before) - 1, len(before[-1]), 1), problem)])
     if (found := _too_deep(source)) is not None:
         raise ConfigError([source.at(found, f"nested more than {MAX_DEPTH} levels deep")])
     parser = _Parser(source.text)
@@ -177,6 +177,8 @@ SYNTAX = (
     ("did not find expected '-' indicator", "expected a list item here", "check that the '-' of a list line up"),
     ("did not find expected ',' or", "a list or mapping in brackets is not closed", None),
     ("unexpected end of stream", "a quoted text is not closed", None),
+    ("did not find expected node content", "a value is missing here", None),
+    ("unknown escape character", "this escape is not known", "use 'single quotes' to keep a backslash as it is"),
     ("found undefined alias", "this alias has no anchor before it", None),
     ("found duplicate anchor", "this anchor is defined twice", None),
     ("but found another document", "only one document is allowed in a file", "remove the '---'"),
@@ -193,7 +195,7 @@ def _syntax(source: Source, error: yaml.MarkedYAMLError) -> Diagnostic:
     if "\t" in text[: col + 1]:
         return source.at(Mark(line, text.index("\t"), 1), "a tab is used for indentation", "YAML wants spaces")
     known = next(((say, hint) for part, say, hint in SYNTAX if part in problem), None)
-    say, hint = known or (f"not valid YAML: {problem.strip()}", None)
+    say, hint = known or (f"not valid YAML: {error.problem or ''}", None)
     return source.at(Mark(line, col, 1), say, hint)
 
 

@@ -9,8 +9,6 @@ because the two ways of reading them are both in use elsewhere (nginx: seconds; 
 ``16k`` is 16000).
 """
 
-# ruff: noqa: TRY003 - the sentence is what these errors are for
-
 import re
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -9,8 +9,10 @@ Precedents for the defaults: request line 8 KiB (nginx, Apache), header fields 3
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 import httptools
 
@@ -19,7 +21,12 @@ from gateway.http.target import split_target
 from gateway.request import Request
 
 # A repeated field that is not a list has no defined meaning, so it is refused rather than joined.
-_SINGLE = frozenset((b"host", b"content-length", b"content-type", b"authorization", b"expect", b"transfer-encoding"))
+_SINGLE: Final = frozenset(
+    (b"host", b"content-length", b"content-type", b"authorization", b"expect", b"transfer-encoding")
+)
+
+# uri-host [":" port] (RFC 9110 section 7.2); the field is sent on and looked up, so it must be nothing else.
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +47,8 @@ class RequestReader:
     """
 
     __slots__ = (
-        "_body", "_head_size", "_headers", "_keep_alive", "_limits", "_method", "_minor", "_parser", "_path", "_peer",
-        "_target", "_url", "in_body", "in_head", "ready", "wants_continue",
+        "_begun", "_body", "_count", "_fed", "_head_size", "_headers", "_keep_alive", "_limits", "_method", "_minor",
+        "_parser", "_path", "_peer", "_size", "_target", "_upgrading", "_url", "in_body", "in_head", "ready", "wants_continue",
     )  # fmt: skip
 
     def __init__(self, limits: ReadLimits, peer: bytes = b"") -> None:
@@ -50,42 +57,63 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
         self.ready: deque[Request] = deque()
         self.wants_continue = False
+        self._upgrading = False
         self._reset()
 
     def _reset(self) -> None:
         self._headers: dict[bytes, bytes] = {}
         self._url = b""
         self._body: list[bytes] | bytes = b""
-        self._head_size = 0
+        self._head_size = 0  # of the parsed fields
+        self._count = 0
+        self._size = 0  # of a body of unstated length
+        self._fed = 0  # since the last progress: bounds what llhttp holds of an unfinished field
+        self._begun = True
         self.in_head = False
         self.in_body = False
 
     def feed(self, data: bytes) -> None:
         """Parses `data`. Raises ProtocolError with the status to answer."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            raise cause if isinstance(cause, ProtocolError) else ProtocolError("malformed request") from error
-        except httptools.HttpParserError as error:
-            raise ProtocolError(f"malformed request: {error.args[0] if error.args else 'unreadable'}") from None
-        if self.in_head:
-            # llhttp holds an unfinished field itself; bounding what has been fed bounds that buffer.
-            self._head_size += len(data)
-            if self._head_size > self._limits.header_bytes + self._limits.request_line:
-                raise ProtocolError("the head of the request is larger than allowed", 431)
+        rest: bytes | memoryview = data
+        while rest:
+            try:
+                self._parser.feed_data(rest)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = memoryview(rest)[upgrade.args[0] :]
+                self._ignore_upgrade()
+            except httptools.HttpParserCallbackError as error:
+                cause = error.__context__
+                raise cause if isinstance(cause, ProtocolError) else ProtocolError("malformed request") from error
+            except httptools.HttpParserError as error:
+                raise ProtocolError(f"malformed request: {error.args[0] if error.args else 'unreadable'}") from None
+        if self.in_head or self.in_body:
+            self._bound(len(data))
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """RFC 9110 section 7.8: a server may ignore Upgrade. The request was already completed."""
+    def _bound(self, fed: int) -> None:
+        """Bounds what llhttp holds by itself: an unfinished field of the head or of the trailers, a chunk's extensions."""
+        if self._begun:
+            self._begun = False  # a head or a piece of body was read from these bytes: how much is left is not known
+            return
+        self._fed += fed
+        if self._fed > self._limits.header_bytes + self._limits.request_line:
+            raise ProtocolError(f"the {'head' if self.in_head else 'framing'} of the request is larger than allowed", 431)
+
+    def _ignore_upgrade(self) -> None:
+        """RFC 9110 section 7.8: a server may ignore Upgrade. llhttp stops behind the head, so a fresh parser takes over;
+        where a body follows it is first shown a head with the same framing.
+        """
         self._parser = httptools.HttpRequestParser(self)
-        if rest:
-            self.feed(rest)
+        if self._upgrading:
+            name = b"content-length" if b"content-length" in self._headers else b"transfer-encoding"
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n%s: %s\r\n\r\n" % (name, self._headers[name]))
+            self._upgrading = False
 
     # -- called by llhttp ---------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._upgrading:
+            return
         self._reset()
         self.in_head = True
 
@@ -100,6 +128,7 @@ class RequestReader:
         headers = self._headers
         name = name.lower()
         self._head_size += len(name) + len(value) + 4
+        self._count += 1
         if name in headers:
             if name in _SINGLE:
                 raise ProtocolError(f"the field {name.decode('latin-1')!r} is repeated")
@@ -107,13 +136,16 @@ class RequestReader:
         headers[name] = value.rstrip()
         if self._head_size > self._limits.header_bytes:
             raise ProtocolError("the header fields are larger than allowed", 431)
-        if len(headers) > self._limits.header_count:
+        if self._count > self._limits.header_count:
             raise ProtocolError("there are more header fields than allowed", 431)
 
     def on_headers_complete(self) -> None:
+        if self._upgrading:
+            return
         parser, headers = self._parser, self._headers
         self.in_head = False
         self.in_body = True
+        self._begun = True
         version = parser.get_http_version()
         if version == "1.1":
             self._minor = 1
@@ -127,7 +159,10 @@ class RequestReader:
         if self._method == b"CONNECT":
             raise ProtocolError("CONNECT is not supported", 501)
         self._keep_alive = parser.should_keep_alive()
-        self._path, self._target = split_target(self._url, headers.get(b"host", b""))
+        host = headers.get(b"host", b"")
+        if _HOST.fullmatch(host) is None:
+            raise ProtocolError("the Host field is not a host and a port")
+        self._path, self._target = split_target(self._url, host)
         length = headers.get(b"content-length")
         if length is not None:
             if int(length) > self._limits.body:
@@ -139,8 +174,12 @@ class RequestReader:
             if headers[b"expect"].lower() != b"100-continue":
                 raise ProtocolError("only 'Expect: 100-continue' is understood", 417)
             self.wants_continue = self._minor == 1
+        if b"upgrade" in headers and parser.should_upgrade():
+            self._upgrading = b"transfer-encoding" in headers or int(length or 0) > 0
 
     def on_body(self, data: bytes) -> None:
+        self._begun = True
+        self._fed = 0
         body = self._body
         if body == b"":
             self._body = data
@@ -149,11 +188,13 @@ class RequestReader:
         else:
             self._body = [body, data]
         if b"transfer-encoding" in self._headers:
-            self._head_size += len(data)  # reused as the running total of a body of unstated length
-            if self._head_size > self._limits.body + self._limits.header_bytes:
+            self._size += len(data)
+            if self._size > self._limits.body:
                 raise ProtocolError(f"the body is larger than the {self._limits.body} bytes allowed", 413)
 
     def on_message_complete(self) -> None:
+        if self._upgrading:
+            return  # only the head: the body follows
         body = self._body
         self.in_body = False
         self.wants_continue = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Final
 
 from gateway.errors import ProtocolError
 from gateway.http.reader import ReadLimits, RequestReader
-from gateway.http.status import STATUS_LINES
+from gateway.status import STATUS_LINES
 from gateway.request import Request, Response
 
 log = logging.getLogger(__name__)
@@ -82,10 +83,10 @@ class Server:
             self._date = (now, f"date: {formatdate(now, usegmt=True)}\r\n".encode())
         return self._date[1]
 
-    async def listen(self, sock: object) -> None:
+    async def listen(self, sock: socket.socket) -> None:
         """Starts accepting on a listening socket made by the supervisor."""
         loop = asyncio.get_running_loop()
-        self._listeners.append(await loop.create_server(lambda: ServerConnection(self), sock=sock, backlog=4096))  # type: ignore[arg-type]
+        self._listeners.append(await loop.create_server(lambda: ServerConnection(self), sock=sock, backlog=4096))
         if self._sweeper is None:
             self._sweeper = loop.call_later(self.SWEEP, self._sweep, loop)
 
@@ -123,7 +124,20 @@ class Server:
 class ServerConnection(asyncio.Protocol):
     """One client connection; see the module header for what holds."""
 
-    __slots__ = ("_busy", "_closing", "_failed", "_loop", "_paused", "_reader", "_server", "_task", "_transport", "_waiter", "_writable", "deadline")
+    __slots__ = (
+        "_busy",
+        "_closing",
+        "_failed",
+        "_loop",
+        "_paused",
+        "_reader",
+        "_server",
+        "_task",
+        "_transport",
+        "_waiter",
+        "_writable",
+        "deadline",
+    )
 
     def __init__(self, server: Server) -> None:
         self._server = server

@@ -38,6 +38,8 @@ class LocalBuckets:
             tokens, since, parts = known
             if parts != workers:  # a level learnt from the store (1) or under another number of workers
                 tokens = tokens * parts / workers
+                if parts == 1 and now_us - since < spec.burst / spec.rate * 1e6:
+                    since = now_us  # what came in since then may have been spent through another worker
         taken = take(share, tokens, now_us - since, cost)
         self._put(key, (taken.tokens, now_us, workers))
         return taken

@@ -58,7 +58,10 @@ class RouteTable(Generic[R]):
     def allowed(self, request: Request) -> frozenset[bytes]:
         """The methods that some route has for this path; empty when no route has the path."""
         return frozenset(
-            method for candidates in self._having(request.path) for _, route in candidates for method in route.match.methods
+            method
+            for candidates in self._having(request.path)
+            for _, route in candidates
+            for method in route.match.methods
         )
 
     def _having(self, path: bytes) -> Iterator[list[tuple[int, R]]]:

@@ -49,7 +49,7 @@ class StoreConnection(asyncio.Protocol):
             self._timer = self._loop.call_later(self._deadline, self._look)
         self._transport.write(command)
 
-    async def call(self, *words: str | bytes | int | float) -> Any:
+    async def call(self, *words: str | bytes | float) -> Any:
         """One command, awaited. For set-up, never for a request."""
         future: asyncio.Future[Any] = self._loop.create_future()
 

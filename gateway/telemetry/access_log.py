@@ -75,7 +75,9 @@ class AccessLog:
         lines, self._lines = self._lines, []
         if not lines:
             return
-        data = memoryview(b"".join(orjson.dumps(_record(at, line), option=orjson.OPT_APPEND_NEWLINE) for at, line in lines))
+        data = memoryview(
+            b"".join(orjson.dumps(_record(at, line), option=orjson.OPT_APPEND_NEWLINE) for at, line in lines)
+        )
         try:
             self._reopen_if_moved()
             while data:

@@ -17,7 +17,25 @@ from gateway.errors import StartError
 CELLS: Final = 1 << 20  # per worker; 8 MiB of address space, of which only touched pages cost memory
 
 #: Upper bounds in seconds (OpenTelemetry's advice for HTTP durations, with finer steps below 10 ms).
-SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+SECONDS: Final = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    7.5,
+    10.0,
+)
 NANOSECONDS: Final = tuple(int(bound * 1e9) for bound in SECONDS)
 
 Labels = tuple[tuple[str, str], ...]

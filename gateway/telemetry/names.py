@@ -10,33 +10,49 @@ from typing import Final
 from gateway.telemetry.cells import Metric
 
 SERVER_DURATION: Final = Metric(
-    "http_server_request_duration_seconds", "histogram", "Time from a request's last byte to its answer, by route and status."
+    "http_server_request_duration_seconds",
+    "histogram",
+    "Time from a request's last byte to its answer, by route and status.",
 )
 CLIENT_DURATION: Final = Metric(
     "http_client_request_duration_seconds", "histogram", "Time of one attempt at a backend, whatever its outcome."
 )
 ACTIVE_REQUESTS: Final = Metric("http_server_active_requests", "gauge", "Requests being handled now.")
 CONNECTIONS: Final = Metric("gateway_client_connections", "gauge", "Open client connections.")
-REFUSED_CONNECTIONS: Final = Metric("gateway_refused_connections_total", "counter", "Client connections over the limit.")
+REFUSED_CONNECTIONS: Final = Metric(
+    "gateway_refused_connections_total", "counter", "Client connections over the limit."
+)
 PROTOCOL_ERRORS: Final = Metric("gateway_protocol_errors_total", "counter", "Requests that were not acceptable HTTP.")
 CLIENT_GONE: Final = Metric("gateway_client_gone_total", "counter", "Requests whose client left before the answer.")
-LIMIT_DECISIONS: Final = Metric("gateway_limit_decisions_total", "counter", "Rate limit decisions by limit, result and who decided.")
-DEGRADED: Final = Metric("gateway_degraded_responses_total", "counter", "Answers served from a rung of the degrade ladder.")
+LIMIT_DECISIONS: Final = Metric(
+    "gateway_limit_decisions_total", "counter", "Rate limit decisions by limit, result and who decided."
+)
+DEGRADED: Final = Metric(
+    "gateway_degraded_responses_total", "counter", "Answers served from a rung of the degrade ladder."
+)
 CACHE_HITS: Final = Metric("gateway_cache_hits_total", "counter", "Answers served fresh from the cache.")
 CACHE_BYTES: Final = Metric("gateway_cache_bytes", "gauge", "Memory held by cached answers.")
 RETRIES: Final = Metric("gateway_retries_total", "counter", "Attempts after the first.")
-RETRIES_DENIED: Final = Metric("gateway_retries_denied_total", "counter", "Retries not made because the budget was spent.")
+RETRIES_DENIED: Final = Metric(
+    "gateway_retries_denied_total", "counter", "Retries not made because the budget was spent."
+)
 SHED: Final = Metric("gateway_shed_total", "counter", "Requests over a pool's in-flight limit.")
 ATTEMPTS: Final = Metric("gateway_backend_attempts_total", "counter", "Attempts at a backend by outcome.")
 BACKEND_INFLIGHT: Final = Metric("gateway_backend_inflight", "gauge", "Attempts under way at a backend.")
 BACKEND_HEALTHY: Final = Metric("gateway_backend_healthy_workers", "gauge", "Workers that hold the backend healthy.")
-BREAKER_WORKERS: Final = Metric("gateway_breaker_workers", "gauge", "Workers whose breaker for the backend is in this state.")
+BREAKER_WORKERS: Final = Metric(
+    "gateway_breaker_workers", "gauge", "Workers whose breaker for the backend is in this state."
+)
 BREAKER_TRIPS: Final = Metric("gateway_breaker_trips_total", "counter", "Times a breaker opened.")
 STORE_UP: Final = Metric("gateway_store_up_workers", "gauge", "Workers whose limits are shared through the store.")
-STORE_CALLS: Final = Metric("gateway_store_calls_total", "counter", "Script calls to the store; one carries many decisions.")
+STORE_CALLS: Final = Metric(
+    "gateway_store_calls_total", "counter", "Script calls to the store; one carries many decisions."
+)
 STORE_FAILURES: Final = Metric("gateway_store_failures_total", "counter", "Store calls or connections that failed.")
 TRACES_DROPPED: Final = Metric("gateway_trace_spans_dropped_total", "counter", "Spans the exporter had no room for.")
-LOG_DROPPED: Final = Metric("gateway_access_log_dropped_total", "counter", "Access log lines dropped because the disk was slow or full.")
+LOG_DROPPED: Final = Metric(
+    "gateway_access_log_dropped_total", "counter", "Access log lines dropped because the disk was slow or full."
+)
 GENERATION: Final = Metric("gateway_config_generation", "gauge", "Generation of the configuration in force.")
 RELOADS: Final = Metric("gateway_config_reloads_total", "counter", "Reloads by result.")
 WORKERS: Final = Metric("gateway_workers", "gauge", "Live workers.")

@@ -32,9 +32,11 @@ def render(catalogue: Catalogue, blocks: Sequence[memoryview]) -> str:
     for metric, series in groups.items():
         lines += (f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}")
         for labels, values in series:
-            lines += _histogram(metric, labels, values) if metric.kind == "histogram" else [
-                f"{metric.name}{_labels(labels)} {_number(values[0] / metric.scale)}"
-            ]
+            lines += (
+                _histogram(metric, labels, values)
+                if metric.kind == "histogram"
+                else [f"{metric.name}{_labels(labels)} {_number(values[0] / metric.scale)}"]
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -73,7 +73,9 @@ class Tracing:
 
         context = None
         if match is not None and int(match[1], 16) and int(match[2], 16):
-            remote = trace.SpanContext(int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=trace.TraceFlags(1))
+            remote = trace.SpanContext(
+                int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=trace.TraceFlags(1)
+            )
             context = trace.set_span_in_context(trace.NonRecordingSpan(remote))
         return self._tracer.start_span(
             request.method.decode(),
@@ -102,12 +104,18 @@ class Tracing:
             span.set_status(StatusCode.ERROR)
         span.end()
 
-    def child(self, parent: Span, name: str, start_ns: int, end_ns: int, attributes: Mapping[str, str | int | float]) -> None:
+    def child(
+        self, parent: Span, name: str, start_ns: int, end_ns: int, attributes: Mapping[str, str | int | float]
+    ) -> None:
         """A finished step of the request; times are wall-clock nanoseconds."""
         from opentelemetry import trace
 
         span = self._tracer.start_span(
-            name, context=trace.set_span_in_context(parent), start_time=start_ns, attributes=attributes, kind=trace.SpanKind.CLIENT
+            name,
+            context=trace.set_span_in_context(parent),
+            start_time=start_ns,
+            attributes=attributes,
+            kind=trace.SpanKind.CLIENT,
         )
         span.end(end_ns)
 

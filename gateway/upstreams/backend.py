@@ -15,7 +15,9 @@ class Backend:
 
     __slots__ = ("authority", "connections", "gate", "healthy", "inflight", "key", "name", "series", "turn", "weight")
 
-    def __init__(self, key: str, name: str, address: Address, weight: int, gate: BreakerSettings, limits: ClientLimits) -> None:
+    def __init__(
+        self, key: str, name: str, address: Address, weight: int, gate: BreakerSettings, limits: ClientLimits
+    ) -> None:
         self.key = key
         self.name = name
         self.authority = str(address).encode()

@@ -33,10 +33,11 @@ _OUTCOMES: Final = tuple(_outcome(status) for status in range(1000))
 
 
 class RetryRules(NamedTuple):
-    """`on` holds "connect", "reset" or a status as text."""
+    """`on` holds "connect", "reset" or a status as text; `replayable`: any method may run twice."""
 
     attempts: int
     on: frozenset[str]
+    replayable: bool
     budget: RetryBudget
     retries_cell: int
     denied_cell: int
@@ -64,10 +65,17 @@ class Caller:
         self._cells = cells
 
     async def ask(
-        self, pool: Pool, request: Request, target: bytes, deadline: int, rules: RetryRules | None, dropped: frozenset[bytes]
+        self,
+        pool: Pool,
+        request: Request,
+        target: bytes,
+        deadline: int,
+        rules: RetryRules | None,
+        dropped: frozenset[bytes],
     ) -> Answer:
         """One answer from `pool` before `deadline` (monotonic nanoseconds)."""
         tried: list[Backend] = []
+        may_run_twice = rules is not None and (rules.replayable or request.method in IDEMPOTENT)
         attempts = 0
         replayed = False
         response: Response | None = None
@@ -121,12 +129,12 @@ class Caller:
             if rules is None or attempts >= rules.attempts + replayed:
                 break
             if isinstance(error, StaleConnection) and not replayed:
-                if request.method not in IDEMPOTENT and "reset" not in rules.on:
+                if not may_run_twice:
                     break
                 replayed = True
                 continue
             reason = str(response.status) if response is not None else _reason(error) if error is not None else ""
-            if reason not in rules.on and not (reason == "reset" and request.method in IDEMPOTENT):
+            if reason not in rules.on or not (may_run_twice or reason == "connect"):
                 break
             tried.append(chosen)
         return Answer(response, error, backend, attempts)

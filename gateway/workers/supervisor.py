@@ -21,7 +21,16 @@ from typing import Any, Final
 
 from gateway.errors import StartError
 from gateway.telemetry.cells import Cells
-from gateway.workers.control import AskStatus, Channel, InForce, Message, SetWorkers, StartDrain, TellStatus, UseSnapshot
+from gateway.workers.control import (
+    AskStatus,
+    Channel,
+    InForce,
+    Message,
+    SetWorkers,
+    StartDrain,
+    TellStatus,
+    UseSnapshot,
+)
 from gateway.processes import die_with_parent
 
 log = logging.getLogger(__name__)
@@ -92,7 +101,13 @@ class Supervisor:
                 return
             falls = 0 if loop.time() - born > STEADY else falls + 1
             pause = PAUSES[min(falls, len(PAUSES)) - 1] if falls else 0.0
-            log.error("worker %d (pid %d) ended with status %s; a new one starts in %g s", worker.number, worker.pid, code, pause)
+            log.error(
+                "worker %d (pid %d) ended with status %s; a new one starts in %g s",
+                worker.number,
+                worker.pid,
+                code,
+                pause,
+            )
             worker.restarts += 1
             self._tell_count()
             await asyncio.sleep(pause)
@@ -175,6 +190,9 @@ class Supervisor:
     async def drain(self, timeout: float, idle: float) -> None:
         """Lets the workers finish; what is left a second after `timeout` is killed."""
         self._stopping = True
+        for worker in self.workers:
+            for sock in worker.sockets:
+                sock.close()  # while we hold it the kernel would go on completing handshakes that nobody accepts
         self.tell(StartDrain(timeout, idle))
         await self._wait(timeout + 1.0)
 

@@ -103,6 +103,11 @@ class Load:
         return self.now if self._seconds is None else self._seconds
 
     @property
+    def sending(self) -> bool:
+        """Not yet ended, by its caller or by ``max_seconds``."""
+        return self._seconds is None
+
+    @property
     def clients(self) -> tuple[str, ...]:
         """Names, in the order given."""
         return tuple(client.name for client in self._clients)

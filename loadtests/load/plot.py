@@ -12,20 +12,19 @@ def plot(load: Load, file: Path, title: str = "") -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     step = 1.0 if load.seconds >= 20 else max(0.1, load.seconds / 40)
     figure, (rates, latencies) = pyplot.subplots(2, 1, figsize=(11, 6.5), sharex=True, layout="constrained")
-    statuses = sorted({status for _, summary in load.timeline(step=step) for status in summary.statuses})
     timeline = load.timeline(step=step)
-    at = [begin + step / 2 for begin, _ in timeline]
-    for status in statuses:
-        counts = [summary.statuses.get(status, 0) / step for _, summary in timeline]
+    at = [begin + summary.seconds / 2 for begin, summary in timeline]
+    for status in sorted({status for _, summary in timeline for status in summary.statuses}):
+        counts = [summary.statuses.get(status, 0) / summary.seconds for _, summary in timeline]
         rates.plot(at, counts, label=str(status), linewidth=1.8)
-    lost = [(summary.offered - summary.answered) / step for _, summary in timeline]
+    lost = [summary.offered_rate - summary.answered_rate for _, summary in timeline]
     if any(lost):
         rates.plot(at, lost, label="no answer", color="black", linestyle=":", linewidth=1.8)
-    rates.plot(at, [summary.offered / step for _, summary in timeline], label="offered", color="grey", linewidth=0.8)
+    rates.plot(at, [summary.offered_rate for _, summary in timeline], label="offered", color="grey", linewidth=0.8)
     rates.set_ylabel("requests/s")
     rates.set_ylim(bottom=0)
     for client in load.clients:
@@ -36,6 +35,8 @@ def plot(load: Load, file: Path, title: str = "") -> None:
         )
     latencies.set_ylabel("ms from when due")
     latencies.set_yscale("log")
+    latencies.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    latencies.yaxis.set_minor_formatter(ticker.NullFormatter())
     latencies.set_xlabel("seconds")
     for name, (since, _) in load.phases.items():
         for axes in (rates, latencies):

@@ -79,12 +79,14 @@ class Samples:
         return summarise(self.select(client, since, until), self.label_names, until - since)
 
     def timeline(self, client: str | None, seconds: float, step: float) -> list[tuple[float, Summary]]:
-        """A summary per ``step``, each with its beginning, over ``seconds``; the last step may be a shorter one."""
-        rows: list[list[Sample]] = [[] for _ in range(max(1, math.ceil(seconds / step)))]
-        for sample in self.select(client, 0.0, len(rows) * step):
-            rows[int(sample.due / step)].append(sample)
+        """A summary per ``step``, each with its beginning; the last lasts half a step to one and a half."""
+        rows: list[list[Sample]] = [[] for _ in range(max(1, round(seconds / step)))]
+        last = len(rows) - 1
+        for sample in self.select(client, 0.0, seconds):
+            rows[min(last, int(sample.due / step))].append(sample)
         return [
-            (i * step, summarise(row, self.label_names, min(step, seconds - i * step))) for i, row in enumerate(rows)
+            (i * step, summarise(row, self.label_names, step if i < last else seconds - i * step))
+            for i, row in enumerate(rows)
         ]
 
 

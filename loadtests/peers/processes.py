@@ -6,6 +6,7 @@ to a log file, whose end is quoted when a process does not come up.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -62,27 +63,25 @@ class Process:
         return self.log.read_text(errors="replace")[-1500:].strip() or "(it printed nothing)"
 
     def stop(self, grace: float = 3.0) -> None:
-        """SIGTERM to the group, SIGKILL after ``grace`` seconds; returns when it is gone."""
+        """SIGTERM to the group, SIGKILL after ``grace`` seconds; returns when it and its children are gone."""
+        pids = tree(self.pid)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
-            except ProcessLookupError:
-                break
-            try:
-                self._popen.wait(grace)
-            except subprocess.TimeoutExpired:
-                continue
-            if not _group_alive(self.pid):
-                break
-        self._popen.wait(grace)
+            end = time.monotonic() + grace
+            while time.monotonic() < end:
+                self._popen.poll()
+                if not any(map(_running, pids)):
+                    return
+                time.sleep(0.01)
 
 
-def _group_alive(group: int) -> bool:
+def _running(pid: int) -> bool:
     try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
         return False
-    return True
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def free_ports(count: int) -> list[int]:
@@ -106,6 +105,12 @@ def cpu_seconds(pid: int) -> float:
     # Fields are counted after the command name, which may hold spaces: utime and stime are fields 14 and 15.
     fields = stat.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def machine_seconds() -> tuple[float, float]:
+    """CPU time since boot that was used on this machine, and that its host gave to others instead (steal)."""
+    user, nice, system, _, _, _, _, steal = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system) / TICKS_PER_SECOND, steal / TICKS_PER_SECOND
 
 
 def descendants(pid: int) -> list[int]:

@@ -65,7 +65,7 @@ def test_check_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (tmp_path / "w.yaml").write_text(WARNS)
     assert main(["check", "-c", str(tmp_path / "w.yaml")]) == 0
     out = capsys.readouterr().out
-    assert "warning: routes[0].retry.on: a POST answered 503" in out
+    assert "warning: routes[0].retry.on: a POST is not sent again after 503" in out
     assert "ok: 1 pool, 1 backend, 1 route, 0 limits, 1 warning" in out
     assert main(["check", "--strict", "-c", str(tmp_path / "w.yaml")]) == 1
     assert capsys.readouterr().out.endswith("failed: 1 warning\n")
@@ -161,7 +161,7 @@ def test_colour_needs_a_terminal_and_leave(monkeypatch: pytest.MonkeyPatch) -> N
     assert not colour(Terminal())  # type: ignore[arg-type]
     monkeypatch.setenv("NO_COLOR", "")
     assert colour(Terminal())  # type: ignore[arg-type]
-    with open(os.devnull) as file:  # noqa: PTH123
+    with open(os.devnull) as file:
         assert not colour(file)
 
 

@@ -27,7 +27,7 @@ def route(rest: str, match: str = "{path: '/x*'}") -> str:
 
 CASES = {
     "unreachable_route": (route("") + "  - {name: y, match: {path: /xy, methods: [GET]}, pool: p}\n", "never reached"),
-    "retry_of_writes": (route("retry: {on: [connect, 503]}"), "a POST answered 503 is sent again"),
+    "retry_of_writes": (route("retry: {on: [connect, 503]}"), "a POST is not sent again after 503"),
     "late_connect": (route("timeout: 200ms"), "a retry never happens"),
     "slow_health_check": (
         route("").replace('"http://c:1"}]', '"http://c:1"}], health: {timeout: 3s}'),

@@ -38,7 +38,7 @@ def test_the_demo() -> None:
     assert health is not None
     assert (health.path, health.interval, health.timeout) == ("/readyz", 0.5, 0.4)
     by_name = {route.name: route for route in config.routes}
-    stale, small, static = by_name["classify"].degrade
+    stale, small, static = by_name["predict"].degrade
     assert isinstance(stale, StaleRung)
     assert isinstance(small, PoolRung)
     assert isinstance(static, StaticRung)
@@ -68,7 +68,7 @@ def test_pickle_round_trip() -> None:
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         copy = pickle.loads(pickle.dumps(config, protocol))
         assert copy == config
-        assert [each.content for each in copy.routes[2].degrade if isinstance(each, StaticRung)] == [
+        assert [each.content for each in copy.routes[3].degrade if isinstance(each, StaticRung)] == [
             (ROOT / "config/fallback/digits.json").read_bytes()
         ]
         assert copy.identity.api_keys

@@ -5,8 +5,6 @@ Precedents for the defaults of ``http``: 8 KiB request line and 32 KiB headers (
 reqtimeout 20 s).
 """
 
-# ruff: noqa: TRY003 - the sentence is what these errors are for
-
 from typing import Annotated, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator

@@ -3,8 +3,6 @@
 The ladder ``degrade`` is tried from its first rung to its last; after the last comes an honest 503.
 """
 
-# ruff: noqa: TRY003 - the sentence is what these errors are for
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -13,6 +11,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     PrivateAttr,
+    StrictBool,
     Tag,
     ValidationInfo,
     field_validator,
@@ -69,10 +68,16 @@ class Retry(Section):
     """When a failed try may be repeated on another backend."""
 
     attempts: Annotated[int, Whole(1, 10)] = Field(default=2, description="Tries in total; 1 means no retry.")
-    on: tuple[Literal["connect", "502", "503", "504"], ...] = Field(
+    on: tuple[Literal["connect", "reset", "502", "503", "504"], ...] = Field(
         default=("connect",),
-        description="What is retried: 'connect' (the backend never saw the request) and answers 502, 503, 504.",
+        description="What is retried: 'connect' (the backend never saw the request); 'reset' (the connection broke before the "
+        "whole answer came) and answers 502, 503, 504, which need a request that may run twice.",
         json_schema_extra=_or_numbers,
+    )
+    replayable: StrictBool = Field(
+        default=False,
+        description="Whether any request of the route may run twice, as pure inference may; without it only GET, HEAD, "
+        "OPTIONS, TRACE, PUT and DELETE are sent again once a backend may have seen them.",
     )
     budget: Annotated[float, Ratio(0.0, 1.0)] = Field(
         default=0.2, description="Retries allowed as a share of the route's requests, from 0 to 1."

@@ -23,14 +23,14 @@ func (d *Document) Row() (bool, error) {
 	return false, status.Errorf(status.InvalidArgument, "Missing 'inputs' or 'instances' key")
 }
 
-// Read makes the request's tensors for a signature. The caller releases the request.
-func (d *Document) Read(s *model.Servable) (*model.Request, error) {
+// Read makes the request's tensors for a signature, in memory of the pool. The caller releases the request.
+func (d *Document) Read(s *model.Signature, pool *tensor.Pool) (*model.Request, error) {
 	row, err := d.Row()
 	if err != nil {
 		return nil, err
 	}
 	request := model.NewRequest(len(s.Inputs))
-	r := requestReader{d.Body, s, request}
+	r := requestReader{d.Body, s, pool, request}
 	if row {
 		err = r.instances(d.Instances)
 	} else {
@@ -48,7 +48,8 @@ func (d *Document) Read(s *model.Servable) (*model.Request, error) {
 
 type requestReader struct {
 	body    []byte
-	s       *model.Servable
+	s       *model.Signature
+	pool    *tensor.Pool
 	request *model.Request
 }
 
@@ -208,8 +209,11 @@ func (r *requestReader) make(input int, info *model.TensorInfo, dims []int64) er
 			return status.Errorf(status.InvalidArgument, "input %q has shape %s; the request has not that many values", info.Alias, info.Shape())
 		}
 	}
-	_, err := r.request.SetInput(input, r.s.Model.Pool(), info.Type, dims...)
-	return err
+	_, err := r.request.SetInput(input, r.pool, info.Type, dims...)
+	if err != nil {
+		return status.Errorf(status.ResourceExhausted, "%v", err)
+	}
+	return nil
 }
 
 // explain adds which input the refusal is about and what it should have been.

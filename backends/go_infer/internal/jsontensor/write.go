@@ -10,7 +10,7 @@ import (
 )
 
 // AppendRows writes the outputs in row format: one entry per row, the bare value if there is one output, else an object.
-func AppendRows(text []byte, s *model.Servable, request *model.Request) ([]byte, error) {
+func AppendRows(text []byte, s *model.Signature, request *model.Request) ([]byte, error) {
 	n := int64(-1)
 	for i := range request.Out {
 		out := &request.Out[i]
@@ -41,7 +41,7 @@ func AppendRows(text []byte, s *model.Servable, request *model.Request) ([]byte,
 }
 
 // AppendColumns writes the outputs in columnar format: the bare tensor if there is one output, else an object.
-func AppendColumns(text []byte, s *model.Servable, request *model.Request) []byte {
+func AppendColumns(text []byte, s *model.Signature, request *model.Request) []byte {
 	if len(request.Out) == 1 {
 		return appendTensor(text, &request.Out[0], 0, request.Out[0].Dims)
 	}

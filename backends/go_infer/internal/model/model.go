@@ -137,7 +137,7 @@ func (m *Model) checkDeclared() error {
 	}
 	servable, known := m.Signatures[d.Signature]
 	if !known {
-		return fmt.Errorf("%s: signature %q does not exist; there are %q", DeclarationFile, d.Signature, slices.Sorted(maps.Keys(m.Signatures)))
+		return fmt.Errorf("%s: signature %q does not exist; there are %q", DeclarationFile, d.Signature, m.SignatureNames())
 	}
 	for _, role := range []struct {
 		field, alias string
@@ -152,10 +152,6 @@ func (m *Model) checkDeclared() error {
 		}
 	}
 	return nil
-}
-
-func index(infos []TensorInfo, alias string) int {
-	return slices.IndexFunc(infos, func(info TensorInfo) bool { return info.Alias == alias })
 }
 
 // Signature finds a signature by name; empty is the default one. The text of the refusal is TF-Serving's.
@@ -173,14 +169,19 @@ func (m *Model) Signature(name string) (*Servable, error) {
 	return servable, nil
 }
 
+// SignatureNames lists the signatures, sorted.
+func (m *Model) SignatureNames() []string { return slices.Sorted(maps.Keys(m.Signatures)) }
+
+// Waiting is the number of rows in the queues of all signatures.
+func (m *Model) Waiting() (rows int) {
+	for _, servable := range m.Signatures {
+		rows += servable.Waiting()
+	}
+	return rows
+}
+
 // Pool is where the tensors of this model's requests come from.
 func (m *Model) Pool() *tensor.Pool { return m.pool }
-
-// Input is the position of an input by its alias, -1 if there is none; Output likewise.
-func (s *Servable) Input(alias string) int { return index(s.Inputs, alias) }
-
-// Output is the position of an output by its alias, -1 if there is none.
-func (s *Servable) Output(alias string) int { return index(s.Outputs, alias) }
 
 // Waiting is the number of rows in the queue.
 func (s *Servable) Waiting() int {

@@ -48,6 +48,16 @@ func (s *Signature) Batchable() bool {
 	return len(s.Inputs) > 0
 }
 
+// Input is the position of an input by its alias, -1 if there is none.
+func (s *Signature) Input(alias string) int { return index(s.Inputs, alias) }
+
+// Output is the position of an output by its alias, -1 if there is none.
+func (s *Signature) Output(alias string) int { return index(s.Outputs, alias) }
+
+func index(infos []TensorInfo, alias string) int {
+	return slices.IndexFunc(infos, func(info TensorInfo) bool { return info.Alias == alias })
+}
+
 // unservable names the first tensor this server cannot move, or returns nil.
 func (s *Signature) unservable() *TensorInfo {
 	for _, side := range [][]TensorInfo{s.Inputs, s.Outputs} {

@@ -17,6 +17,14 @@ void sg_tame_malloc(void) {
 #endif
 }
 
+/* TF_CPP_MIN_LOG_LEVEL no longer reaches Abseil's logger, through which TensorFlow 2.21 chats on stderr. The symbol is versioned, so it
+ * is weak: with another TensorFlow the chatter is back and nothing else changes. */
+extern void absl_min_log_level(int) __asm__("_ZN4absl12lts_2025081414SetMinLogLevelENS0_18LogSeverityAtLeastE") __attribute__((weak));
+
+void sg_quiet(void) {
+	if (absl_min_log_level) absl_min_log_level(2); /* errors and worse */
+}
+
 void sg_trim(void) {
 #ifdef __GLIBC__
 	malloc_trim(0);

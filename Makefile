@@ -1,0 +1,53 @@
+# Sluicegate. `make help` lists the targets; everything they need is set up on the way.
+.DEFAULT_GOAL := help
+.PHONY: help run test check story bench bench-peers bench-infer chaos format clean
+MAKEFLAGS += --no-print-directory
+
+# The first Python >= 3.11 on PATH (TensorFlow has wheels for 3.11 to 3.13).
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+PY := .venv/bin/python
+setup = @test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed on PATH" >&2; exit 1; }; $(PYTHON) scripts/bootstrap.py
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+run: ## Set up, build, train and start the whole demo on 127.0.0.1:8080
+	$(setup) models
+	@exec $(PY) -m demo
+
+test: ## Set up, build and run every test (checks, Go, unit, integration, the story)
+	$(setup) models dev
+	@$(PY) -m demo.prepare
+	@$(MAKE) check
+	@$(PY) -m backends.build --test
+	@$(PY) -m pytest tests/integration
+
+check: ## Format, lint, types, import rules and unit tests, in under a minute
+	$(setup) models dev
+	@$(PY) -m ruff format --check --quiet . && $(PY) -m ruff check --quiet .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+	@$(PY) -m pytest tests --ignore=tests/integration
+
+format: ## Format the code
+	$(setup) models dev
+	@$(PY) -m ruff format . && $(PY) -m ruff check --fix .
+
+story: ## Break the running chain on purpose, ten times, and watch it recover
+	$(setup) models dev bench
+	@$(PY) -m demo.prepare
+	@$(PY) -m demo.story
+
+bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, in one run; then go_infer beside Flask
+	$(setup) models dev bench
+	@$(PY) -m demo.prepare
+	@$(PY) -m loadtests.bench_proxy
+	@$(PY) -m loadtests.bench_infer
+
+bench-peers: ## Install the peers that `make bench` compares with
+	$(setup) models dev bench
+	@$(PY) -m loadtests.bench_peers
+
+clean: ## Remove everything that was built (not the virtual environment)
+	rm -rf build

@@ -1,0 +1,135 @@
+// Package tfserving speaks TensorFlow Serving's REST API: predict, model status and metadata.
+//
+// Contract: shapes of answers, status codes and texts of refusals are TF-Serving's, so its clients need no change. Where a refusal
+// can say more (an offset, the expected shape), that follows TF-Serving's text.
+package tfserving
+
+import (
+	"net/http"
+	"strconv"
+
+	"sluicegate/go_infer/internal/api"
+	"sluicegate/go_infer/internal/jsontensor"
+	"sluicegate/go_infer/internal/metrics"
+	"sluicegate/go_infer/internal/repository"
+	"sluicegate/go_infer/internal/status"
+)
+
+// Handler serves everything below Prefix.
+type Handler struct {
+	Repository *repository.Repository
+	Limits     api.Limits
+}
+
+// Serve answers one request; it returns what it was and the HTTP code.
+func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoint, int) {
+	target, err := parse(r.Method, r.URL.Path)
+	switch {
+	case err != nil:
+		return metrics.Other, api.Refuse(w, err)
+	case target.verb == "predict":
+		return metrics.Predict, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.predict(x, target) })
+	case target.verb != "":
+		return metrics.Other, api.Serve(w, r, h.Limits, func(*api.Exchange) error { return h.examples(target) })
+	case target.meta:
+		return metrics.Metadata, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.metadata(x, target) })
+	}
+	return metrics.Status, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.status(x, target) })
+}
+
+func (h *Handler) predict(x *api.Exchange, target target) error {
+	document, err := jsontensor.Scan(x.Body)
+	if err != nil {
+		return err
+	}
+	found, err := h.Repository.Get(target.model, target.version)
+	if err != nil {
+		return err
+	}
+	name, err := document.SignatureName()
+	if err != nil {
+		return err
+	}
+	signature, err := found.Signature(name)
+	if err != nil {
+		return err
+	}
+	request, err := document.Read(signature.Signature, found.Pool())
+	if err != nil {
+		return err
+	}
+	defer request.Release()
+	if err := signature.Run(x.Context, request); err != nil {
+		return err
+	}
+	if document.Instances.Found() {
+		x.Answer = append(x.Answer, `{"predictions":`...)
+		x.Answer, err = jsontensor.AppendRows(x.Answer, signature.Signature, request)
+	} else {
+		x.Answer = append(x.Answer, `{"outputs":`...)
+		x.Answer = jsontensor.AppendColumns(x.Answer, signature.Signature, request)
+	}
+	x.Answer = append(x.Answer, '}', '\n')
+	return err
+}
+
+// exampleMethods are what a signature must have been exported as to answer :classify or :regress, and what TF-Serving calls that.
+var exampleMethods = map[string]struct{ method, name string }{
+	"classify": {"tensorflow/serving/classify", "classification"},
+	"regress":  {"tensorflow/serving/regress", "regression"},
+}
+
+// examples refuses :classify and :regress, which take tf.Example features: no signature of that kind is served yet.
+func (h *Handler) examples(target target) error {
+	found, err := h.Repository.Get(target.model, target.version)
+	if err != nil {
+		return err
+	}
+	signature, err := found.Signature("")
+	if err != nil {
+		return err
+	}
+	wanted := exampleMethods[target.verb]
+	if signature.Method != wanted.method {
+		return status.Errorf(status.InvalidArgument, "Expected %s signature method_name to be %s. Was: %s",
+			wanted.name, wanted.method, signature.Method)
+	}
+	return status.Errorf(status.Unimplemented, ":%s is not served; use :predict", target.verb)
+}
+
+func (h *Handler) status(x *api.Exchange, target target) error {
+	versions := h.Repository.Versions(target.model)
+	if len(versions) == 0 {
+		return status.Errorf(status.NotFound, "Could not find any versions of model %s", target.model)
+	}
+	text := append(x.Answer, "{\n \"model_version_status\": ["...)
+	shown := 0
+	for i := range versions {
+		version := &versions[i]
+		if target.version != repository.Latest && version.Number != target.version {
+			continue
+		}
+		code, message := status.OK, ""
+		if version.Err != nil {
+			refusal := status.From(version.Err)
+			code, message = refusal.Code, version.Err.Error()
+		}
+		if shown++; shown > 1 {
+			text = append(text, ',')
+		}
+		text = append(text, "\n  {\n   \"version\": \""...)
+		text = strconv.AppendInt(text, version.Number, 10)
+		text = append(text, "\",\n   \"state\": \""...)
+		text = append(text, version.State.String()...)
+		text = append(text, "\",\n   \"status\": {\n    \"error_code\": \""...)
+		text = append(text, code.String()...)
+		text = append(text, "\",\n    \"error_message\": "...)
+		text = jsontensor.AppendString(text, message)
+		text = append(text, "\n   }\n  }"...)
+	}
+	if shown == 0 {
+		return status.Errorf(status.NotFound, "Could not find version %d of model %s", target.version, target.model)
+	}
+	x.Answer = append(text, "\n ]\n}\n"...)
+	return nil
+}

@@ -1,0 +1,143 @@
+// Package server joins the protocols to one HTTP listener, and knows how to start and how to stop.
+//
+// Life: listen -> load (alive, not ready) -> ready -> drain (not ready, every answer closes its connection) -> stop.
+// Invariants: a request that was accepted is answered; no connection waits without a timeout on any phase.
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"sluicegate/go_infer/internal/api"
+	"sluicegate/go_infer/internal/api/simple"
+	"sluicegate/go_infer/internal/api/tfserving"
+	"sluicegate/go_infer/internal/metrics"
+	"sluicegate/go_infer/internal/status"
+)
+
+const (
+	headerTimeout = 10 * time.Second // Apache 20, nginx 60, Caddy 60: a model's clients are programs
+	bodyTimeout   = 30 * time.Second // header and body together
+	writeTimeout  = 60 * time.Second // from the end of the header to the end of the answer
+	idleTimeout   = 2 * time.Minute  // longer than the gateway's pool keeps a connection
+	maxHeader     = 16 << 10         // node 16 KiB, nginx 32 KiB
+)
+
+// Server is one listener and what it answers.
+type Server struct {
+	TFServing *tfserving.Handler
+	Simple    *simple.Handler
+	Registry  *metrics.Registry
+	Log       *slog.Logger
+	LogEach   bool // one line per request
+
+	ready    atomic.Bool
+	draining atomic.Bool
+	http     http.Server
+}
+
+// Serve answers on the listener until Drain or Close.
+func (s *Server) Serve(listener net.Listener) error {
+	s.http = http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       bodyTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	return s.http.Serve(listener)
+}
+
+// Ready says that models are loaded.
+func (s *Server) Ready() { s.ready.Store(true) }
+
+// Drain stops the server gently: from now on it is not ready and every answer closes its connection. For grace it still accepts, so
+// that clients with kept connections learn it from an answer and not from a reset; then it finishes what runs, until ctx ends.
+func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
+	s.draining.Store(true)
+	select {
+	case <-time.After(grace):
+	case <-ctx.Done():
+	}
+	return s.http.Shutdown(ctx)
+}
+
+// ServeHTTP routes one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	begun := s.Registry.Begin()
+	if s.draining.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	endpoint, code := s.route(w, r)
+	s.Registry.End(endpoint, code, begun)
+	if s.LogEach {
+		s.Log.Info("request", "method", r.Method, "path", r.URL.Path, "code", code, "ms", float64(time.Since(begun).Microseconds())/1e3)
+	}
+}
+
+func (s *Server) route(w http.ResponseWriter, r *http.Request) (metrics.Endpoint, int) {
+	path := r.URL.Path
+	if strings.HasPrefix(path, tfserving.Prefix) {
+		return s.TFServing.Serve(w, r)
+	}
+	if endpoint, code, known := s.Simple.Serve(w, r); known {
+		return endpoint, code
+	}
+	switch path {
+	case "/livez":
+		return metrics.Health, s.health(w, r, true, "alive")
+	case "/readyz":
+		ready, why := s.readiness()
+		return metrics.Health, s.health(w, r, ready, why)
+	case "/metrics", "/monitoring/prometheus/metrics": // the second is TF-Serving's
+		if err := get(w, r); err != nil {
+			return metrics.Metrics, api.Refuse(w, err)
+		}
+		s.Registry.ServeHTTP(w, r)
+		return metrics.Metrics, http.StatusOK
+	}
+	if strings.HasPrefix(path, "/v1/") {
+		return metrics.Other, api.Refuse(w, status.Errorf(status.InvalidArgument, "Malformed request: %s %s", r.Method, path))
+	}
+	return metrics.Other, api.Refuse(w, status.Errorf(status.NotFound,
+		"nothing at %s; there are %s/M:predict, /classify, /predict, /infer, /livez, /readyz, /metrics", path, tfserving.Prefix))
+}
+
+func get(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	return api.Method(w, r, http.MethodGet)
+}
+
+func (s *Server) readiness() (bool, string) {
+	switch {
+	case s.draining.Load():
+		return false, "draining"
+	case !s.ready.Load():
+		return false, "loading models"
+	}
+	return true, "ready"
+}
+
+func (s *Server) health(w http.ResponseWriter, r *http.Request, good bool, why string) int {
+	if err := get(w, r); err != nil {
+		return api.Refuse(w, err)
+	}
+	code := http.StatusOK
+	if !good {
+		code = http.StatusServiceUnavailable
+		w.Header().Set("Retry-After", "1")
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	_, _ = w.Write([]byte(why + "\n"))
+	return code
+}

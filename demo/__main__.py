@@ -1,0 +1,75 @@
+"""`make run`: prepare, start the whole chain, say how to use it, and stop it on Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+from demo.layout import ADMIN_PORT, BUILD, CONFIG, GATEWAY_PORT, MODELS, PICTURES, ROOT, SERVERS
+from demo.prepare import prepare
+from demo.stack import Stack, StackError, require_free
+
+
+def hints() -> str:
+    """What a newcomer can paste."""
+    heldout = json.loads((MODELS / "digits" / "heldout.json").read_text())
+    picture = json.dumps({"instances": heldout["instances"][:1]}, separators=(",", ":"))
+    label = heldout["labels"][0]
+    png = sorted(PICTURES.glob("*.png"))[0].relative_to(ROOT)
+    base = f"http://127.0.0.1:{GATEWAY_PORT}"
+    return f"""
+  gateway   {base}
+  admin     http://127.0.0.1:{ADMIN_PORT}/status   /metrics   /readyz?verbose
+
+A handwritten {label} as 64 numbers:
+  curl -s {base}/v1/models/digits:predict -d '{picture}'
+
+A picture:
+  curl -s --data-binary @{png} {base}/classify
+
+Break it:  kill -9 the pid of a backend (below), ask again, and look at the header `degraded`:
+{{pids}}
+Ctrl-C stops everything.
+"""
+
+
+def main() -> int:
+    """Returns the exit status."""
+    stop = threading.Event()
+
+    def asked(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    stack = Stack(SERVERS, CONFIG, BUILD / "logs", GATEWAY_PORT, ADMIN_PORT)
+    try:
+        require_free(stack.ports)
+        if prepare():
+            return 1
+        began = time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, asked)
+        stack.start()
+        print(f"ready in {time.monotonic() - began:.1f} s")
+        pids = "\n".join(f"  {child.name:<13} pid {child.pid}" for child in stack.servers.values())
+        print(hints().replace("{pids}", pids), flush=True)
+        while not stop.wait(0.5):
+            if not stack.gateway.alive:
+                print(f"the gateway ended: {stack.gateway.last_words()} (log: {stack.gateway.log})", file=sys.stderr)
+                return 1
+    except (StackError, OSError) as error:
+        print(f"run: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        stack.stop()
+    print("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
