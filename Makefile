@@ -1,6 +1,6 @@
 # Sluicegate. `make help` lists the targets; everything they need is set up on the way.
 .DEFAULT_GOAL := help
-.PHONY: help run test check story bench bench-peers bench-infer chaos format clean
+.PHONY: help run test check story bench bench-peers format clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python >= 3.11 on PATH (TensorFlow has wheels for 3.11 to 3.13).

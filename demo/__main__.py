@@ -19,7 +19,7 @@ def hints() -> str:
     heldout = json.loads((MODELS / "digits" / "heldout.json").read_text())
     picture = json.dumps({"instances": heldout["instances"][:1]}, separators=(",", ":"))
     label = heldout["labels"][0]
-    png = sorted(PICTURES.glob("*.png"))[0].relative_to(ROOT)
+    png = min(PICTURES.glob("*.png")).relative_to(ROOT)
     base = f"http://127.0.0.1:{GATEWAY_PORT}"
     return f"""
   gateway   {base}

@@ -19,7 +19,9 @@ from gateway.processes import die_with_parent
 class Child:
     """`log` gets what the process prints; None lets it through to the terminal."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], log: Path | None = None, cwd: Path | None = None) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str | Path], log: Path | None = None, cwd: Path | None = None
+    ) -> None:
         self.name = name
         self.command = [str(word) for word in command]
         self.log = log

@@ -24,13 +24,17 @@ def require_free(ports: Sequence[int]) -> None:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
-                raise StackError(f"port {port} is in use; stop what listens on 127.0.0.1:{port} and try again") from None
+                raise StackError(
+                    f"port {port} is in use; stop what listens on 127.0.0.1:{port} and try again"
+                ) from None
 
 
 class Stack:
     """`servers` by name and one `gateway`; logs go to `logs`."""
 
-    def __init__(self, servers: Sequence[ModelServer], config: Path, logs: Path, gateway_port: int, admin_port: int) -> None:
+    def __init__(
+        self, servers: Sequence[ModelServer], config: Path, logs: Path, gateway_port: int, admin_port: int
+    ) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self.config = config
         self.base = f"http://127.0.0.1:{gateway_port}"
@@ -40,7 +44,7 @@ class Stack:
             server.name: Child(server.name, _go_infer(server), logs / f"{server.name}.log") for server in servers
         }
         self.urls = {server.name: f"http://127.0.0.1:{server.port}" for server in servers}
-        command = [sys.executable, "-m", "gateway.cli", "run", "-c", config]
+        command: list[str | Path] = [sys.executable, "-m", "gateway.cli", "run", "-c", config]
         self.gateway = Child("gateway", command, logs / "gateway.log")
 
     def start(self, timeout: float = 30.0) -> None:

@@ -102,8 +102,7 @@ class Story:
         accuracy = self.answers.accuracy()
         self.normal_p99 = seen.p99
         chapter.facts = [
-            f"{accuracy:.1%} of {sum(self.answers.right.values()) + sum(self.answers.wrong.values())} right"
-            f" (held out {self.held_out:.1%})",
+            f"{accuracy:.1%} of {self.answers.total} right (held out {self.held_out:.1%})",
             f"split {share:.2f} : 1",
             f"p99 {seen.p99 * 1e3:.1f} ms",
         ]
@@ -116,7 +115,11 @@ class Story:
         self.stack.servers["digits-a"].kill()
         await asyncio.sleep(3)
         seen = self.load.summary(phase=chapter.title)
-        chapter.facts = [f"{seen.answered} answers", f"{seen.failed} failed", f"slowest {seen.max_latency * 1e3:.0f} ms"]
+        chapter.facts = [
+            f"{seen.answered} answers",
+            f"{seen.failed} failed",
+            f"slowest {seen.max_latency * 1e3:.0f} ms",
+        ]
         _no_errors(chapter, seen)
 
     async def _both_killed(self, chapter: Chapter) -> None:
@@ -128,9 +131,14 @@ class Story:
         marks = seen.labels.get("degraded", {})
         stale = sum(count for mark, count in marks.items() if mark.startswith("stale"))
         small = sum(count for mark, count in marks.items() if mark.startswith("fallback"))
-        chapter.facts = [f"{seen.answered} answers, {stale} from cache, {small} from digits-small", f"{seen.failed} failed"]
+        chapter.facts = [
+            f"{seen.answered} answers, {stale} from cache, {small} from digits-small",
+            f"{seen.failed} failed",
+        ]
         _no_errors(chapter, seen)
-        chapter.expect(known.headers.get("degraded", "").startswith("stale;age="), "a known picture is answered from cache")
+        chapter.expect(
+            known.headers.get("degraded", "").startswith("stale;age="), "a known picture is answered from cache"
+        )
         chapter.expect(fresh.headers.get("degraded") == "fallback;pool=digits-small", "a new one by the small model")
         chapter.expect(fresh.status == 200 and json.loads(fresh.body)["model"] == "digits-small", "and says so")
 
@@ -139,14 +147,19 @@ class Story:
         await asyncio.sleep(0.3)
         refusals = [await self._ask_unseen() for _ in range(20)]
         slowest = max(each.ms for each in refusals)
-        chapter.facts = [f"20 new pictures: status {sorted({each.status for each in refusals})}", f"slowest {slowest:.1f} ms"]
+        chapter.facts = [
+            f"20 new pictures: status {sorted({each.status for each in refusals})}",
+            f"slowest {slowest:.1f} ms",
+        ]
         chapter.expect(all(each.status == 503 for each in refusals), "503 for what nobody can answer")
         kinds = {each.headers.get("content-type") for each in refusals}
         chapter.expect(kinds == {"application/problem+json"}, "problem+json")
         chapter.expect(all(int(each.headers.get("retry-after", 0)) >= 1 for each in refusals), "with Retry-After")
         chapter.expect(slowest < 50, "in less than 50 ms")
         numbers = await self._ask("/v1/models/digits:predict", b'{"instances":[[1]]}')
-        chapter.expect(numbers.status == 503 and "error" in json.loads(numbers.body), "TF-Serving's error shape on its paths")
+        chapter.expect(
+            numbers.status == 503 and "error" in json.loads(numbers.body), "TF-Serving's error shape on its paths"
+        )
 
     async def _all_again(self, chapter: Chapter) -> None:
         for child in self.stack.servers.values():
@@ -163,7 +176,10 @@ class Story:
         await asyncio.sleep(2)
         after = self.load.summary(since=self.load.now - 1)
         degraded = sum(after.labels.get("degraded", {}).values())
-        chapter.facts = [f"fresh after {took:.2f} s, counted from the start of the processes", f"{degraded} degraded afterwards"]
+        chapter.facts = [
+            f"fresh after {took:.2f} s, counted from the start of the processes",
+            f"{degraded} degraded afterwards",
+        ]
         chapter.expect(took <= 3, "fresh answers within 3 s")
         chapter.expect(degraded == 0, "nothing degraded any more")
 
@@ -182,7 +198,7 @@ class Story:
         bucket = BURST + RATE * (ended - began)
         chapter.facts = [
             f"{admitted} admitted of a bucket of {bucket:.0f} ({admitted / bucket - 1:+.1%}), {refused} got 429",
-            f"bob: {bob.failed + bob.answered - bob.statuses.get(200, 0)} errors, p50 {calm.p50 * 1e3:.1f} -> {bob.p50 * 1e3:.1f} ms",
+            f"bob: {bob.offered - bob.statuses.get(200, 0)} errors, p50 {calm.p50 * 1e3:.1f} -> {bob.p50 * 1e3:.1f} ms",
         ]
         chapter.expect(abs(admitted / bucket - 1) <= 0.01, "admitted within 1 % of the bucket")
         chapter.expect(admitted + refused == alice.offered, "everything else is a 429")
@@ -223,7 +239,9 @@ class Story:
         chapter.expect(switch.p99 <= calm.p99 + 0.050, "p99 during the switch at most 50 ms above normal")
         chapter.expect(set(local) == {"local"}, "limits are local while the store is away")
         chapter.expect(admitted <= 1.1 * share, "sum over workers at most 1.1x")
-        chapter.expect(admitted >= 0.4 * share, "and a client whose connections all end in one worker keeps that worker's half")
+        chapter.expect(
+            admitted >= 0.4 * share, "and a client whose connections all end in one worker keeps that worker's half"
+        )
         chapter.expect(back <= 2, "shared again within 2 s")
 
     async def _reload(self, chapter: Chapter) -> None:
@@ -272,7 +290,11 @@ class Story:
         refused = seen.outcomes.get(Outcome.CONNECT_REFUSED, 0)
         failed = seen.failed - refused
         status = self.stack.gateway.status
-        chapter.facts = [f"{seen.answered} answers, {failed} failed", f"exit status {status}", f"{refused} came after the end"]
+        chapter.facts = [
+            f"{seen.answered} answers, {failed} failed",
+            f"exit status {status}",
+            f"{refused} came after the end",
+        ]
         chapter.expect(failed == 0, f"no failed request: {dict(seen.outcomes)}")
         chapter.expect(set(seen.statuses) == {200}, "all of them answered with 200")
         chapter.expect(status == 0, "the gateway ends with status 0")

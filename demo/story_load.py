@@ -31,6 +31,11 @@ class Answers:
             (self.right if int(label) == request.tag else self.wrong)[how] += 1
         return True
 
+    @property
+    def total(self) -> int:
+        """Answers checked."""
+        return sum(self.right.values()) + sum(self.wrong.values())
+
     def accuracy(self, how: str = "fresh") -> float:
         """Share of right answers."""
         total = self.right[how] + self.wrong[how]
@@ -63,7 +68,7 @@ def pictures() -> list[Request]:
 
 
 def clients(answers: Answers) -> tuple[list[Client], float]:
-    """alice sends numbers, bob sends pictures, both steadily; and the accuracy that was held out."""
+    """Alice sends numbers, bob sends pictures, both steadily; and the accuracy that was held out."""
     numbers, accuracy = held_out()
     alice = Client("alice", STEADY, requests=numbers, headers={"x-api-key": KEYS["alice"]}, check=answers.check)
     bob = Client("bob", STEADY, requests=pictures(), headers={"x-api-key": KEYS["bob"]}, check=answers.check)

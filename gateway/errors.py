@@ -45,6 +45,12 @@ class ConnectFailed(UpstreamError):
     proxy_error: ClassVar[bytes] = b"connection_refused"
 
 
+class PoolExhausted(ConnectFailed):
+    """Every connection we allow ourselves to this backend is in use: our own overload, no proof against it."""
+
+    proxy_error: ClassVar[bytes] = b"connection_limit_reached"
+
+
 class StaleConnection(UpstreamError):
     """A reused keep-alive connection closed before the first byte of an answer: replay it on a new connection."""
 

@@ -42,13 +42,13 @@ _TIMEOUT_NS: Final = {
 class Work:
     """What is noted about one request on its way, for headers, log and traces. Durations in nanoseconds."""
 
-    __slots__ = ("answer", "degraded", "limits_ns", "stored_by", "upstream_ns", "verdict")
+    __slots__ = ("answer", "degraded", "dropped", "limits_ns", "upstream_ns", "verdict")
 
-    def __init__(self) -> None:
+    def __init__(self, dropped: frozenset[bytes]) -> None:
+        self.dropped = dropped  # fields never sent on, under the snapshot the request began with
         self.verdict: LimitVerdict | None = None
         self.answer: Answer | None = None
         self.degraded = b""
-        self.stored_by: bytes | None = None
         self.limits_ns = 0
         self.upstream_ns = 0
 
@@ -94,7 +94,7 @@ class Pipeline:
         self._count += 1
         request.received = began
         request.id = b"%s%x" % (self._id_prefix, self._count)
-        work = Work()
+        work = Work(self._dropped)
         span = self.tracing.begin(request, snapshot.trace_sample) if self.tracing is not None else None
         if span is not None:
             request.headers[b"traceparent"] = Tracing.traceparent(span)
@@ -111,6 +111,9 @@ class Pipeline:
             sent = len(response.body)
             response.headers.append((b"x-request-id", request.id))
             return response
+        except Exception:
+            status = 500
+            raise
         finally:
             self.active -= 1
             self._note(snapshot, route, request, work, status, sent, time.monotonic_ns() - began, span)
@@ -182,7 +185,9 @@ class Pipeline:
             return None
         route.retry.budget.deposit()
         began = time.monotonic_ns()
-        answer = work.answer = await self.caller.ask(pool, request, request.target, deadline, route.retry, self._dropped)
+        answer = work.answer = await self.caller.ask(
+            pool, request, request.target, deadline, route.retry, work.dropped, route.timeout_ns // 2
+        )
         work.upstream_ns = time.monotonic_ns() - began
         if answer.response is None or answer.response.status in UNAVAILABLE:
             return None
@@ -209,7 +214,8 @@ class Pipeline:
                 pool = snapshot.pools[rung.pool]
                 end = deadline if rung.timeout is None else min(deadline, now + int(rung.timeout * 1e9))
                 if pool.inflight < pool.max_inflight:
-                    answer = await self.caller.ask(pool, request, rung.target(request), end, None, self._dropped)
+                    fair = (route.timeout_ns if rung.timeout is None else int(rung.timeout * 1e9)) // 2
+                    answer = await self.caller.ask(pool, request, rung.target(request), end, None, work.dropped, fair)
                     work.upstream_ns += time.monotonic_ns() - now
                     if answer.response is not None and answer.response.status < 500 and answer.response.status != 429:
                         response = answer.response
@@ -223,7 +229,7 @@ class Pipeline:
                 response.headers.append((b"degraded", says))
                 response.headers.append(_proxy_status(work.answer))
                 return response
-        return _unanswered(route, request, work.answer, now)
+        return _unanswered(route, request, work.answer, late=time.monotonic_ns() >= deadline)
 
     # -- limits -------------------------------------------------------------------------------------------------
 
@@ -273,10 +279,22 @@ class Pipeline:
             backend = answer.backend.key if answer is not None and answer.backend is not None else ""
             log.write(
                 Line(
-                    request.id, request.client, request.peer, request.method, request.target, route.name if route else "",
-                    status, sent, took, work.limits_ns, work.upstream_ns, backend, answer.attempts if answer else 0, work.degraded,
+                    id=request.id,
+                    client=request.client,
+                    peer=request.peer,
+                    method=request.method,
+                    target=request.target,
+                    route=route.name if route is not None else "",
+                    status=status,
+                    sent=sent,
+                    total_ns=took,
+                    limits_ns=work.limits_ns,
+                    upstream_ns=work.upstream_ns,
+                    backend=backend,
+                    attempts=answer.attempts if answer is not None else 0,
+                    degraded=work.degraded,
                 )
-            )  # fmt: skip
+            )
         if span is not None and self.tracing is not None:
             self._trace(span, route, request, work, status, took)
 
@@ -291,7 +309,10 @@ class Pipeline:
         if work.upstream_ns:
             begin = start + work.limits_ns
             backend = answer.backend.key if answer is not None and answer.backend is not None else ""
-            attributes: dict[str, str | int | float] = {"gateway.backend": backend, "gateway.attempts": answer.attempts if answer else 0}
+            attributes: dict[str, str | int | float] = {
+                "gateway.backend": backend,
+                "gateway.attempts": answer.attempts if answer else 0,
+            }
             tracing.child(span, "upstream", begin, begin + work.upstream_ns, attributes)
         facts: dict[str, str | int | float | bool] = {
             "http.response.status_code": status,
@@ -344,7 +365,7 @@ def _proxy_status(answer: Answer | None) -> Header:
     return (b"proxy-status", b"sluicegate; error=destination_unavailable")
 
 
-def _unanswered(route: Route, request: Request, answer: Answer | None, now: int) -> Response:
+def _unanswered(route: Route, request: Request, answer: Answer | None, *, late: bool) -> Response:
     """Nobody could answer: the backend's own refusal if there is one, else ours."""
     if answer is not None and answer.response is not None:
         response = answer.response
@@ -353,7 +374,7 @@ def _unanswered(route: Route, request: Request, answer: Answer | None, now: int)
         return response
     headers = [_proxy_status(answer)]
     error = answer.error if answer is not None else None
-    if isinstance(error, UpstreamTimeout) or now - request.received >= route.timeout_ns:
+    if isinstance(error, UpstreamTimeout) or late:
         return refuse(
             problems.TOO_LATE, request, f"the pool '{route.pool.name}' gave no answer in time", headers=headers
         )

@@ -86,7 +86,7 @@ def prove(peer: Peer, port: int, store: Store, headers: Mapping[str, str]) -> No
 def take_quiet(
     peer: Peer, port: int, scenario: Scenario, script: Path, backing: Backing, connections: int, seconds: float
 ) -> Measurement:
-    """One round; taken again up to ``TRIES`` times if something else was busy, and the quietest of them is the answer."""
+    """One round; taken up to ``TRIES`` times while something else was busy, and the quietest is the answer."""
     taken: list[Measurement] = []
     while len(taken) < TRIES and not (taken and taken[-1].others <= QUIET):
         taken.append(take(peer, port, scenario, script, backing, connections, seconds))

@@ -65,7 +65,9 @@ def make_venv() -> None:
         shutil.rmtree(VENV, ignore_errors=True)
         package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            raise SetupError(f"this Python cannot make virtual environments; install it: sudo apt-get install {package}")
+            raise SetupError(
+                f"this Python cannot make virtual environments; install it: sudo apt-get install {package}"
+            )
         say(f"installing {package} (Debian)")
         run_quietly(["apt-get", "update"], "apt-get update")
         run_quietly(["apt-get", "install", "-y", "--no-install-recommends", package], f"apt-get install {package}")
@@ -85,7 +87,7 @@ def install(extras: set[str]) -> None:
 
 
 def run_quietly(command: list[str], name: str) -> None:
-    """Runs a long command: its last line and the time on a terminal, a line every 15 s elsewhere; all of it on failure."""
+    """Runs a long command: its last line and the time on a terminal, else a line every 15 s; its output on failure."""
     began = time.monotonic()
     tty = sys.stderr.isatty()
     tail: list[str] = []
@@ -106,7 +108,9 @@ def run_quietly(command: list[str], name: str) -> None:
     if process.returncode:
         sys.stderr.write("\n".join(tail) + "\n")
         full = any("No space left" in line for line in tail)
-        raise SetupError("the disk is full; free some space and run this again" if full else f"{name} failed; its output is above")
+        raise SetupError(
+            "the disk is full; free some space and run this again" if full else f"{name} failed; its output is above"
+        )
     say(f"  done in {time.monotonic() - began:.0f} s")
 
 

@@ -38,21 +38,18 @@ class BreakerSettings:
 
 
 class Permit(NamedTuple):
-    """The right to try once. `era` is the generation token."""
+    """The right to try once. `era` is the generation token; `probe` numbers the probes, 0 is no probe."""
 
     era: object
-    probe: bool
+    probe: int
 
 
 class Attempt(Exception):
     """What pybreaker is told when an attempt failed; it is caught again right here."""
 
 
-_FAILED: Final = Attempt()
-
-
 def _fail() -> NoReturn:
-    raise _FAILED
+    raise Attempt  # a new one each time: an exception raised again and again gathers tracebacks without end
 
 
 def _succeed() -> None:
@@ -62,7 +59,9 @@ def _succeed() -> None:
 class Gate:
     """One per backend and worker; survives reloads. `now` is monotonic nanoseconds."""
 
-    __slots__ = ("_breaker", "_era", "_half_open_from", "_open_for_ns", "_probes", "_settings", "opened", "trips")
+    __slots__ = (
+        "_breaker", "_era", "_half_open_from", "_number", "_open_for_ns", "_probes", "_settings", "opened", "trips",
+    )  # fmt: skip
 
     def __init__(self, settings: BreakerSettings) -> None:
         self._breaker = pybreaker.CircuitBreaker(
@@ -73,7 +72,8 @@ class Gate:
         )
         self.configure(settings)
         self._era: object = self._breaker.state
-        self._probes = 0  # permits out in this half-open era
+        self._probes: set[int] = set()  # permits out in this half-open era
+        self._number = 0
         self._half_open_from = 0
         self.opened = 0  # when it last opened
         self.trips = 0
@@ -96,29 +96,32 @@ class Gate:
             return True
         if state == "open":
             return now >= self._half_open_from
-        return self._probes < self._settings.probes
+        return len(self._probes) < self._settings.probes
 
     def try_acquire(self, now: int) -> Permit | None:
         """A permit, or None while open or while all probe slots are taken."""
         state = self._breaker.current_state
         if state == "closed":
-            return Permit(self._era, False)
+            return Permit(self._era, 0)
         if state == "open":
             if now < self._half_open_from:
                 return None
             self._breaker.half_open()
             self._turn()
-        if self._probes >= self._settings.probes:
+        if len(self._probes) >= self._settings.probes:
             return None
-        self._probes += 1
-        return Permit(self._era, True)
+        self._number += 1
+        self._probes.add(self._number)
+        return Permit(self._era, self._number)
 
     def release(self, permit: Permit, outcome: Outcome, now: int) -> None:
-        """Hands a permit back; every permit must come back exactly once."""
+        """Hands a permit back, once; a probe that comes back twice changes nothing the second time."""
         if permit.era is not self._era:
             return  # a late result of an earlier era
         if permit.probe:
-            self._probes -= 1
+            if permit.probe not in self._probes:
+                return
+            self._probes.discard(permit.probe)
         if outcome is Outcome.SUCCESS:
             if not permit.probe and not self._breaker.fail_counter:
                 return  # closed and unblemished: nothing to tell
@@ -143,9 +146,8 @@ class Gate:
 
     def _turn(self) -> None:
         self._era = self._breaker.state
-        self._probes = 0
+        self._probes.clear()
 
     def __repr__(self) -> str:
-        return (
-            f"<Gate {self.state}, {self._breaker.fail_counter} failures, {self._probes} probes out, {self.trips} trips>"
-        )
+        failures, probes = self._breaker.fail_counter, len(self._probes)
+        return f"<Gate {self.state}, {failures} failures, {probes} probes out, {self.trips} trips>"

@@ -1,6 +1,6 @@
 """Answers kept in this worker's memory, to be served fresh for a while and stale when the backends are away.
 
-A key is what the answer depends on: route, method, target, the body's digest and the request's `Accept`. The cache
+A key is what the answer depends on: route, method, target, the body's digest and the fields in `KEYED`. The cache
 holds at most `max_bytes`; the least recently used answer goes first.
 Rules: RFC 9111 (`no-store`, `private` and `Authorization` are honoured), RFC 5861 (stale-if-error).
 A POST is cached only because the operator said so on the route: an inference answer is a function of its input.
@@ -14,7 +14,11 @@ from typing import Final, NamedTuple
 
 from gateway.request import Request, Response
 
-_OVERHEAD: Final = 400  # bytes charged per entry for its key, headers and bookkeeping
+_OVERHEAD: Final = 400  # bytes charged per entry for its key and bookkeeping
+
+#: Fields that a backend is sent and that give the body, or the answer, another meaning.
+KEYED: Final = (b"host", b"accept", b"content-type", b"content-encoding", b"inference-header-content-length")
+_NOT_STORED: Final = (b"no-store", b"private", b"no-cache", b"must-revalidate", b"proxy-revalidate")
 
 
 class CacheRules(NamedTuple):
@@ -59,6 +63,8 @@ class AnswerCache:
     def put(self, key: bytes, response: Response, max_entry: int, now: int) -> None:
         """Keeps `response` unless it is too large; drops what is least recently used to make room."""
         size = len(response.body) + _OVERHEAD
+        for name, value in response.headers:
+            size += len(name) + len(value) + 100  # and what Python's objects weigh
         if size > max_entry or size > self.max_bytes:
             return
         old = self._entries.pop(key, None)
@@ -79,13 +85,13 @@ class AnswerCache:
 def cache_key(route: bytes, request: Request) -> bytes | None:
     """The key for this request, or None where RFC 9111 forbids to share its answer."""
     headers = request.headers
-    if b"authorization" in headers or request.method not in (b"GET", b"HEAD", b"POST"):
+    if b"authorization" in headers or b"cookie" in headers or request.method not in (b"GET", b"HEAD", b"POST"):
         return None
     control = headers.get(b"cache-control")
-    if control is not None and (b"no-store" in control or b"no-cache" in control):
+    if control is not None and any(word in control.lower() for word in (b"no-store", b"no-cache")):
         return None
     digest = hashlib.blake2b(request.body, digest_size=20)
-    for part in (route, request.method, request.target, headers.get(b"accept", b""), headers.get(b"content-type", b"")):
+    for part in (route, request.method, request.target, *(headers.get(name, b"") for name in KEYED)):
         digest.update(b"%d:" % len(part))
         digest.update(part)
     return digest.digest()
@@ -96,7 +102,7 @@ def may_store(response: Response) -> bool:
     if response.status != 200:
         return False
     for name, value in response.headers:
-        if name == b"cache-control" and (b"no-store" in value or b"private" in value):
+        if name == b"cache-control" and any(word in value.lower() for word in _NOT_STORED):
             return False
         if name in (b"set-cookie", b"vary"):
             return False

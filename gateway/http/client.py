@@ -13,13 +13,25 @@ from typing import Final
 
 import httptools
 
-from gateway.errors import BadUpstreamResponse, ConnectFailed, ConnectionBroken, StaleConnection, UpstreamTimeout
+from gateway.errors import (
+    BadUpstreamResponse,
+    ConnectFailed,
+    ConnectionBroken,
+    PoolExhausted,
+    StaleConnection,
+    UpstreamTimeout,
+)
 from gateway.request import Header, Response
 
 # RFC 9110 section 7.6.1: these concern one connection only. Framing is ours to say anew.
 _HOP_BY_HOP: Final = frozenset(
-    (b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+    (
+        b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
+        b"transfer-encoding", b"upgrade",
+    )
 )  # fmt: skip
+_PLAIN_CONNECTION: Final = frozenset((b"", b",keep-alive", b",close"))
+_MAX_HEAD: Final = 64 * 1024  # bytes (nginx's largest proxy_buffer_size in the field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +59,7 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to a backend."""
 
     __slots__ = (
-        "_body", "_chunks", "_close_after", "_head_done", "_headers", "_length_known", "_limit", "_loop", "_no_body",
+        "_chunks", "_fed", "_head_done", "_headers", "_length_known", "_limit", "_loop", "_named", "_no_body",
         "_parser", "_size", "_started", "_waiter", "deadline", "idle_since", "reused", "transport", "usable",
     )  # fmt: skip
 
@@ -63,6 +75,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = 0.0
         self._no_body = False
         self._started = False
+        self._head_done = False
+        self._fed = 0
 
     # -- one exchange -------------------------------------------------------------------------------------------
 
@@ -72,6 +86,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = deadline
         self._no_body = head_only
         self._started = False
+        self._head_done = False
+        self._fed = 0
         assert self.transport is not None
         self.transport.write(data)
         return waiter
@@ -84,6 +100,10 @@ class UpstreamConnection(asyncio.Protocol):
             waiter.set_exception(error)
         if self.transport is not None:
             self.transport.abort()
+
+    @property
+    def _answered(self) -> bool:
+        return self._waiter is None
 
     # -- transport ----------------------------------------------------------------------------------------------
 
@@ -101,10 +121,16 @@ class UpstreamConnection(asyncio.Protocol):
             cause = error.__context__
             self.fail(cause if isinstance(cause, BadUpstreamResponse) else BadUpstreamResponse("unreadable response"))
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self._waiter is None:
+            if self._answered:
                 self.usable = False  # the answer was whole; what came after it was not asked for
             else:
                 self.fail(BadUpstreamResponse(f"not an HTTP response: {error.args[0] if error.args else 'unreadable'}"))
+        if not self._head_done:
+            self._fed += len(data)
+            if self._fed > _MAX_HEAD:
+                self.fail(BadUpstreamResponse("the head of the response is larger than 64 KiB"))
+        elif self._no_body and self._answered and not 0 <= data.find(b"\r\n\r\n") == len(data) - 4:
+            self.usable = False  # perhaps more came than the head, and would be taken for the next answer
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
@@ -123,6 +149,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._headers: list[Header] = []
         self._chunks: list[bytes] = []
+        self._named = b""
         self._size = 0
         self._head_done = False
         self._length_known = False
@@ -134,17 +161,31 @@ class UpstreamConnection(asyncio.Protocol):
             return  # a trailer
         name = name.lower()
         self._size += len(name) + len(value)
-        if self._size > 65536:
+        if self._size > _MAX_HEAD:
             raise BadUpstreamResponse("the head of the response is larger than 64 KiB")
         if name in _HOP_BY_HOP:
-            if name in (b"content-length", b"transfer-encoding"):
+            if name == b"content-length":
                 self._length_known = True
-            return
+                if not self._no_body:
+                    return  # the answer to HEAD keeps it: nobody else knows it
+            else:
+                if name == b"transfer-encoding":
+                    self._length_known = True
+                    if value.lower() != b"chunked":
+                        raise BadUpstreamResponse("the response has a transfer coding other than 'chunked'")
+                elif name == b"connection":
+                    self._named += b"," + value.lower()
+                return
         self._headers.append((name, value.rstrip()))
 
     def on_headers_complete(self) -> None:
         self._head_done = True
         self._size = 0
+        if not 100 <= self._parser.get_status_code() <= 599:
+            raise BadUpstreamResponse(f"the response has the status {self._parser.get_status_code()}")
+        if self._named not in _PLAIN_CONNECTION:
+            named = {name.strip() for name in self._named.split(b",")}
+            self._headers = [header for header in self._headers if header[0] not in named]
         if self._no_body and self._parser.get_status_code() >= 200:
             # llhttp cannot be told that the answer to HEAD has no body, so it is given a fresh start.
             keep = self._parser.should_keep_alive()
@@ -152,6 +193,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser = httptools.HttpResponseParser(self)
 
     def on_body(self, data: bytes) -> None:
+        if self._waiter is None:
+            self.usable = False
+            return
         self._size += len(data)
         if self._size > self._limit:
             raise BadUpstreamResponse(f"the response is larger than the {self._limit} bytes allowed")
@@ -164,6 +208,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._finish(keep=self._parser.should_keep_alive())
         elif status == 101:
             raise BadUpstreamResponse("the backend switched protocols without being asked")
+        else:
+            self._head_done = False  # an interim answer: the real one is still to come
 
     def _finish(self, *, keep: bool = False) -> None:
         chunks = self._chunks
@@ -183,7 +229,7 @@ class ConnectionPool:
     `repr` shows what tests assert on. Time is the loop's clock, in seconds.
     """
 
-    __slots__ = ("_connecting", "_idle", "_sweeper", "active", "address", "limits")
+    __slots__ = ("_closed", "_connecting", "_idle", "_sweeper", "active", "address", "limits")
 
     SWEEP: Final = 0.01  # seconds between looks at running exchanges: a deadline is late by at most this
 
@@ -192,6 +238,7 @@ class ConnectionPool:
         self.limits = limits
         self._idle: list[UpstreamConnection] = []
         self._connecting = 0
+        self._closed = False
         self._sweeper: asyncio.TimerHandle | None = None
         self.active: set[UpstreamConnection] = set()
 
@@ -202,13 +249,13 @@ class ConnectionPool:
     def idle(self) -> int:
         return len(self._idle)
 
-    async def exchange(self, data: bytes, *, head_only: bool, deadline: float) -> Response:
-        """Sends one serialised request and returns the whole answer.
+    async def exchange(self, data: bytes, *, head_only: bool, deadline: float, fresh: bool = False) -> Response:
+        """Sends one serialised request and returns the whole answer; `fresh` asks for a new connection.
 
         Raises ConnectFailed (nothing was sent), StaleConnection (replay is safe once the request may be replayed),
         ConnectionBroken, BadUpstreamResponse or UpstreamTimeout.
         """
-        connection = self._take()
+        connection = None if fresh else self._take()
         if connection is None:
             connection = await self._connect(deadline)
         self.active.add(connection)
@@ -222,7 +269,7 @@ class ConnectionPool:
             raise
         finally:
             self.active.discard(connection)
-            if connection.usable:
+            if connection.usable and not self._closed:
                 connection.reused = True
                 connection.idle_since = asyncio.get_running_loop().time()
                 self._idle.append(connection)
@@ -240,9 +287,10 @@ class ConnectionPool:
     async def _connect(self, deadline: float) -> UpstreamConnection:
         limits = self.limits
         if len(self.active) + self._connecting >= limits.max_connections:
-            raise ConnectFailed(f"all {limits.max_connections} connections to {self.address} are in use")
+            raise PoolExhausted(f"all {limits.max_connections} connections to {self.address} are in use")
         loop = asyncio.get_running_loop()
-        patience = min(limits.connect_timeout, deadline - loop.time())
+        left = deadline - loop.time()
+        patience = min(limits.connect_timeout, left)
         self._connecting += 1
         try:
             async with asyncio.timeout(max(patience, 0.001)):
@@ -250,6 +298,8 @@ class ConnectionPool:
                     lambda: UpstreamConnection(limits.max_response), self.address.host, self.address.port
                 )
         except TimeoutError:
+            if left < limits.connect_timeout:
+                raise UpstreamTimeout(f"{self.address}: no time was left to connect") from None
             raise ConnectFailed(f"{self.address}: no connection within {patience * 1e3:.0f} ms") from None
         except OSError as error:
             raise ConnectFailed(f"{self.address}: {error.strerror or error}") from None
@@ -279,6 +329,5 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Closes idle connections and refuses to keep more; running exchanges finish."""
+        self._closed = True
         self.expire(float("inf"))
-        for connection in self.active:
-            connection.usable = False

@@ -48,7 +48,8 @@ class RequestReader:
 
     __slots__ = (
         "_begun", "_body", "_count", "_fed", "_head_size", "_headers", "_keep_alive", "_limits", "_method", "_minor",
-        "_parser", "_path", "_peer", "_size", "_target", "_upgrading", "_url", "in_body", "in_head", "ready", "wants_continue",
+        "_parser", "_path", "_peer", "_size", "_target", "_upgrading", "_url", "in_body", "in_head", "ready",
+        "wants_continue",
     )  # fmt: skip
 
     def __init__(self, limits: ReadLimits, peer: bytes = b"") -> None:
@@ -91,17 +92,19 @@ class RequestReader:
             self._bound(len(data))
 
     def _bound(self, fed: int) -> None:
-        """Bounds what llhttp holds by itself: an unfinished field of the head or of the trailers, a chunk's extensions."""
+        """Bounds what llhttp holds by itself: an unfinished field of head or trailers, a chunk's extensions."""
         if self._begun:
-            self._begun = False  # a head or a piece of body was read from these bytes: how much is left is not known
+            self._begun = False  # there was progress in these bytes: how much of them is left over is not known
             return
         self._fed += fed
         if self._fed > self._limits.header_bytes + self._limits.request_line:
-            raise ProtocolError(f"the {'head' if self.in_head else 'framing'} of the request is larger than allowed", 431)
+            raise ProtocolError(
+                f"the {'head' if self.in_head else 'framing'} of the request is larger than allowed", 431
+            )
 
     def _ignore_upgrade(self) -> None:
-        """RFC 9110 section 7.8: a server may ignore Upgrade. llhttp stops behind the head, so a fresh parser takes over;
-        where a body follows it is first shown a head with the same framing.
+        """RFC 9110 section 7.8: a server may ignore Upgrade. llhttp stops behind the head, so a fresh parser takes
+        over; where a body follows it is first shown a head with the same framing.
         """
         self._parser = httptools.HttpRequestParser(self)
         if self._upgrading:

@@ -9,6 +9,7 @@ connections instead of a timer per request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -30,6 +31,8 @@ ErrorAnswer = Callable[[ProtocolError], Response]
 NEVER: Final = float("inf")
 _NO_BODY: Final = frozenset((204, 304))
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LINGER: Final = 2.0  # seconds a refused client is listened to, so that a reset does not overtake the answer (nginx: 5)
+_LARGE: Final = 64 * 1024  # bytes: a waiting body of this size stops the reading ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ class ServerConnection(asyncio.Protocol):
         "_busy",
         "_closing",
         "_failed",
+        "_in_head",
         "_loop",
         "_paused",
         "_reader",
@@ -145,6 +149,7 @@ class ServerConnection(asyncio.Protocol):
         self._busy = False  # a request is being handled
         self._closing = False
         self._paused = False
+        self._in_head = True  # the clock of the head runs; from the start, for a client that sends nothing
         self._failed: ProtocolError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -176,26 +181,30 @@ class ServerConnection(asyncio.Protocol):
         except ProtocolError as error:
             self._failed = error
             self._server.stats.protocol_errors += 1
-            self._transport.pause_reading()
             self._wake()
             return
-        if reader.ready:
+        ready = reader.ready
+        if ready:
             self._wake()
-            if len(reader.ready) >= self._server.limits.max_pipelined and not self._paused:
+            if not self._paused and (
+                len(ready) >= self._server.limits.max_pipelined or (self._busy and len(ready[-1].body) > _LARGE)
+            ):
                 self._paused = True
                 self._transport.pause_reading()
-        if not self._busy:
-            self._set_read_deadline()
-        if reader.wants_continue and not self._busy:
-            reader.wants_continue = False
-            self._transport.write(_CONTINUE)
+        elif not self._busy and self._writable is None:
+            self._go_on_reading()
 
-    def _set_read_deadline(self) -> None:
+    def _go_on_reading(self) -> None:
+        """Nothing is being answered: the unfinished request may take its time, and is told to go on if it asked."""
+        if self._reader.wants_continue:
+            self._reader.wants_continue = False
+            self._transport.write(_CONTINUE)
         reader, limits = self._reader, self._server.limits
         if reader.in_body:
             self.deadline = self._loop.time() + limits.body_timeout
-        elif reader.in_head and self.deadline > self._loop.time() + limits.header_timeout:
+        elif reader.in_head and not self._in_head:
             # Only the first byte starts this clock: a client that trickles gains nothing.
+            self._in_head = True
             self.deadline = self._loop.time() + limits.header_timeout
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -222,20 +231,33 @@ class ServerConnection(asyncio.Protocol):
 
     def timed_out(self) -> None:
         """Called by the sweep once `deadline` has passed."""
-        self.deadline = NEVER
+        reader = self._reader
+        if self._closing or self._writable is not None:
+            self._server.stats.timeouts += not self._closing
+            self.abort()
+            return
+        if self._busy or reader.ready:
+            return  # a request came in the last moment
         self._server.stats.timeouts += 1
-        if not self._busy and self._writable is None and (self._reader.in_head or self._reader.in_body):
-            part = "body" if self._reader.in_body else "head"
+        if reader.in_head or reader.in_body:
+            self.deadline = NEVER
+            part = "body" if reader.in_body else "head"
             self._failed = ProtocolError(f"the {part} of the request did not arrive in time", 408)
             self._wake()
         else:
-            self.abort() if self._writable is not None else self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Closes once what was written has left; a client that does not read is cut off at the write deadline."""
+        self._closing = True
+        self.deadline = self._loop.time() + self._server.limits.write_timeout
+        self._transport.close()
 
     def close_if_idle(self) -> None:
         """Closes a connection that holds no request, whole or in part."""
         reader = self._reader
-        if not (self._busy or reader.ready or reader.in_head or reader.in_body or self._failed):
-            self._transport.close()
+        if not (self._busy or reader.ready or reader.in_head or reader.in_body or self._failed or self._closing):
+            self._close()
 
     def abort(self) -> None:
         """Drops the connection without flushing."""
@@ -281,16 +303,32 @@ class ServerConnection(asyncio.Protocol):
                     await self._writable
                 if not keep:
                     break
-                self.deadline = self._loop.time() + limits.idle_timeout
-                if reader.in_head or reader.in_body:
-                    self._set_read_deadline()
+                self.deadline = self._loop.time() + server.limits.idle_timeout
+                self._in_head = False
+                if not ready and (reader.in_head or reader.in_body):
+                    self._go_on_reading()
+            if self._failed is not None and not self._closing:
+                self._linger()
+            else:
+                self._close()
         except asyncio.CancelledError:
-            return
+            self.abort()
+        except Exception:
+            log.exception("a connection failed")
+            self.abort()
+
+    def _linger(self) -> None:
+        """Says that no more will come, and drops what the client still sends until it closes or the time is up.
+
+        Closing with unread bytes would reset the connection and could take the answer with it (RFC 9112 section 9.6).
+        """
         self._closing = True
-        self.deadline = self._loop.time() + limits.write_timeout
-        self._transport.close()
+        self.deadline = self._loop.time() + _LINGER
+        with contextlib.suppress(OSError):
+            self._transport.write_eof()
 
     def _write(self, response: Response, request: Request | None, *, keep: bool = False) -> None:
+        bodiless = response.status in _NO_BODY
         parts = [STATUS_LINES[response.status]]
         dated = False
         for name, value in response.headers:
@@ -300,14 +338,18 @@ class ServerConnection(asyncio.Protocol):
         if not dated:
             parts.append(self._server.date())
         body = response.body
-        if response.status not in _NO_BODY:
+        if request is not None and request.method == b"HEAD":
+            bodiless = True
+            if body:  # else the backend alone knows the length of what it did not send
+                parts.append(b"content-length: %d\r\n" % len(body))
+        elif not bodiless:
             parts.append(b"content-length: %d\r\n" % len(body))
         if not keep:
             parts.append(b"connection: close\r\n")
         elif request is not None and request.minor == 0:
             parts.append(b"connection: keep-alive\r\n")
         parts.append(b"\r\n")
-        if body and response.status not in _NO_BODY and (request is None or request.method != b"HEAD"):
+        if body and not bodiless:
             parts.append(body)
         self._transport.write(b"".join(parts))
 

@@ -61,6 +61,7 @@ class RouteTable(Generic[R]):
             method
             for candidates in self._having(request.path)
             for _, route in candidates
+            if not route.match.host or route.match.host == _host(request)
             for method in route.match.methods
         )
 

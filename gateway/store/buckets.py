@@ -130,7 +130,8 @@ class SharedBuckets:
                 # NOSCRIPT after a restart or SCRIPT FLUSH, OOM, READONLY...: start over from a fresh connection.
                 connection.drop(StoreError(f"unexpected reply: {reply!r}"))
 
-        connection.send(hiredis.pack_command((b"EVALSHA", self._sha, len(keys), *keys, *argv)), on_reply)
+        command = (b"EVALSHA", self._sha, len(keys), *keys, *argv)
+        connection.send(hiredis.pack_command(command), on_reply)  # type: ignore[arg-type]  # the stub says 1-tuple
 
     # -- connecting ---------------------------------------------------------------------------------------------
 
@@ -154,8 +155,8 @@ class SharedBuckets:
             await self._lost.wait()
             told = True
             # A store that answers PING and then hangs again must not cost a deadline on every reconnect.
-            if asyncio.get_running_loop().time() - up_since > 5.0:
-                wait = 0.0
+            steady = asyncio.get_running_loop().time() - up_since > 5.0
+            wait = 0.0 if steady else min(self._times.reconnect_max, max(self._times.reconnect_min, wait * 2))
             await asyncio.sleep(max(wait, self._times.reconnect_min))
 
     async def _connect(self) -> StoreConnection:
@@ -180,6 +181,8 @@ class SharedBuckets:
                 await connection.call("SELECT", address.db)
             await connection.call("PING")
             self._sha = await connection.call("SCRIPT", "LOAD", SCRIPT)
+            if connection.lost:
+                raise StoreError(f"{address}: the connection closed as soon as it was made")
         except StoreError:
             connection.drop(StoreError("set-up failed"))
             raise

@@ -42,14 +42,17 @@ class StoreConnection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def send(self, command: bytes, on_reply: Reply) -> None:
-        """Queues one packed command; the caller checks `lost` first."""
+        """Queues one packed command. On a lost connection it fails, soon and not within this call."""
+        if self.lost:
+            self._loop.call_soon(on_reply, StoreError("the connection is lost"))
+            return
         assert self._transport is not None
         self._waiting.append((self._loop.time() + self._deadline, on_reply))
         if self._timer is None:
             self._timer = self._loop.call_later(self._deadline, self._look)
         self._transport.write(command)
 
-    async def call(self, *words: str | bytes | float) -> Any:
+    async def call(self, *words: str | bytes | int) -> Any:
         """One command, awaited. For set-up, never for a request."""
         future: asyncio.Future[Any] = self._loop.create_future()
 
@@ -57,7 +60,7 @@ class StoreConnection(asyncio.Protocol):
             if not future.done():
                 future.set_result(value)
 
-        self.send(hiredis.pack_command(words), reply)
+        self.send(hiredis.pack_command(words), reply)  # type: ignore[arg-type]  # the stub says 1-tuple
         value = await future
         if isinstance(value, Exception):
             raise StoreError(str(value)) from None
@@ -67,7 +70,7 @@ class StoreConnection(asyncio.Protocol):
         reader, waiting = self._reader, self._waiting
         reader.feed(data)
         try:
-            while (reply := reader.gets()) is not False:
+            while not self.lost and (reply := reader.gets()) is not False:
                 if not waiting:
                     raise hiredis.ProtocolError("a reply nobody asked for")
                 waiting.popleft()[1](reply)

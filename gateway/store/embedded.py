@@ -36,7 +36,7 @@ class EmbeddedStore:
         await self._spawn()
         loop = asyncio.get_running_loop()
         end = loop.time() + 5
-        while not Path(self.path).exists():
+        while not self._listening():
             if loop.time() > end or (self.process is not None and self.process.returncode is not None):
                 await self.stop()
                 raise StartError("the embedded store (valkey) did not start; set store.url to a server of your own")
@@ -44,8 +44,7 @@ class EmbeddedStore:
         self._keeper = loop.create_task(self._keep())
 
     async def _spawn(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            Path(self.path).unlink()
+        self._remove_socket()
         try:
             self.process = await asyncio.create_subprocess_exec(
                 str(get_binary_path()),
@@ -59,6 +58,12 @@ class EmbeddedStore:
             )
         except (OSError, RuntimeError) as error:
             raise StartError(f"the embedded store (valkey) cannot be started: {error}") from None
+
+    def _listening(self) -> bool:
+        return Path(self.path).exists()
+
+    def _remove_socket(self) -> None:
+        Path(self.path).unlink(missing_ok=True)
 
     async def _keep(self) -> None:
         while True:

@@ -10,6 +10,8 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
+from collections import deque
 from typing import Final, NamedTuple
 
 import orjson
@@ -38,11 +40,11 @@ class Line(NamedTuple):
 
 
 class AccessLog:
-    """`path` is a file or "-". A file that was moved away is reopened within a second (so logrotate needs no signal)."""
+    """`path` is a file or "-". A file that was moved away is opened anew within a second: logrotate needs no signal."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._lines: list[tuple[float, Line]] = []
+        self._lines: deque[tuple[float, Line]] = deque()
         self._stop = threading.Event()
         self.dropped = 0
         self._fd = self._open()
@@ -60,6 +62,8 @@ class AccessLog:
         """Writes what is waiting."""
         self._stop.set()
         self._thread.join(timeout=2)
+        if self._path != "-" and not self._thread.is_alive():
+            os.close(self._fd)
 
     def _open(self) -> int:
         if self._path == "-":
@@ -72,7 +76,7 @@ class AccessLog:
         self._flush()
 
     def _flush(self) -> None:
-        lines, self._lines = self._lines, []
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if not lines:
             return
         data = memoryview(
@@ -91,7 +95,7 @@ class AccessLog:
             return
         self._checked = now
         try:
-            moved = os.stat(self._path).st_ino != os.fstat(self._fd).st_ino
+            moved = Path(self._path).stat().st_ino != os.fstat(self._fd).st_ino
         except FileNotFoundError:
             moved = True
         if moved:

@@ -10,7 +10,14 @@ from __future__ import annotations
 import time
 from typing import Final, NamedTuple
 
-from gateway.errors import ConnectFailed, ConnectionBroken, StaleConnection, UpstreamError
+from gateway.errors import (
+    ConnectFailed,
+    ConnectionBroken,
+    PoolExhausted,
+    StaleConnection,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from gateway.request import Outcome, Request, Response
 from gateway.retries.budget import RetryBudget
 from gateway.telemetry.cells import Cells
@@ -72,12 +79,18 @@ class Caller:
         deadline: int,
         rules: RetryRules | None,
         dropped: frozenset[bytes],
+        fair: int = 0,
     ) -> Answer:
-        """One answer from `pool` before `deadline` (monotonic nanoseconds)."""
+        """One answer from `pool` before `deadline` (monotonic nanoseconds).
+
+        Running out of time counts against a backend only if it had at least `fair` nanoseconds: a caller who is
+        in too great a hurry must not open the breaker for everybody else.
+        """
         tried: list[Backend] = []
-        may_run_twice = rules is not None and (rules.replayable or request.method in IDEMPOTENT)
+        may_run_twice = request.method in IDEMPOTENT or (rules is not None and rules.replayable)
         attempts = 0
         replayed = False
+        fresh = False
         response: Response | None = None
         error: UpstreamError | None = None
         backend: Backend | None = None
@@ -94,7 +107,7 @@ class Caller:
                 tried.append(chosen)
                 continue
             if attempts and rules is not None:
-                if not rules.budget.withdraw(now):
+                if not fresh and not rules.budget.withdraw(now):
                     self._cells.add(rules.denied_cell)
                     chosen.gate.release(permit, Outcome.IGNORE, now)
                     break
@@ -107,13 +120,21 @@ class Caller:
             try:
                 data = serialise(request, target, chosen.authority, left // 1_000_000 + 1, dropped)
                 response = await chosen.connections.exchange(
-                    data, head_only=request.method == b"HEAD", deadline=deadline / 1e9
+                    data, head_only=request.method == b"HEAD", deadline=deadline / 1e9, fresh=fresh
                 )
                 error = None
                 outcome = _OUTCOMES[response.status]
+                if response.status == 504 and left < fair:
+                    outcome = Outcome.IGNORE
             except StaleConnection as stale:
                 response, error = None, stale
                 outcome = Outcome.FAILURE if replayed else Outcome.IGNORE
+            except UpstreamTimeout as late:
+                response, error = None, late
+                outcome = Outcome.FAILURE if left >= fair else Outcome.IGNORE
+            except PoolExhausted as full:
+                response, error = None, full
+                outcome = Outcome.DROPPED
             except UpstreamError as failed:
                 response, error = None, failed
                 outcome = Outcome.FAILURE
@@ -126,13 +147,14 @@ class Caller:
                 self._cells.observe(chosen.series + 4, ended - now)
             if response is not None and response.status not in UNAVAILABLE:
                 break
-            if rules is None or attempts >= rules.attempts + replayed:
-                break
             if isinstance(error, StaleConnection) and not replayed:
                 if not may_run_twice:
                     break
-                replayed = True
+                replayed = fresh = True
                 continue
+            fresh = False
+            if rules is None or attempts >= rules.attempts + replayed:
+                break
             reason = str(response.status) if response is not None else _reason(error) if error is not None else ""
             if reason not in rules.on or not (may_run_twice or reason == "connect"):
                 break

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from gateway.errors import StartError
+from gateway.processes import die_with_parent
 from gateway.telemetry.cells import Cells
 from gateway.workers.control import (
     AskStatus,
@@ -31,7 +32,6 @@ from gateway.workers.control import (
     TellStatus,
     UseSnapshot,
 )
-from gateway.processes import die_with_parent
 
 log = logging.getLogger(__name__)
 

@@ -83,11 +83,15 @@ class Gateway:
         self.child.start()
         assert self.child.wait_until(f"http://127.0.0.1:{self.admin_port}/readyz", 20), self.log()
 
-    def ask(self, path: str = "/", body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+    def ask(
+        self, path: str = "/", body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
         status, content, _ = self.ask_all(path, body, headers)
         return status, content
 
-    def ask_all(self, path: str, body: bytes | None, headers: dict[str, str] | None) -> tuple[int, bytes, dict[str, str]]:
+    def ask_all(
+        self, path: str, body: bytes | None, headers: dict[str, str] | None
+    ) -> tuple[int, bytes, dict[str, str]]:
         return fetch(f"http://127.0.0.1:{self.port}{path}", body, headers)
 
     def admin(self, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:

@@ -30,7 +30,7 @@ func (d *Document) Read(s *model.Signature, pool *tensor.Pool) (*model.Request, 
 		return nil, err
 	}
 	request := model.NewRequest(len(s.Inputs))
-	r := requestReader{d.Body, s, pool, request}
+	r := requestReader{body: d.Body, s: s, pool: pool, request: request}
 	if row {
 		err = r.instances(d.Instances)
 	} else {
@@ -51,6 +51,7 @@ type requestReader struct {
 	s       *model.Signature
 	pool    *tensor.Pool
 	request *model.Request
+	given   []int // for each input, the last instance that gave it, counted from 1
 }
 
 // sameRows sets the number of rows, which every input must have.
@@ -83,6 +84,9 @@ func (r *requestReader) instances(span Span) error {
 	if body[at] != '{' && len(r.s.Inputs) > 1 {
 		return status.Errorf(status.InvalidArgument,
 			"instances is a plain list, but expecting list of objects as multiple input tensors required as per tensorinfo_map")
+	}
+	if named {
+		r.given = make([]int, len(r.s.Inputs))
 	}
 	total := count(body, span.Start)
 	r.request.Rows = 1
@@ -119,7 +123,10 @@ func (r *requestReader) instance(span Span, item, total int, named bool) error {
 				item, key, key)
 			return false
 		}
-		seen++
+		if r.given[input] != item+1 { // a repeated key counts once; its last value stays
+			r.given[input] = item + 1
+			seen++
+		}
 		if err := r.cell(input, value, item, total); err != nil {
 			failure = status.Errorf(status.InvalidArgument,
 				"Failed to process element: %d key: %s of 'instances' list. Error: INVALID_ARGUMENT: %s", item, key, err)

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"sluicegate/go_infer/internal/testmodels"
+)
+
+// child makes this test binary behave as the command itself.
+const child = "GO_INFER_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(child) != "" {
+		os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+func command(arguments ...string) *exec.Cmd {
+	c := exec.Command(os.Args[0], arguments...)
+	c.Env = append(os.Environ(), child+"=1")
+	return c
+}
+
+func code(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return 0
+}
+
+// launch starts a server and waits for a log line that holds text; it returns the address and the rest of the log.
+func launch(t *testing.T, until string, arguments ...string) (*exec.Cmd, string, *bufio.Scanner) {
+	t.Helper()
+	base := filepath.Join(testmodels.Directory(t), "digits")
+	c := command(append([]string{"--model_name=digits", "--model_base_path=" + base, "--rest_api_port=0"}, arguments...)...)
+	pipe, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Process.Kill() })
+	log := bufio.NewScanner(pipe)
+	for log.Scan() {
+		var line struct{ Msg, Listen string }
+		if json.Unmarshal(log.Bytes(), &line) == nil && line.Msg == until {
+			return c, line.Listen, log
+		}
+	}
+	t.Fatalf("the server ended without saying %q", until)
+	return nil, "", nil
+}
+
+func rest(log *bufio.Scanner) string {
+	var text strings.Builder
+	for log.Scan() {
+		text.WriteString(log.Text() + "\n")
+	}
+	return text.String()
+}
+
+func TestSigtermDrainsAndExitsWithZero(t *testing.T) {
+	c, address, log := launch(t, "ready")
+	response, err := http.Get("http://" + address + "/readyz")
+	if err != nil || response.StatusCode != 200 {
+		t.Fatal(response, err)
+	}
+	response.Body.Close()
+	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	said := rest(log)
+	if err := c.Wait(); err != nil || !strings.Contains(said, `"live_tensors":0,"live_slabs":0`) {
+		t.Errorf("ended with %v, said\n%s", err, said)
+	}
+}
+
+func TestASecondSignalEndsAtOnce(t *testing.T) {
+	c, _, log := launch(t, "ready", "--drain_grace=1h", "--drain_timeout=1h")
+	_ = c.Process.Signal(syscall.SIGINT)
+	for log.Scan() && !strings.Contains(log.Text(), "draining") {
+	}
+	_ = c.Process.Signal(syscall.SIGINT)
+	said := rest(log)
+	if err := c.Wait(); code(err) != 1 || !strings.Contains(said, "stopped at once by a second signal") {
+		t.Errorf("ended with %v, said\n%s", err, said)
+	}
+}
+
+func TestItLeavesWithItsParentWhenAskedTo(t *testing.T) {
+	base := filepath.Join(testmodels.Directory(t), "digits")
+	// The shell is the parent: it starts the server, waits for nothing but a line, and is gone.
+	shell := exec.Command("sh", "-c", `"$@" & read line; exit 0`, "sh", os.Args[0],
+		"--exit_with_parent", "--model_name=digits", "--model_base_path="+base, "--rest_api_port=0")
+	shell.Env = append(os.Environ(), child+"=1")
+	input, err := shell.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := shell.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	log := bufio.NewScanner(output)
+	for log.Scan() && !strings.Contains(log.Text(), `"ready"`) {
+	}
+	_, _ = io.WriteString(input, "\n")
+	if said := rest(log); !strings.Contains(said, `"msg":"stopped"`) { // the pipe ends when the server does
+		t.Errorf("said\n%s", said)
+	}
+	_ = shell.Wait()
+}
+
+func TestWrongUsageAndFailuresAreOneClearLine(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	empty := t.TempDir()
+	broken := filepath.Join(t.TempDir(), "m")
+	if err := os.MkdirAll(filepath.Join(broken, "1"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		arguments []string
+		code      int
+		says      string
+	}{
+		{nil, 2, "--model_base_path is required"},
+		{[]string{"--port=1"}, 2, "flag provided but not defined: -port"},
+		{[]string{"--max_batch=0", "--model_base_path=x"}, 2, "--max_batch=0 is out of range; it must be 1..4096"},
+		{[]string{"x", "--model_base_path=x"}, 2, `unexpected argument "x"`},
+		{[]string{"--model_base_path=/nonexistent"}, 1, "model base path: open /nonexistent: no such file or directory"},
+		{[]string{"--model_base_path=" + empty}, 1, "has no version directory"},
+		{[]string{"--model_base_path=" + broken, "--rest_api_port=" + port}, 1, "port " + port + " on 127.0.0.1 is in use"},
+		{[]string{"--model_base_path=" + broken, "--rest_api_port=0"}, 1, "no version of model default can be served; the last failure: " + broken},
+		{[]string{"--help"}, 0, "-model_base_path directory"},
+		{[]string{"--version"}, 0, "(TensorFlow 2."},
+	} {
+		output, err := command(c.arguments...).CombinedOutput()
+		if code(err) != c.code || !strings.Contains(string(output), c.says) {
+			t.Errorf("%q: exit code %d, said\n%s\nwant %d, %s", c.arguments, code(err), output, c.code, c.says)
+		}
+	}
+}

@@ -1,0 +1,241 @@
+package model_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/session"
+	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/tensor"
+	"sluicegate/go_infer/internal/testmodels"
+)
+
+type silent struct{}
+
+func (silent) Batch(int, int)    {}
+func (silent) Ran(time.Duration) {}
+func (silent) Dropped()          {}
+
+func options(pool *tensor.Pool) model.Options {
+	return model.Options{
+		Limits:  batch.Limits{MaxBatch: 32, MaxQueue: 4096, Slots: 2, Coalesce: true},
+		IntraOp: 1, Pool: pool, Events: silent{},
+	}
+}
+
+func load(t *testing.T, name string, version int64) (*model.Model, *tensor.Pool) {
+	t.Helper()
+	pool := tensor.NewPool()
+	directory := filepath.Join(testmodels.Directory(t), name, string(rune('0'+version)))
+	m, err := model.Load(name, version, directory, options(pool))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		m.Close()
+		if pool.Live() != 0 || session.Live() != 0 {
+			t.Errorf("leaked %d slabs and %d TensorFlow tensors", pool.Live(), session.Live())
+		}
+		pool.Drain()
+	})
+	return m, pool
+}
+
+// labels runs rows as one request and returns the labels.
+func labels(t *testing.T, s *model.Servable, pool *tensor.Pool, rows [][]float32) []int64 {
+	t.Helper()
+	request := model.NewRequest(1)
+	defer request.Release()
+	request.Rows = len(rows)
+	value, err := request.SetInput(0, pool, tensor.Float32, int64(len(rows)), 64)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	memory := tensor.View[float32](value.Slab, 64*len(rows))
+	for i, row := range rows {
+		copy(memory[i*64:], row)
+	}
+	if err := s.Run(context.Background(), request); err != nil {
+		t.Error(err)
+		return nil
+	}
+	out := &request.Out[s.Output("label")]
+	return append([]int64(nil), tensor.Cast[int64](out.Bytes())...)
+}
+
+func accuracy(got, want []int64) float64 {
+	right := 0
+	for i := range got {
+		if got[i] == want[i] {
+			right++
+		}
+	}
+	return float64(right) / float64(len(want))
+}
+
+func TestHeldOutAccuracyIsWhatTheModelDeclares(t *testing.T) {
+	heldout := testmodels.Digits(t)
+	for _, c := range []struct {
+		name    string
+		version int64
+		floor   float64
+	}{{"digits", 1, .93}, {"digits", 2, .97}, {"digits-small", 1, .9}} {
+		m, pool := load(t, c.name, c.version)
+		s, err := m.Signature("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// All rows in one request: it is split into batches and put together again.
+		got := accuracy(labels(t, s, pool, heldout.Instances), heldout.Labels)
+		if declared := m.Declared.HeldOut.Accuracy; got < c.floor || got < declared-.003 || got > declared+.003 {
+			t.Errorf("%s/%d: accuracy %.4f, declared %.4f, floor %.2f", c.name, c.version, got, declared, c.floor)
+		}
+	}
+}
+
+func TestConcurrentRequestsGetTheirOwnAnswers(t *testing.T) {
+	heldout := testmodels.Digits(t)
+	m, pool := load(t, "digits", 2)
+	s, _ := m.Signature("")
+	alone := make([]int64, len(heldout.Instances))
+	for i := range alone {
+		alone[i] = labels(t, s, pool, heldout.Instances[i:i+1])[0]
+	}
+	var group sync.WaitGroup
+	for client := range 16 {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			for i := client; i+3 <= len(alone); i += 16 {
+				rows := 1 + i%3
+				for n, label := range labels(t, s, pool, heldout.Instances[i:i+rows]) {
+					if label != alone[i+n] {
+						t.Errorf("digit %d: %d in a batch, %d alone", i+n, label, alone[i+n])
+					}
+				}
+			}
+		}()
+	}
+	group.Wait()
+}
+
+func TestSignatures(t *testing.T) {
+	m, _ := load(t, "digits", 2)
+	s, err := m.Signature("serving_default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, out := s.Inputs[0], s.Outputs[s.Output("probabilities")]
+	if in.Alias != "image" || in.Shape() != "[-1,64]" || in.Type != tensor.Float32 || out.Shape() != "[-1,10]" || !s.Batchable() {
+		t.Errorf("input %+v, output %+v, batchable %v", in, out, s.Batchable())
+	}
+	_, err = m.Signature("other")
+	if err == nil || err.Error() != `Serving signature name: "other" not found in signature def` {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAClientThatLeftIsTold(t *testing.T) {
+	m, pool := load(t, "digits", 1)
+	s, _ := m.Signature("")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	request := model.NewRequest(1)
+	defer request.Release()
+	request.Rows = 1
+	value, err := request.SetInput(0, pool, tensor.Float32, 1, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(value.Bytes())
+	var refusal *status.Error
+	if err := s.Run(ctx, request); err != nil && (!errors.As(err, &refusal) || refusal.Code != status.Cancelled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// spoil copies a version and lets change damage the copy.
+func spoil(t *testing.T, change func(directory string) error) string {
+	t.Helper()
+	copied := filepath.Join(t.TempDir(), "1")
+	if err := os.CopyFS(copied, os.DirFS(filepath.Join(testmodels.Directory(t), "digits/1"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := change(copied); err != nil {
+		t.Fatal(err)
+	}
+	return copied
+}
+
+func TestBrokenModelsAreRefusedWithTheReason(t *testing.T) {
+	remove := func(name string) func(string) error {
+		return func(directory string) error { return os.RemoveAll(filepath.Join(directory, name)) }
+	}
+	write := func(name, content string) func(string) error {
+		return func(directory string) error {
+			return os.WriteFile(filepath.Join(directory, name), []byte(content), 0o600)
+		}
+	}
+	truncate := func(name string, size int64) func(string) error {
+		return func(directory string) error { return os.Truncate(filepath.Join(directory, name), size) }
+	}
+	const shard = "variables/variables.data-00000-of-00001"
+	for _, c := range []struct {
+		name   string
+		change func(string) error
+		says   string
+	}{
+		{"no graph", remove("saved_model.pb"), "saved_model.pb is missing"},
+		{"no variables", remove("variables"), "variables/variables.index is missing"},
+		{"no data", remove(shard), "variables/variables.data-* is missing"},
+		{"empty graph", truncate("saved_model.pb", 0), "saved_model.pb is empty"},
+		{"half a graph", truncate("saved_model.pb", 1000), "TensorFlow cannot load it"},
+		{"half the data", truncate(shard, 100), "TensorFlow cannot load it"},
+		{"declaration is no JSON", write(model.DeclarationFile, "{"), "assets.extra/sluicegate.json: unexpected end of JSON input"},
+		{"declaration of another tensor", write(model.DeclarationFile, `{"input":{"tensor":"pixels"}}`), `input.tensor names "pixels"`},
+		{"declaration of another signature", write(model.DeclarationFile, `{"signature":"x"}`), `signature "x" does not exist`},
+		{"unknown colour", write(model.DeclarationFile, `{"input":{"preprocess":{"color":"rgb"}}}`), `input.preprocess.color is "rgb"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			pool := tensor.NewPool()
+			m, err := model.Load("digits", 1, spoil(t, c.change), options(pool))
+			if err == nil {
+				m.Close()
+				t.Fatal("it was loaded")
+			}
+			if !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v\nwant %s", err, c.says)
+			}
+			if pool.Live() != 0 || session.Live() != 0 {
+				t.Errorf("leaked %d slabs and %d tensors", pool.Live(), session.Live())
+			}
+			pool.Drain()
+		})
+	}
+}
+
+func TestAModelWithoutADeclarationServesTensors(t *testing.T) {
+	pool := tensor.NewPool()
+	directory := spoil(t, func(directory string) error { return os.RemoveAll(filepath.Join(directory, "assets.extra")) })
+	m, err := model.Load("digits", 1, directory, options(pool))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if m.Declared != nil {
+		t.Error("it declares something")
+	}
+	if _, err := os.Stat(filepath.Join(directory, model.DeclarationFile)); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the test itself is wrong")
+	}
+}

@@ -1,0 +1,64 @@
+// Package testmodels finds the real models that tests run on.
+//
+// They are built by `python -m backends.models.digits`; `python -m backends.build --test` says where they are. A test that needs them
+// is skipped, with the command to run, only if they are not there at all.
+package testmodels
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+)
+
+// Variable names the directory of the models, if it is not build/models of the working tree.
+const Variable = "SLUICEGATE_MODELS"
+
+// Directory is where the models are.
+func Directory(t testing.TB) string {
+	t.Helper()
+	directory := os.Getenv(Variable)
+	if directory == "" {
+		_, here, _, _ := runtime.Caller(0)
+		directory = filepath.Join(filepath.Dir(here), "../../../../build/models")
+	}
+	if _, err := os.Stat(filepath.Join(directory, "digits/2/saved_model.pb")); err != nil {
+		t.Skipf("no models in %s: run 'python -m backends.models.digits' first", directory)
+	}
+	return directory
+}
+
+// HeldOut is data that no model was trained on.
+type HeldOut struct {
+	Instances [][]float32 `json:"instances"`
+	Labels    []int64     `json:"labels"`
+}
+
+// Digits reads the held-out digits.
+func Digits(t testing.TB) HeldOut {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(Directory(t), "digits/heldout.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var heldout HeldOut
+	if err := json.Unmarshal(content, &heldout); err != nil {
+		t.Fatal(err)
+	}
+	return heldout
+}
+
+// Pictures are the pictures of held-out digits, with the label that is in each name (digit-LABEL-N.png).
+func Pictures(t testing.TB) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(Directory(t), "../pictures/digit-*.png"))
+	if err != nil || len(files) == 0 {
+		t.Skipf("no pictures beside %s: run 'python -m backends.models.digits' first", Directory(t))
+	}
+	labels := map[string]string{}
+	for _, file := range files {
+		labels[file] = filepath.Base(file)[len("digit-"):][:1]
+	}
+	return labels
+}
