@@ -76,7 +76,6 @@ def go_environment(tools: toolchain.Toolchain) -> dict[str, str]:
         "CC": shlex.join(tools.cc),
         "CGO_CFLAGS": f"-O2 -I{directory}/include",
         "CGO_LDFLAGS": f"-L{directory} {libraries} -Wl,-rpath,{directory}",
-        "CGO_LDFLAGS_ALLOW": r".*\.so\.2",
     }
 
 
@@ -153,15 +152,10 @@ def _watch(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
 
 
 def _test(tools: toolchain.Toolchain, environment: dict[str, str], models: Path, rest: list[str]) -> int:
-    if "-race" in rest and tools.zig:
-        print(
-            "note: the race detector's runtime does not link with zig's C compiler; running the Go tests without -race",
-            flush=True,
-        )
-        rest = [argument for argument in rest if argument != "-race"]
     if not any(argument.startswith("./") for argument in rest):
         rest = [*rest, "./..."]
     environment = {**environment, "SLUICEGATE_MODELS": str(models.resolve())}
+    sys.stdout.flush()
     return subprocess.run(
         [tools.go, "test", *rest], cwd=MODULE, env={**os.environ, **environment}, check=False
     ).returncode

@@ -197,32 +197,14 @@ class Pipeline:
         self, snapshot: Snapshot, route: Route, request: Request, key: bytes | None, deadline: int, work: Work
     ) -> Response:
         """Walks the ladder; the last rung is an honest refusal."""
-        now = time.monotonic_ns()
         for rung, cell in zip(route.ladder, route.cells.rungs, strict=True):
-            response: Response | None = None
-            says = b""
             if isinstance(rung, StaleRung):
-                rules = route.cache
-                entry = (
-                    self.cache.get(key, rules.fresh + rules.stale_if_error, now) if key is not None and rules else None
-                )
-                if entry is not None:
-                    age = entry.age_s(now)
-                    response = _again(entry.response, age, b"sluicegate; hit; ttl=-%d; detail=stale-if-error" % age)
-                    says = rung.says(age)
+                response, says = self._from_cache(route, key)
             elif isinstance(rung, PoolRung):
-                pool = snapshot.pools[rung.pool]
-                end = deadline if rung.timeout is None else min(deadline, now + int(rung.timeout * 1e9))
-                if pool.inflight < pool.max_inflight:
-                    fair = (route.timeout_ns if rung.timeout is None else int(rung.timeout * 1e9)) // 2
-                    answer = await self.caller.ask(pool, request, rung.target(request), end, None, work.dropped, fair)
-                    work.upstream_ns += time.monotonic_ns() - now
-                    if answer.response is not None and answer.response.status < 500 and answer.response.status != 429:
-                        response = answer.response
-                        says = rung.says()
-            else:
-                response = rung.response()
+                response = await self._from_other_pool(snapshot, route, rung, request, deadline, work)
                 says = rung.says()
+            else:
+                response, says = rung.response(), rung.says()
             if response is not None:
                 work.degraded = says
                 self.cells.add(cell)
@@ -230,6 +212,34 @@ class Pipeline:
                 response.headers.append(_proxy_status(work.answer))
                 return response
         return _unanswered(route, request, work.answer, late=time.monotonic_ns() >= deadline)
+
+    def _from_cache(self, route: Route, key: bytes | None) -> tuple[Response | None, bytes]:
+        """The last good answer to the same question, and what to say of it."""
+        rules = route.cache
+        if key is None or rules is None:
+            return None, b""
+        now = time.monotonic_ns()
+        entry = self.cache.get(key, rules.fresh + rules.stale_if_error, now)
+        if entry is None:
+            return None, b""
+        age = entry.age_s(now)
+        ttl = int(rules.fresh) - age
+        return _again(entry.response, age, b"sluicegate; hit; ttl=%d; detail=stale-if-error" % ttl), StaleRung.says(age)
+
+    async def _from_other_pool(
+        self, snapshot: Snapshot, route: Route, rung: PoolRung, request: Request, deadline: int, work: Work
+    ) -> Response | None:
+        """The other pool's answer, if it is one; a refusal or failure there leads on to the next rung."""
+        pool = snapshot.pools[rung.pool]
+        if pool.inflight >= pool.max_inflight:
+            return None
+        began = time.monotonic_ns()
+        patience = route.timeout_ns if rung.timeout is None else int(rung.timeout * 1e9)
+        end = min(deadline, began + patience)
+        answer = await self.caller.ask(pool, request, rung.target(request), end, None, work.dropped, patience // 2)
+        work.upstream_ns += time.monotonic_ns() - began
+        response = answer.response
+        return response if response is not None and response.status < 500 and response.status != 429 else None
 
     # -- limits -------------------------------------------------------------------------------------------------
 
@@ -302,9 +312,6 @@ class Pipeline:
         tracing = self.tracing
         assert tracing is not None
         start = time.time_ns() - took
-        if work.limits_ns and work.verdict is not None:
-            shared = "shared" if work.verdict.shared else "local"
-            tracing.child(span, "limits", start, start + work.limits_ns, {"gateway.limits.store": shared})
         answer = work.answer
         if work.upstream_ns:
             begin = start + work.limits_ns
@@ -318,6 +325,9 @@ class Pipeline:
             "http.response.status_code": status,
             "gateway.id": request.id.decode("latin-1"),
         }
+        if work.verdict is not None:
+            facts["gateway.limits.store"] = "shared" if work.verdict.shared else "local"
+            facts["gateway.limits.ms"] = work.limits_ns / 1e6
         if route is not None:
             facts["http.route"] = route.name
             span.update_name(f"{request.method.decode()} {route.name}")
@@ -340,12 +350,8 @@ def _again(response: Response, age_s: int, cache_status: bytes) -> Response:
 def _say_limits(headers: list[Header], route: Route, verdict: LimitVerdict) -> None:
     limits = route.limits
     assert limits is not None
-    members = [
-        policy.left_header(taken.tokens, allowed=taken.allowed)
-        for policy, taken in zip(limits.policies, verdict.left, strict=True)
-    ]
     headers.append((b"ratelimit-policy", limits.policy_header))
-    headers.append((b"ratelimit", members[0] if len(members) == 1 else b", ".join(members)))
+    headers.append((b"ratelimit", limits.left_header(verdict.left)))
     if limits.legacy is not None:
         taken = verdict.left[limits.policies.index(limits.legacy)]
         headers.append((b"x-ratelimit-limit", b"%d" % int(limits.legacy.spec.burst)))

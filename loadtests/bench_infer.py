@@ -3,8 +3,9 @@
     python -m loadtests.bench_infer [--seconds 8] [--concurrency 1,8,32,64]
 
 Closed loop with Debian's `wrk` on loopback: each connection sends its next request when the last is answered. All
-servers get the same requests (held-out digits, one per request) and the same cores; wrk runs on those cores too, equally
-for each. A server that is measured is the only one running. Answers are checked against the labels before and after each measurement.
+servers get the same requests (held-out digits, one per request) and the same cores; wrk runs on those cores too,
+equally for each. A server that is measured is the only one running. Answers are checked against the labels before and
+after each measurement.
 Memory is the proportional set size summed over a server's processes; CPU is what they used while the load ran.
 
 Exit code 0 if the bars hold, 1 if not or if something cannot run.
@@ -67,7 +68,7 @@ class Measured:
 
 
 def peers(binary: Path, models: Path) -> list[Peer]:
-    """Who is measured, slowest last, so that a long run shows its point early."""
+    """Who is measured, fastest first, so that a long run shows its point early."""
     serve = (str(binary), "--model_name=digits", f"--model_base_path={models / 'digits'}", "--rest_api_port={port}")
     gunicorn = (sys.executable, "-m", "gunicorn", "--workers=2", "--bind=127.0.0.1:{port}", "--keep-alive=60")
     return [
@@ -218,7 +219,8 @@ def measure(
     return results
 
 
-HEADER = f"{'server':<44}{'clients':>8}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'PSS MB':>8}{'CPU us/req':>12}{'failed':>8}"
+COLUMNS = ("requests/s", 12), ("p50 ms", 9), ("p99 ms", 9), ("PSS MB", 8), ("CPU us/req", 12), ("failed", 8)
+HEADER = f"{'server':<44}{'clients':>8}" + "".join(f"{name:>{width}}" for name, width in COLUMNS)
 
 
 def _show(m: Measured) -> None:
@@ -237,9 +239,8 @@ def verdict(results: Sequence[Measured]) -> bool:
         if name == "go_infer":
             continue
         rate, p99, memory = ours.rate / other.rate, ours.p99 / other.p99, ours.memory / other.memory
-        print(
-            f"  {name:<44}{rate:6.1f}x requests/s, {p99:.3f}x p99, {memory:.2f}x memory, {ours.cpu / other.cpu:.3f}x CPU"
-        )
+        cpu = ours.cpu / other.cpu
+        print(f"  {name:<44}{rate:6.1f}x requests/s, {p99:.3f}x p99, {memory:.2f}x memory, {cpu:.3f}x CPU")
         if name.startswith("Flask"):
             good = good and rate >= BAR_RATE and p99 <= BAR_P99 and memory <= BAR_MEMORY
     bars = f"requests/s >= {BAR_RATE:g}x, p99 <= {BAR_P99:g}x, memory <= {BAR_MEMORY:g}x of Flask + gunicorn"

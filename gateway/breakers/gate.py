@@ -60,7 +60,8 @@ class Gate:
     """One per backend and worker; survives reloads. `now` is monotonic nanoseconds."""
 
     __slots__ = (
-        "_breaker", "_era", "_half_open_from", "_number", "_open_for_ns", "_probes", "_settings", "opened", "trips",
+        "_blemished", "_breaker", "_closed", "_era", "_half_open_from", "_number", "_open_for_ns", "_probes",
+        "_settings", "opened", "trips",
     )  # fmt: skip
 
     def __init__(self, settings: BreakerSettings) -> None:
@@ -71,9 +72,12 @@ class Gate:
             throw_new_error_on_trip=False,
         )
         self.configure(settings)
-        self._era: object = self._breaker.state
+        self._era: object
+        self._closed: Permit | None  # what everybody gets while closed, so that the common case costs next to nothing
+        self._blemished: bool  # a failure has been told to pybreaker since it was last closed or last succeeded
         self._probes: set[int] = set()  # permits out in this half-open era
         self._number = 0
+        self._turn()
         self._half_open_from = 0
         self.opened = 0  # when it last opened
         self.trips = 0
@@ -91,19 +95,17 @@ class Gate:
 
     def available(self, now: int) -> bool:
         """Whether `try_acquire` would hand out a permit; changes nothing."""
-        state = self._breaker.current_state
-        if state == "closed":
+        if self._closed is not None:
             return True
-        if state == "open":
+        if self._breaker.current_state == "open":
             return now >= self._half_open_from
         return len(self._probes) < self._settings.probes
 
     def try_acquire(self, now: int) -> Permit | None:
         """A permit, or None while open or while all probe slots are taken."""
-        state = self._breaker.current_state
-        if state == "closed":
-            return Permit(self._era, 0)
-        if state == "open":
+        if self._closed is not None:
+            return self._closed
+        if self._breaker.current_state == "open":
             if now < self._half_open_from:
                 return None
             self._breaker.half_open()
@@ -116,6 +118,8 @@ class Gate:
 
     def release(self, permit: Permit, outcome: Outcome, now: int) -> None:
         """Hands a permit back, once; a probe that comes back twice changes nothing the second time."""
+        if permit is self._closed and outcome is Outcome.SUCCESS and not self._blemished:
+            return  # closed and unblemished: nothing to tell
         if permit.era is not self._era:
             return  # a late result of an earlier era
         if permit.probe:
@@ -123,10 +127,10 @@ class Gate:
                 return
             self._probes.discard(permit.probe)
         if outcome is Outcome.SUCCESS:
-            if not permit.probe and not self._breaker.fail_counter:
-                return  # closed and unblemished: nothing to tell
+            self._blemished = False
             self._breaker.call(_succeed)
         elif outcome is Outcome.FAILURE:
+            self._blemished = True
             with contextlib.suppress(Attempt):
                 self._breaker.call(_fail)
         if self._breaker.state is not self._era:
@@ -146,6 +150,8 @@ class Gate:
 
     def _turn(self) -> None:
         self._era = self._breaker.state
+        self._closed = Permit(self._era, 0) if self._breaker.current_state == "closed" else None
+        self._blemished = False
         self._probes.clear()
 
     def __repr__(self) -> str:

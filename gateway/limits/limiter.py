@@ -53,6 +53,13 @@ class RouteLimits:
         self.policy_header = b", ".join(policy.policy_header() for policy in policies)
         self.legacy = next((p for p in policies if p.legacy_headers), None)
 
+    def left_header(self, left: Sequence[Taken]) -> bytes:
+        """The RateLimit field: what is left in each bucket."""
+        members = [
+            policy.left_header(tokens, allowed=ok) for policy, (ok, tokens) in zip(self.policies, left, strict=True)
+        ]
+        return members[0] if len(members) == 1 else b", ".join(members)
+
     def asks(self, request: Request) -> list[Ask]:
         return [Ask(prefix + scope(request, self.route), policy, 1.0) for prefix, scope, policy in self.prefixes]
 
@@ -79,10 +86,10 @@ class Limiter:
         self.decided_shared += 1
         learn = self._local.learn
         refused = None
-        for ask, result in zip(asks, taken, strict=True):
-            learn(ask.key, result.tokens, now_us)
-            if not result.allowed and refused is None:
-                refused = ask.policy
+        for (key, policy, _), (allowed, tokens) in zip(asks, taken, strict=True):
+            learn(key, tokens, now_us)
+            if not allowed and refused is None:
+                refused = policy
         return LimitVerdict(refused is None, taken, refused, True)
 
     def _alone(self, asks: Sequence[Ask], now_us: float) -> LimitVerdict:

@@ -23,7 +23,10 @@ class LocalBuckets:
 
     def learn(self, key: bytes, tokens: float, now_us: float) -> None:
         """Remembers the shared level of `key`, as the store just told it."""
-        self._put(key, (tokens, now_us, 1))
+        young = self._young
+        young[key] = (tokens, now_us, 1)
+        if len(young) >= self._capacity:
+            self._turn()
 
     def take(self, key: bytes, spec: BucketSpec, workers: int, now_us: float, cost: float = 1.0) -> Taken:
         """Decides alone, with a share of 1/`workers`.
@@ -41,12 +44,11 @@ class LocalBuckets:
                 if parts == 1 and now_us - since < spec.burst / spec.rate * 1e6:
                     since = now_us  # what came in since then may have been spent through another worker
         taken = take(share, tokens, now_us - since, cost)
-        self._put(key, (taken.tokens, now_us, workers))
+        self._young[key] = (taken.tokens, now_us, workers)
+        if len(self._young) >= self._capacity:
+            self._turn()
         return taken
 
-    def _put(self, key: bytes, value: tuple[float, float, int]) -> None:
-        young = self._young
-        young[key] = value
-        if len(young) >= self._capacity:
-            self._old = young
-            self._young = {}
+    def _turn(self) -> None:
+        self._old = self._young
+        self._young = {}

@@ -36,9 +36,11 @@ class LimitPolicy:
     on_store_failure: OnStoreFailure = "local"
     legacy_headers: bool = False
     argv: tuple[bytes, bytes] = (b"", b"")  # rate and burst as the script reads them
+    left: bytes = b""  # the RateLimit member, but for its two numbers
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "argv", (b"%r" % float(self.spec.rate), b"%r" % float(self.spec.burst)))
+        object.__setattr__(self, "left", b'"%s";r=%%d;t=%%d' % self.name.encode())
 
     def policy_header(self) -> bytes:
         """The RateLimit-Policy member; constant, so it is built once per snapshot."""
@@ -47,7 +49,7 @@ class LimitPolicy:
 
     def left_header(self, tokens: float, *, allowed: bool) -> bytes:
         """The RateLimit member for a bucket that holds `tokens` after the decision."""
-        return b'"%s";r=%d;t=%d' % (self.name.encode(), int(tokens), self.seconds(tokens, allowed=allowed))
+        return self.left % (int(tokens), self.seconds(tokens, allowed=allowed))
 
     def seconds(self, tokens: float, *, allowed: bool) -> int:
         """Whole seconds: until full when admitted, until the next admission (at least 1) when refused."""

@@ -3,8 +3,8 @@
     gunicorn --workers 2 --bind 127.0.0.1:8600 loadtests.peers.flask_app:app
 
 Serves MODEL_DIR (a SavedModel with the digits signature) at POST /v1/models/digits:predict, in TF-Serving's row format,
-so that the same load drives it and go_infer. Each request is one call of the signature, as in every tutorial; TensorFlow's
-threads are set to one per worker, which is the best setting for as many workers as cores.
+so that the same load drives it and go_infer. Each request is one call of the signature, as in every tutorial;
+TensorFlow's threads are set to one per worker, which is the best setting for as many workers as cores.
 """
 
 from __future__ import annotations

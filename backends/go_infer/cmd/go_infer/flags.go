@@ -39,7 +39,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.IntVar(&o.port, "rest_api_port", 8501, "`port` to listen on; 0 takes a free one and logs it")
 	f.BoolVar(&o.batching, "enable_batching", true, "gather waiting requests into one Run")
 	f.IntVar(&o.maxBatch, "max_batch", 32, "most `rows` in one Run; sizes in between are padded to a power of two")
-	f.IntVar(&o.workers, "batch_workers", defaultWorkers(), "Runs at the same `time`")
+	f.IntVar(&o.workers, "batch_workers", defaultWorkers(), "`number` of Runs at the same time")
 	f.IntVar(&o.queue, "max_queue", 1024, "most `rows` that wait for a Run; beyond, requests are refused with 503")
 	f.IntVar(&o.intraOp, "tensorflow_intra_op_parallelism", 1, "`threads` inside one operation")
 	f.IntVar(&o.maxBody, "max_body", 16<<20, "largest request body, in `bytes`")

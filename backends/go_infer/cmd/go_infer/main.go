@@ -58,7 +58,6 @@ func run(arguments []string, out, diagnostics io.Writer) int {
 
 // serve is the composition root: it makes every part, runs them, and takes them down in the reverse order.
 func serve(o options, log *slog.Logger) error {
-	quietTensorFlow()
 	session.TameMalloc()
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
@@ -70,7 +69,7 @@ func serve(o options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	versions, err := repository.Scan(base)
+	places, err := repository.Scan(base)
 	if err != nil {
 		return err
 	}
@@ -87,7 +86,7 @@ func serve(o options, log *slog.Logger) error {
 	registry, pool, repo := metrics.New(), tensor.NewPool(), repository.New()
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
-	repo.Announce(o.modelName, versions)
+	repo.Announce(o.modelName, places)
 	limits := api.Limits{MaxBody: o.maxBody}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits},
@@ -95,11 +94,12 @@ func serve(o options, log *slog.Logger) error {
 			Decoders: make(chan struct{}, runtime.GOMAXPROCS(0))},
 		Registry: registry, Log: log, LogEach: o.logRequests,
 	}
+	s.Prepare()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(listener) }()
 
 	loaded := make(chan error, 1)
-	go func() { loaded <- load(o, base, versions, repo, registry, pool, log) }()
+	go func() { loaded <- load(o, places, repo, registry, pool, log) }()
 	for {
 		select {
 		case err := <-loaded:
@@ -119,24 +119,24 @@ func serve(o options, log *slog.Logger) error {
 }
 
 // load loads every version; one that fails is logged and left out. An error means that nothing can be served.
-func load(o options, base string, versions []int64, repo *repository.Repository, registry *metrics.Registry, pool *tensor.Pool,
+func load(o options, places []repository.Place, repo *repository.Repository, registry *metrics.Registry, pool *tensor.Pool,
 	log *slog.Logger) error {
 	usable := 0
 	var last error
-	for _, number := range versions {
-		counters := registry.Model(o.modelName, number)
+	for _, place := range places {
+		counters := registry.Model(o.modelName, place.Number)
 		loader := func(name string, version int64, directory string) (*model.Model, error) {
 			return model.Load(name, version, directory, model.Options{Limits: o.limits(), IntraOp: o.intraOp, Pool: pool, Events: counters})
 		}
-		version, err := repo.Load(o.modelName, number, filepath.Join(base, strconv.FormatInt(number, 10)), loader)
+		version, err := repo.Load(o.modelName, place, loader)
 		if err != nil {
 			last = err
-			log.Error("model not loaded", "model", o.modelName, "version", number, "error", err.Error())
+			log.Error("model not loaded", "model", o.modelName, "version", place.Number, "error", err.Error())
 			continue
 		}
 		usable++
 		counters.Queue(version.Model.Waiting)
-		log.Info("model loaded", "model", o.modelName, "version", number, "ms", version.Took.Milliseconds(),
+		log.Info("model loaded", "model", o.modelName, "version", place.Number, "ms", version.Took.Milliseconds(),
 			"signatures", version.Model.SignatureNames())
 	}
 	if usable == 0 {
@@ -177,13 +177,6 @@ func drain(o options, s *server.Server, repo *repository.Repository, pool *tenso
 		return nil
 	case second := <-stop:
 		return fmt.Errorf("stopped at once by a second signal (%s); requests may have been cut off", second)
-	}
-}
-
-// quietTensorFlow keeps its chatter out of the log unless somebody asked for it.
-func quietTensorFlow() {
-	if os.Getenv("TF_CPP_MIN_LOG_LEVEL") == "" {
-		session.Quiet()
 	}
 }
 

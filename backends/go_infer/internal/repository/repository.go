@@ -6,8 +6,10 @@
 package repository
 
 import (
+	"cmp"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -54,41 +56,46 @@ type Repository struct {
 // New makes an empty repository.
 func New() *Repository { return &Repository{models: map[string][]*Version{}} }
 
+// Place is where a version lies. TF-Serving allows leading zeros in the directory's name, so the number alone does not say.
+type Place struct {
+	Number    int64
+	Directory string
+}
+
 // Scan lists the version directories (whole numbers) below base, ascending.
-func Scan(base string) ([]int64, error) {
+func Scan(base string) ([]Place, error) {
 	entries, err := os.ReadDir(base)
 	if err != nil {
 		return nil, fmt.Errorf("model base path: %w", err)
 	}
-	var versions []int64
+	var places []Place
 	for _, entry := range entries {
-		number, err := strconv.ParseInt(entry.Name(), 10, 64)
-		if err == nil && number >= 0 {
-			versions = append(versions, number)
+		if number, err := strconv.ParseUint(entry.Name(), 10, 63); err == nil {
+			places = append(places, Place{int64(number), filepath.Join(base, entry.Name())})
 		}
 	}
-	if len(versions) == 0 {
+	if len(places) == 0 {
 		return nil, fmt.Errorf("model base path %s has no version directory (a whole number, as in %s/1/saved_model.pb)", base, base)
 	}
-	slices.Sort(versions)
-	return versions, nil
+	slices.SortFunc(places, func(a, b Place) int { return cmp.Compare(a.Number, b.Number) })
+	return places, nil
 }
 
 // Announce makes versions known, in state START, before any is loaded.
-func (r *Repository) Announce(name string, versions []int64) {
+func (r *Repository) Announce(name string, places []Place) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, number := range versions {
-		r.models[name] = append(r.models[name], &Version{Number: number})
+	for _, place := range places {
+		r.models[name] = append(r.models[name], &Version{Number: place.Number})
 	}
 }
 
 // Load loads one announced version with loader and publishes it.
-func (r *Repository) Load(name string, number int64, directory string, loader Loader) (Version, error) {
-	version := r.find(name, number)
+func (r *Repository) Load(name string, place Place, loader Loader) (Version, error) {
+	version := r.find(name, place.Number)
 	r.change(func() { version.State = Loading })
 	started := time.Now()
-	loaded, err := loader(name, number, directory)
+	loaded, err := loader(name, place.Number, place.Directory)
 	r.change(func() {
 		version.Took = time.Since(started)
 		version.Model, version.Err, version.State = loaded, err, Available

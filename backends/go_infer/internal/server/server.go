@@ -41,8 +41,8 @@ type Server struct {
 	http     http.Server
 }
 
-// Serve answers on the listener until Drain or Close.
-func (s *Server) Serve(listener net.Listener) error {
+// Prepare makes the HTTP server; call it once, before Serve and Drain, which may come from different goroutines.
+func (s *Server) Prepare() *Server {
 	s.http = http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: headerTimeout,
@@ -52,8 +52,11 @@ func (s *Server) Serve(listener net.Listener) error {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
-	return s.http.Serve(listener)
+	return s
 }
+
+// Serve answers on the listener until Drain; then it returns http.ErrServerClosed.
+func (s *Server) Serve(listener net.Listener) error { return s.http.Serve(listener) }
 
 // Ready says that models are loaded.
 func (s *Server) Ready() { s.ready.Store(true) }

@@ -42,20 +42,24 @@ func start(t *testing.T) *running {
 	t.Helper()
 	base := filepath.Join(testmodels.Directory(t), "digits")
 	pool, repo, registry := tensor.NewPool(), repository.New(), metrics.New()
-	repo.Announce("digits", []int64{1, 2, 3})
+	var places []repository.Place // 3 does not exist, and is refused
+	for _, number := range []int64{1, 2, 3} {
+		places = append(places, repository.Place{Number: number, Directory: filepath.Join(base, fmt.Sprint(number))})
+	}
+	repo.Announce("digits", places)
 	limits := api.Limits{MaxBody: 1 << 20}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits},
 		Simple:    &simple.Handler{Repository: repo, Limits: limits, MaxPixels: 1 << 20, Decoders: make(chan struct{}, 2)},
 		Registry:  registry, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
-	for _, number := range []int64{1, 2, 3} { // 3 does not exist, and is refused
+	for _, place := range places {
 		loader := func(name string, version int64, directory string) (*model.Model, error) {
 			return model.Load(name, version, directory, model.Options{
 				Limits: batch.Limits{MaxBatch: 32, MaxQueue: 1024, Slots: 1, Coalesce: true}, IntraOp: 1, Pool: pool, Events: registry.Model(name, version),
 			})
 		}
-		if _, err := repo.Load("digits", number, filepath.Join(base, fmt.Sprint(number)), loader); (err != nil) != (number == 3) {
+		if _, err := repo.Load("digits", place, loader); (err != nil) != (place.Number == 3) {
 			t.Fatal(err)
 		}
 	}
@@ -63,6 +67,7 @@ func start(t *testing.T) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Prepare()
 	go func() { _ = s.Serve(listener) }()
 	s.Ready()
 	t.Cleanup(func() {

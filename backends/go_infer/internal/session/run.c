@@ -17,13 +17,22 @@ void sg_tame_malloc(void) {
 #endif
 }
 
-/* TF_CPP_MIN_LOG_LEVEL no longer reaches Abseil's logger, through which TensorFlow 2.21 chats on stderr. The symbol is versioned, so it
- * is weak: with another TensorFlow the chatter is back and nothing else changes. */
+/* TensorFlow 2.21 chats on stderr through Abseil's logger, from its static initializers on, and TF_CPP_MIN_LOG_LEVEL does not reach
+ * that. So the level is set in .preinit_array, which runs before any library's initializers; whoever sets the variable gets the chatter.
+ * The symbol is versioned, hence weak: with another TensorFlow the chatter is back and nothing else changes. */
 extern void absl_min_log_level(int) __asm__("_ZN4absl12lts_2025081414SetMinLogLevelENS0_18LogSeverityAtLeastE") __attribute__((weak));
 
-void sg_quiet(void) {
+static void quiet(int argc, char **argv, char **envp) {
+	static const char chatty[] = "TF_CPP_MIN_LOG_LEVEL=";
+	(void)argc;
+	(void)argv;
+	for (; *envp; envp++) {
+		if (strncmp(*envp, chatty, sizeof chatty - 1) == 0) return;
+	}
 	if (absl_min_log_level) absl_min_log_level(2); /* errors and worse */
 }
+
+__attribute__((section(".preinit_array"), used)) static void (*before_libraries)(int, char **, char **) = quiet;
 
 void sg_trim(void) {
 #ifdef __GLIBC__

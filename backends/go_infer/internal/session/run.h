@@ -41,8 +41,6 @@ int64_t sg_live(void);
 
 /* Bounds what the C library's allocator keeps per thread; to be called before TensorFlow makes threads. */
 void sg_tame_malloc(void);
-/* Keeps TensorFlow's informational lines off stderr. */
-void sg_quiet(void);
 /* Gives freed memory back to the system. */
 void sg_trim(void);
 

