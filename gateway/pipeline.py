@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from gateway import problems
 from gateway.degrade.cache import AnswerCache, cache_key, may_store
 from gateway.degrade.ladder import PoolRung, StaleRung
-from gateway.errors import BadUpstreamResponse, ConnectionBroken, ProtocolError, UpstreamTimeout
+from gateway.errors import BadUpstreamResponse, ConnectionBroken, ProtocolError, StaleConnection, UpstreamTimeout
 from gateway.limits.limiter import Limiter, LimitVerdict
 from gateway.problems import Problem, refuse
 from gateway.request import Header, Request, Response
@@ -145,7 +145,7 @@ class Pipeline:
 
         key = cache_key(route.key, request) if route.cache is not None else None
         if key is not None and route.cache is not None and route.cache.fresh:
-            entry = self.cache.get(key, route.cache.fresh, began)
+            entry = await self.cache.find(key, route.cache.fresh, began)
             if entry is not None:
                 self.cells.add(route.cells.cache_hit)
                 ttl = int(route.cache.fresh) - entry.age_s(began)
@@ -162,7 +162,7 @@ class Pipeline:
         if response is not None:
             if key is not None and route.cache is not None and may_store(response):
                 kept = Response(response.status, list(response.headers), response.body)
-                self.cache.put(key, kept, route.cache.max_entry, began)
+                self.cache.put(key, kept, route.cache, began)
         else:
             response = await self._degrade(snapshot, route, request, key, deadline, work)
         headers = response.headers
@@ -199,7 +199,7 @@ class Pipeline:
         """Walks the ladder; the last rung is an honest refusal."""
         for rung, cell in zip(route.ladder, route.cells.rungs, strict=True):
             if isinstance(rung, StaleRung):
-                response, says = self._from_cache(route, key)
+                response, says = await self._from_cache(route, key)
             elif isinstance(rung, PoolRung):
                 response = await self._from_other_pool(snapshot, route, rung, request, deadline, work)
                 says = rung.says()
@@ -213,13 +213,13 @@ class Pipeline:
                 return response
         return _unanswered(route, request, work.answer, late=time.monotonic_ns() >= deadline)
 
-    def _from_cache(self, route: Route, key: bytes | None) -> tuple[Response | None, bytes]:
+    async def _from_cache(self, route: Route, key: bytes | None) -> tuple[Response | None, bytes]:
         """The last good answer to the same question, and what to say of it."""
         rules = route.cache
         if key is None or rules is None:
             return None, b""
         now = time.monotonic_ns()
-        entry = self.cache.get(key, rules.fresh + rules.stale_if_error, now)
+        entry = await self.cache.find(key, rules.fresh + rules.stale_if_error, now)
         if entry is None:
             return None, b""
         age = entry.age_s(now)
@@ -384,7 +384,7 @@ def _unanswered(route: Route, request: Request, answer: Answer | None, *, late: 
         return refuse(
             problems.TOO_LATE, request, f"the pool '{route.pool.name}' gave no answer in time", headers=headers
         )
-    if isinstance(error, (BadUpstreamResponse, ConnectionBroken)):
+    if isinstance(error, (BadUpstreamResponse, ConnectionBroken, StaleConnection)):
         return refuse(problems.BACKEND_FAILED, request, f"a backend of '{route.pool.name}' broke off", headers=headers)
     detail = f"no backend of the pool '{route.pool.name}' can answer now; try again"
     return refuse(problems.NO_CAPACITY, request, detail, headers=headers, retry_after=1)

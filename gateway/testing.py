@@ -47,6 +47,10 @@ class Pause:
     seconds: float
 
 
+class Echo:
+    """Answers with the request's own target as the body."""
+
+
 class Close:
     """Closes the connection (FIN)."""
 
@@ -59,7 +63,7 @@ class Never:
     """Does nothing until the connection ends."""
 
 
-Action = Say | Pause | Close | Reset | Never
+Action = Say | Pause | Echo | Close | Reset | Never
 Exchange = Action | Sequence[Action]
 
 
@@ -134,7 +138,8 @@ class ScriptedBackend:
     ) -> None:
         number = 0
         while True:
-            self.requests.append(await _one_request(reader))
+            request = await _one_request(reader)
+            self.requests.append(request)
             exchange = script[min(number, len(script) - 1)]
             number += 1
             for action in exchange if isinstance(exchange, Sequence) else (exchange,):
@@ -144,6 +149,8 @@ class ScriptedBackend:
                         await writer.drain()
                     case Pause(seconds):
                         await asyncio.sleep(seconds)
+                    case Echo():
+                        writer.write(answer(request.split(b" ", 2)[1]).data)
                     case Close():
                         writer.close()
                         with contextlib.suppress(ConnectionError):

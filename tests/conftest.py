@@ -30,7 +30,7 @@ class Valkey:
         self.process = subprocess.Popen(
             [str(get_binary_path()), "--port", "0", "--unixsocket", self.path, "--save", "", "--dir", str(self.folder)],
             stdout=subprocess.DEVNULL,
-            preexec_fn=die_with_parent,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl(2), no lock
         )
         for _ in range(2000):
             if Path(self.path).exists():

@@ -28,7 +28,9 @@ from gateway.errors import GatewayError
 from gateway.http.server import Server
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline, bad_request
-from gateway.store.buckets import SharedBuckets, StoreTimes
+from gateway.store.answers import SharedAnswers
+from gateway.store.buckets import SCRIPT, SharedBuckets
+from gateway.store.link import StoreLink, StoreTimes
 from gateway.telemetry import names
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.cells import Catalogue, Cells
@@ -68,6 +70,7 @@ class WorkerProcess:
         self.config: Config | None = None
         self.pipeline: Pipeline
         self.server: Server
+        self.link: StoreLink
         self.buckets: SharedBuckets
 
     # -- following the supervisor -------------------------------------------------------------------------------
@@ -120,14 +123,15 @@ class WorkerProcess:
     async def _begin(self, config: Config, snapshot: Any, message: UseSnapshot) -> None:
         store = config.store
         times = StoreTimes(store.timeout, store.connect_timeout, store.reconnect_min, store.reconnect_max)
-        self.buckets = SharedBuckets(message.store, times)
-        self.buckets.start()
-        await self.buckets.ready(store.connect_timeout)
+        self.link = StoreLink(message.store, times, [SCRIPT])
+        self.link.start()
+        await self.link.ready(store.connect_timeout)
+        self.buckets = SharedBuckets(self.link)
         path = config.access_log.path
         self.pipeline = Pipeline(
             snapshot,
             limiter=Limiter(self.buckets),
-            cache=AnswerCache(config.cache.max_bytes),
+            cache=AnswerCache(config.cache.max_bytes, SharedAnswers(self.link, store.key_prefix)),
             cells=self.cells,
             id_prefix=f"{secrets.token_hex(5)}-".encode(),
             draw=random.random,
@@ -153,7 +157,7 @@ class WorkerProcess:
         cut = await self.server.drain(idle=drain.idle, timeout=drain.timeout)
         if cut:
             log.warning("worker %d cut off %d connections", self.number, cut)
-        await self.buckets.close()
+        await self.link.close()
         if self.pipeline.access_log is not None:
             self.pipeline.access_log.close()
         if self.tracing is not None:
@@ -187,9 +191,9 @@ class WorkerProcess:
             names.PROTOCOL_ERRORS: stats.protocol_errors,
             names.CLIENT_GONE: stats.client_gone,
             names.CACHE_BYTES: self.pipeline.cache.size,
-            names.STORE_UP: int(self.buckets.up),
+            names.STORE_UP: int(self.link.connection is not None),
             names.STORE_CALLS: self.buckets.calls,
-            names.STORE_FAILURES: self.buckets.failures,
+            names.STORE_FAILURES: self.buckets.failures + self.link.losses,
             names.LOG_DROPPED: log_lines.dropped if log_lines is not None else 0,
         }
         for metric in GAUGES:
@@ -210,7 +214,7 @@ class WorkerProcess:
             "generation": pipeline.snapshot.generation,
             "active_requests": pipeline.active,
             "connections": len(self.server.connections),
-            "store": "shared" if self.buckets.up else "local",
+            "store": "shared" if self.link.connection is not None else "local",
             "cache": {"entries": len(pipeline.cache), "bytes": pipeline.cache.size},
             "backends": [
                 {

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import Final, NamedTuple
+from collections.abc import Awaitable
+from typing import Final, NamedTuple, Protocol
 
 from gateway.request import Request, Response
 
+REWRITE: Final = 10.0  # seconds
 _OVERHEAD: Final = 400  # bytes charged per entry for its key and bookkeeping
 
 #: Fields that a backend is sent and that give the body, or the answer, another meaning.
@@ -30,23 +32,39 @@ class CacheRules(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """`stored` is monotonic nanoseconds."""
+    """`stored` is when it was made, `written` when it was last put below; monotonic nanoseconds."""
 
     response: Response
     stored: int
     size: int
+    written: int
 
     def age_s(self, now: int) -> int:
         """Whole seconds since the answer was stored (RFC 9111 section 4.2.3)."""
         return (now - self.stored) // 1_000_000_000
 
 
-class AnswerCache:
-    """Bounded in bytes. `now` is monotonic nanoseconds."""
+class Stored(NamedTuple):
+    """An answer from the level below; `age` in seconds."""
 
-    def __init__(self, max_bytes: int) -> None:
+    response: Response
+    age: float
+
+
+class AnswerStore(Protocol):
+    """The level below, shared by all workers."""
+
+    def put(self, key: bytes, response: Response, ttl_s: float) -> None: ...
+    def get(self, key: bytes) -> Awaitable[Stored | None] | None: ...
+
+
+class AnswerCache:
+    """Bounded in bytes. `now` is monotonic nanoseconds. `below` may be absent: then this worker remembers alone."""
+
+    def __init__(self, max_bytes: int, below: AnswerStore | None = None) -> None:
         self.max_bytes = max_bytes
         self.size = 0
+        self._below = below
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
 
     def __len__(self) -> int:
@@ -60,19 +78,44 @@ class AnswerCache:
         self._entries.move_to_end(key)
         return entry
 
-    def put(self, key: bytes, response: Response, max_entry: int, now: int) -> None:
-        """Keeps `response` unless it is too large; drops what is least recently used to make room."""
+    async def find(self, key: bytes, max_age_s: float, now: int) -> Entry | None:
+        """As `get`, and then in the level below, whose answer is remembered here."""
+        entry = self.get(key, max_age_s, now)
+        if entry is not None or self._below is None or not self.max_bytes:
+            return entry
+        pending = self._below.get(key)
+        stored = None if pending is None else await pending
+        if stored is None or stored.age > max_age_s:
+            return None
+        self._keep(key, stored.response, self.max_bytes, now - int(stored.age * 1e9), now)
+        return Entry(stored.response, now - int(stored.age * 1e9), 0, now)
+
+    def put(self, key: bytes, response: Response, rules: CacheRules, now: int) -> None:
+        """Keeps `response`, here and below, unless it is too large.
+
+        An answer that is asked for again and again is written below once in `REWRITE` seconds only.
+        """
+        old = self._entries.get(key)
+        written = now if old is None or now - old.written > REWRITE * 1e9 else old.written
+        if not self._keep(key, response, rules.max_entry, now, written):
+            return
+        if written == now and self._below is not None:
+            self._below.put(key, response, rules.fresh + rules.stale_if_error)
+
+    def _keep(self, key: bytes, response: Response, max_entry: int, stored: int, written: int) -> bool:
+        """Drops what is least recently used to make room; False when the answer is too large."""
         size = len(response.body) + _OVERHEAD
         for name, value in response.headers:
             size += len(name) + len(value) + 100  # and what Python's objects weigh
         if size > max_entry or size > self.max_bytes:
-            return
+            return False
         old = self._entries.pop(key, None)
         if old is not None:
             self.size -= old.size
-        self._entries[key] = Entry(response, now, size)
+        self._entries[key] = Entry(response, stored, size, written)
         self.size += size
         self.resize(self.max_bytes)
+        return True
 
     def resize(self, max_bytes: int) -> None:
         """Sets the bound and evicts down to it."""

@@ -23,11 +23,11 @@ from gateway.errors import (
 )
 from gateway.request import Header, Response
 
-# RFC 9110 section 7.6.1: these concern one connection only. Framing is ours to say anew.
+# RFC 9110 section 7.6.1: these concern one connection only. Framing and the request's id are ours to say anew.
 _HOP_BY_HOP: Final = frozenset(
     (
         b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
-        b"transfer-encoding", b"upgrade",
+        b"transfer-encoding", b"upgrade", b"x-request-id",
     )
 )  # fmt: skip
 _PLAIN_CONNECTION: Final = frozenset((b"", b",keep-alive", b",close"))

@@ -4,7 +4,8 @@ Invariants: what the reader accepts has exactly one meaning. llhttp (strict) ref
 malformed Content-Length, bare CR or LF, obs-fold, NUL and white space before the colon; refused here are unknown
 transfer codings, a missing or repeated Host, HTTP versions other than 1.0 and 1.1, and everything over a limit.
 Trailers are dropped (RFC 9112 section 7.1.2 allows it).
-Precedents for the defaults: request line 8 KiB (nginx, Apache), header fields 32 KiB (nginx 4 x 8 KiB), 100 fields (Apache).
+Precedents for the defaults: request line 8 KiB (nginx, Apache), header fields 32 KiB (nginx 4 x 8 KiB), 100 fields
+(Apache).
 """
 
 from __future__ import annotations
@@ -170,9 +171,10 @@ class RequestReader:
         if length is not None:
             if int(length) > self._limits.body:
                 raise ProtocolError(f"the body is larger than the {self._limits.body} bytes allowed", 413)
-        elif (coding := headers.get(b"transfer-encoding")) is not None:
-            if self._minor == 0 or coding.lower() != b"chunked":
-                raise ProtocolError("only the transfer coding 'chunked' is understood", 501)
+        elif b"transfer-encoding" in headers and (
+            self._minor == 0 or headers[b"transfer-encoding"].lower() != b"chunked"
+        ):
+            raise ProtocolError("only the transfer coding 'chunked' is understood", 501)
         if b"expect" in headers:
             if headers[b"expect"].lower() != b"100-continue":
                 raise ProtocolError("only 'Expect: 100-continue' is understood", 417)

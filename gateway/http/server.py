@@ -20,8 +20,8 @@ from typing import Final
 
 from gateway.errors import ProtocolError
 from gateway.http.reader import ReadLimits, RequestReader
-from gateway.status import STATUS_LINES
 from gateway.request import Request, Response
+from gateway.status import STATUS_LINES
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.degrade.cache import AnswerCache, cache_key, may_store
+from gateway.degrade.cache import REWRITE, AnswerCache, CacheRules, Stored, cache_key, may_store
 from gateway.request import Request, Response
 
 SECOND = 1_000_000_000
@@ -18,6 +18,10 @@ def request(method=b"POST", target=b"/v1/models/digits:predict", body=b"[1]", **
 def response(status=200, size=10, **headers):
     fields = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
     return Response(status, fields, b"x" * size)
+
+
+def rules(max_entry):
+    return CacheRules(fresh=1.0, stale_if_error=9.0, max_entry=max_entry)
 
 
 def key(**changes):
@@ -89,7 +93,7 @@ def test_what_may_be_stored(answer, allowed):
 
 def test_age_is_bounded_on_both_sides():
     cache = AnswerCache(10_000)
-    cache.put(b"k", response(), 10_000, 5 * SECOND)
+    cache.put(b"k", response(), rules(10_000), 5 * SECOND)
     assert cache.get(b"k", 2.0, 7 * SECOND) is not None
     assert cache.get(b"k", 2.0, 7 * SECOND + 1) is None
     entry = cache.get(b"k", 60.0, 9 * SECOND - 1)
@@ -101,9 +105,9 @@ def test_age_is_bounded_on_both_sides():
 def test_the_least_recently_used_goes_first_and_the_size_stays_bounded():
     cache = AnswerCache(2 * 1400)
     for name in (b"a", b"b"):
-        cache.put(name, response(size=1000), 10_000, 0)
+        cache.put(name, response(size=1000), rules(10_000), 0)
     cache.get(b"a", 1.0, 0)
-    cache.put(b"c", response(size=1000), 10_000, 0)
+    cache.put(b"c", response(size=1000), rules(10_000), 0)
     assert [cache.get(name, 1.0, 0) is not None for name in (b"a", b"b", b"c")] == [True, False, True]
     assert cache.size == 2800
     assert len(cache) == 2
@@ -111,27 +115,27 @@ def test_the_least_recently_used_goes_first_and_the_size_stays_bounded():
 
 def test_both_sides_of_the_entry_bound():
     cache = AnswerCache(100_000)
-    cache.put(b"k", response(size=600), 1000, 0)
+    cache.put(b"k", response(size=600), rules(1000), 0)
     assert len(cache) == 1
-    cache.put(b"l", response(size=601), 1000, 0)
+    cache.put(b"l", response(size=601), rules(1000), 0)
     assert len(cache) == 1
-    cache.put(b"m", response(size=200_000), 10**9, 0)  # larger than the whole cache
+    cache.put(b"m", response(size=200_000), rules(10**9), 0)  # larger than the whole cache
     assert len(cache) == 1
 
 
 def test_headers_weigh_too():
     cache = AnswerCache(100_000)
-    cache.put(b"k", response(size=0, x=b"y" * 5000), 4000, 0)
+    cache.put(b"k", response(size=0, x=b"y" * 5000), rules(4000), 0)
     assert len(cache) == 0
 
 
 def test_replacing_and_shrinking_keep_the_books():
     cache = AnswerCache(100_000)
     for size in (10, 5000, 100):
-        cache.put(b"k", response(size=size), 100_000, 0)
+        cache.put(b"k", response(size=size), rules(100_000), 0)
     assert cache.size == 500
     for number in range(50):
-        cache.put(b"%d" % number, response(size=600), 100_000, 0)
+        cache.put(b"%d" % number, response(size=600), rules(100_000), 0)
     cache.resize(5_500)
     assert cache.size <= 5_500
     assert len(cache) == 5
@@ -141,6 +145,61 @@ def test_replacing_and_shrinking_keep_the_books():
 
 def test_a_larger_answer_that_does_not_fit_forgets_nothing_else():
     cache = AnswerCache(1000)
-    cache.put(b"k", response(size=10), 10_000, 0)
-    cache.put(b"l", response(size=5000), 10_000, 0)
+    cache.put(b"k", response(size=10), rules(10_000), 0)
+    cache.put(b"l", response(size=5000), rules(10_000), 0)
     assert cache.get(b"k", 1.0, 0) is not None
+
+
+class Below:
+    """A level below that remembers what it was told, and can be away."""
+
+    def __init__(self):
+        self.written = []
+        self.found = None
+        self.away = False
+
+    def put(self, key, response, ttl_s):
+        self.written.append((key, response.body, ttl_s))
+
+    def get(self, key):
+        if self.away:
+            return None
+
+        async def answer():
+            return self.found
+
+        return answer()
+
+
+async def test_an_answer_is_found_in_the_level_below_and_remembered():
+    below = Below()
+    cache = AnswerCache(10_000, below)
+    below.found = Stored(response(size=3), age=4.0)
+    entry = await cache.find(b"k", 10.0, 100 * SECOND)
+    assert (entry.response.body, entry.age_s(100 * SECOND)) == (b"xxx", 4)
+    below.away = True
+    assert (await cache.find(b"k", 10.0, 101 * SECOND)).age_s(101 * SECOND) == 5
+    assert await cache.find(b"other", 10.0, 101 * SECOND) is None
+
+
+async def test_an_answer_below_that_is_too_old_is_no_answer():
+    below = Below()
+    below.found = Stored(response(), age=10.1)
+    assert await AnswerCache(10_000, below).find(b"k", 10.0, 0) is None
+
+
+def test_a_repeated_answer_is_written_below_now_and_then_only():
+    below = Below()
+    cache = AnswerCache(10_000, below)
+    for at in (0, 1, int(REWRITE), int(REWRITE) + 1):
+        cache.put(b"k", response(size=at), rules(1000), at * SECOND)
+    assert below.written == [(b"k", b"", 10.0), (b"k", b"x" * 11, 10.0)]
+
+
+async def test_a_cache_that_is_off_writes_and_asks_nobody():
+    below = Below()
+    below.found = Stored(response(), age=0.0)
+    cache = AnswerCache(0, below)
+    cache.put(b"k", response(), rules(1000), 0)
+    assert below.written == []
+    assert await cache.find(b"k", 10.0, 0) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,7 +129,8 @@ def test_malformed_in_single_bytes(name):
 
 
 @pytest.mark.parametrize(
-    "host", [b"", b"a", b"a.example:8080", b"a:", b"127.0.0.1:1", b"[::1]", b"[::1]:80", b"xn--bcher-kva.example", b"a_b"]
+    "host",
+    [b"", b"a", b"a.example:8080", b"a:", b"127.0.0.1:1", b"[::1]", b"[::1]:80", b"xn--bcher-kva.example", b"a_b"],
 )
 def test_hosts(host):
     assert read(get(host=b"Host: " + host))[0].headers[b"host"] == host
@@ -180,7 +183,9 @@ def test_an_upgrade_is_ignored():
 
 
 @pytest.mark.parametrize(
-    ("framing", "wire"), [(b"Content-Length: 35", b"%s"), (CHUNKED, b"23\r\n%s\r\n0\r\n\r\n")], ids=["length", "chunked"]
+    ("framing", "wire"),
+    [(b"Content-Length: 35", b"%s"), (CHUNKED, b"23\r\n%s\r\n0\r\n\r\n")],
+    ids=["length", "chunked"],
 )
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 def test_the_body_of_an_upgrade_is_a_body_and_not_the_next_request(framing, wire, step):
@@ -280,7 +285,7 @@ def test_any_cut_of_the_same_bytes_gives_the_same_requests(cuts):
     whole, pieces = RequestReader(LIMITS), RequestReader(LIMITS)
     whole.feed(SEVERAL)
     edges = [0, *sorted(cuts), len(SEVERAL)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         pieces.feed(SEVERAL[start:end])
     assert len(whole.ready) == 6
     assert seen(pieces) == seen(whole)

@@ -53,9 +53,7 @@ async def test_it_asks_for_every_limit_of_the_route_at_once():
 
 
 async def test_the_first_bucket_that_refuses_is_named():
-    verdict = await Limiter(FakeStore([Taken(True, 19.0), Taken(False, 0.5)])).check(
-        limits(WIDE, NARROW), request(), 0
-    )
+    verdict = await Limiter(FakeStore([Taken(True, 19.0), Taken(False, 0.5)])).check(limits(WIDE, NARROW), request(), 0)
     assert not verdict.allowed
     assert verdict.refused_by is NARROW
     assert verdict.left == [Taken(True, 19.0), Taken(False, 0.5)]

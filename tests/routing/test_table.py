@@ -17,9 +17,7 @@ class Route(NamedTuple):
 
 def route(name, path, *methods, host=""):
     prefix = path.endswith("*")
-    return Route(
-        name, Match(path.rstrip("*").encode(), prefix, frozenset(m.encode() for m in methods), host.encode())
-    )
+    return Route(name, Match(path.rstrip("*").encode(), prefix, frozenset(m.encode() for m in methods), host.encode()))
 
 
 def find(routes, path, method="GET", host="h"):

@@ -3,9 +3,12 @@ package model_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -237,5 +240,102 @@ func TestAModelWithoutADeclarationServesTensors(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(directory, model.DeclarationFile)); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the test itself is wrong")
+	}
+}
+
+// What the signature says of an output's size decides how it comes back; the answers are the same.
+func TestARequestIsOneCCallIfTheSignatureTellsTheOutputsSize(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		dims   []int64 // that the signature is made to declare for the probabilities
+		ccalls int64
+	}{
+		{"as exported", []int64{-1, 10}, 1},
+		{"size unknown", []int64{-1, -1}, 2},
+		{"more than there is", []int64{-1, 12}, 1},
+		{"less than there is", []int64{-1, 4}, 2},
+		{"absurdly large", []int64{-1, 1 << 40}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			heldout := testmodels.Digits(t)
+			m, pool := load(t, "digits", 2)
+			s, _ := m.Signature("")
+			want := labels(t, s, pool, heldout.Instances[:40])
+			s.Outputs[s.Output("probabilities")].Dims = c.dims
+			for n := range 40 {
+				ask(t, s, pool, 1+n%32) // the pool has slabs of every size afterwards
+			}
+			before := runtime.NumCgoCall()
+			const requests = 100
+			for n := range requests {
+				ask(t, s, pool, 1+n%32)
+			}
+			if made := runtime.NumCgoCall() - before; made != c.ccalls*requests {
+				t.Errorf("%d C calls for %d requests, want %d each", made, requests, c.ccalls)
+			}
+			if session.Live() != 0 || pool.Live() != 0 {
+				t.Errorf("%d tensors and %d slabs are held between requests", session.Live(), pool.Live())
+			}
+			if got := labels(t, s, pool, heldout.Instances[:40]); !slices.Equal(got, want) {
+				t.Errorf("labels %v\nwant %v", got, want)
+			}
+		})
+	}
+}
+
+func TestARequestThatFailsInTensorFlowFreesItsMemory(t *testing.T) {
+	m, pool := load(t, "digits", 2)
+	s, _ := m.Signature("")
+	for range 3 {
+		request := model.NewRequest(1)
+		request.Rows = 1
+		value, err := request.SetInput(0, pool, tensor.Float32, 1, 63)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(value.Bytes())
+		if err := s.Run(context.Background(), request); err == nil {
+			t.Error("63 numbers were taken for 64")
+		}
+		request.Release()
+		if session.Live() != 0 || pool.Live() != 0 {
+			t.Errorf("leaked %d tensors and %d slabs", session.Live(), pool.Live())
+		}
+		ask(t, s, pool, 1)
+	}
+}
+
+func BenchmarkRequest(b *testing.B) {
+	for _, rows := range []int{1, 32} {
+		b.Run(fmt.Sprintf("rows=%d", rows), func(b *testing.B) {
+			pool := tensor.NewPool()
+			m, err := model.Load("digits", 1, filepath.Join(testmodels.Directory(b), "digits/1"), options(pool))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer m.Close()
+			s, _ := m.Signature("")
+			before := runtime.NumCgoCall()
+			b.ReportAllocs()
+			for b.Loop() {
+				ask(b, s, pool, rows)
+			}
+			b.ReportMetric(float64(runtime.NumCgoCall()-before)/float64(b.N), "ccalls/op")
+		})
+	}
+}
+
+// ask runs one request of zeros.
+func ask(t testing.TB, s *model.Servable, pool *tensor.Pool, rows int) {
+	request := model.NewRequest(1)
+	defer request.Release()
+	request.Rows = rows
+	value, err := request.SetInput(0, pool, tensor.Float32, int64(rows), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(value.Bytes())
+	if err := s.Run(context.Background(), request); err != nil {
+		t.Fatal(err)
 	}
 }

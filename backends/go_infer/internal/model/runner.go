@@ -15,8 +15,11 @@ import (
 // Why rows are copied into the batch (a few ns for 256 bytes) instead of being parsed into a forming one: a request keeps its own
 // memory until a slot takes it, so it can expire, leave, be split or be overtaken without a hole in somebody's batch.
 // A part that alone fills its bucket is fed to TensorFlow where it lies.
+// Outputs land in slabs whose size the signature tells, so a Run is one C call. A part that is a whole request and alone in its Run
+// keeps them; else rows are copied. An output whose size the signature leaves open is copied out of TensorFlow's memory, which then
+// takes a second C call to free.
 //
-// Invariant: slot n's call and batch memory are touched by slot n's goroutine only.
+// Invariant: slot n's call, batch memory and landing slabs are touched by slot n's goroutine only, and none is held between Runs.
 type runner struct {
 	signature *Signature
 	pool      *tensor.Pool
@@ -30,6 +33,7 @@ type slot struct {
 	call   *session.Call
 	dims   []int64
 	gather []*tensor.Slab // batch memory of each input while a Run lasts
+	landed []*tensor.Slab // where each output lands, until it is scattered or handed over
 }
 
 func newRunner(s *session.Session, signature *Signature, pool *tensor.Pool, limits batch.Limits) (*runner, error) {
@@ -53,7 +57,11 @@ func newRunner(s *session.Session, signature *Signature, pool *tensor.Pool, limi
 			r.close()
 			return nil, err
 		}
-		r.slots[i] = slot{call: call, gather: make([]*tensor.Slab, len(signature.Inputs))}
+		r.slots[i] = slot{
+			call:   call,
+			gather: make([]*tensor.Slab, len(signature.Inputs)),
+			landed: make([]*tensor.Slab, len(signature.Outputs)),
+		}
 	}
 	return r, nil
 }
@@ -83,13 +91,18 @@ func (r *runner) run(number int, parts []batch.Part[*Request]) error {
 			return err
 		}
 	}
+	for output := range r.signature.Outputs {
+		if err := r.place(slot, output, bucket); err != nil {
+			return err
+		}
+	}
 	if err := slot.call.Run(); err != nil {
 		return err
 	}
 	defer slot.call.Release()
 	start := 0
 	for i := range parts {
-		if err := r.scatter(slot, &parts[i], start, bucket); err != nil {
+		if err := r.scatter(slot, &parts[i], start, rows, bucket); err != nil {
 			return err
 		}
 		start += parts[i].Rows
@@ -98,12 +111,30 @@ func (r *runner) run(number int, parts []batch.Part[*Request]) error {
 }
 
 func (s *slot) free() {
-	for i, slab := range s.gather {
-		if slab != nil {
-			slab.Free()
-			s.gather[i] = nil
+	for _, side := range [][]*tensor.Slab{s.gather, s.landed} {
+		for i, slab := range side {
+			if slab != nil {
+				slab.Free()
+				side[i] = nil
+			}
 		}
 	}
+}
+
+// place gives one output memory to land in, if the signature tells how much.
+func (r *runner) place(slot *slot, output, bucket int) error {
+	size, known := r.signature.Outputs[output].Size(bucket)
+	if !known {
+		slot.call.SetOutput(output, nil, 0)
+		return nil
+	}
+	slab, err := r.pool.Get(size)
+	if err != nil {
+		return status.Errorf(status.ResourceExhausted, "%v", err)
+	}
+	slot.landed[output] = slab
+	slot.call.SetOutput(output, slab.Pointer(), size)
+	return nil
 }
 
 // feed gives the call one input: in place if a single part fills the bucket, else gathered and padded with zeros.
@@ -112,15 +143,13 @@ func (r *runner) feed(slot *slot, input int, parts []batch.Part[*Request], rows,
 	slot.dims = append(slot.dims[:0], first.Dims...)
 	size := first.Size()
 	if !r.batchable {
-		slot.call.SetInput(input, first.Type, slot.dims, first.Slab.Pointer(), size)
-		return nil
+		return slot.call.SetInput(input, first.Type, slot.dims, first.Slab.Pointer(), size)
 	}
 	rowBytes := size / int(first.Dims[0])
 	slot.dims[0] = int64(bucket)
 	if offset := parts[0].Start * rowBytes; len(parts) == 1 && rows == bucket && offset%tensor.Alignment == 0 {
 		data := unsafe.Add(first.Slab.Pointer(), offset)
-		slot.call.SetInput(input, first.Type, slot.dims, data, bucket*rowBytes)
-		return nil
+		return slot.call.SetInput(input, first.Type, slot.dims, data, bucket*rowBytes)
 	}
 	slab, err := r.pool.Get(bucket * rowBytes)
 	if err != nil {
@@ -135,19 +164,18 @@ func (r *runner) feed(slot *slot, input int, parts []batch.Part[*Request], rows,
 		at += copy(batched[at:], whole[part.Start*rowBytes:(part.Start+part.Rows)*rowBytes])
 	}
 	clear(batched[at:])
-	slot.call.SetInput(input, first.Type, slot.dims, slab.Pointer(), len(batched))
-	return nil
+	return slot.call.SetInput(input, first.Type, slot.dims, slab.Pointer(), len(batched))
 }
 
-// scatter copies a part's rows of every output into its request.
-func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, bucket int) error {
+// scatter gives a request its rows of every output: the slab itself where it is all of the request's own, else a copy.
+func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, rows, bucket int) error {
 	request := part.Payload
 	request.mu.Lock()
 	defer request.mu.Unlock()
-	fresh := len(request.Out) == 0
-	if fresh {
+	if len(request.Out) == 0 {
 		request.outputs(len(r.signature.Outputs))
 	}
+	alone := part.Rows == rows && part.Rows == request.Rows
 	for i := range r.signature.Outputs {
 		dtype, rank, data := slot.call.Output(i)
 		info := &r.signature.Outputs[i]
@@ -158,7 +186,7 @@ func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, bucket i
 			return status.Errorf(status.Internal, "output %q has not one row per input row (%d)", info.Alias, bucket)
 		}
 		value := &request.Out[i]
-		if fresh {
+		if value.Slab == nil {
 			value.Type = dtype
 			value.Dims = value.Dims[:0]
 			for d := range rank {
@@ -166,6 +194,10 @@ func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, bucket i
 			}
 			if r.batchable {
 				value.Dims[0] = int64(request.Rows)
+			}
+			if alone && slot.call.Landed(i) {
+				value.Slab, slot.landed[i] = slot.landed[i], nil
+				continue
 			}
 			slab, err := r.pool.Get(value.Size())
 			if err != nil {

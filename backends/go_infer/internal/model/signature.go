@@ -1,6 +1,7 @@
 package model
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -18,6 +19,24 @@ type TensorInfo struct {
 
 // Shape prints the declared shape as TF-Serving does.
 func (t *TensorInfo) Shape() string { return tensor.ShapeText(t.Dims, t.Known) }
+
+// Size is the bytes of a tensor whose first dimension, if that is free, is rows; false if the signature leaves more than that open.
+func (t *TensorInfo) Size(rows int) (int, bool) {
+	size := t.Type.Size()
+	if !t.Known || size == 0 {
+		return 0, false
+	}
+	for d, dim := range t.Dims {
+		if d == 0 && dim < 0 {
+			dim = int64(rows)
+		}
+		if dim < 0 || dim > math.MaxInt32 || size > math.MaxInt/math.MaxInt32 {
+			return 0, false
+		}
+		size *= int(dim)
+	}
+	return size, true
+}
 
 // Signature is a named way to call the graph. Inputs and outputs are sorted by alias.
 type Signature struct {

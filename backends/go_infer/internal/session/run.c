@@ -92,6 +92,7 @@ sg_call *sg_new_call(TF_Session *session, int inputs, int outputs) {
 	call->fetches = calloc((size_t)outputs + 1, sizeof *call->fetches);
 	call->in = calloc((size_t)inputs + 1, sizeof *call->in);
 	call->out = calloc((size_t)outputs + 1, sizeof *call->out);
+	call->places = calloc((size_t)outputs + 1, sizeof *call->places);
 	call->fed = calloc((size_t)inputs + 1, sizeof *call->fed);
 	call->fetched = calloc((size_t)outputs + 1, sizeof *call->fetched);
 	return call;
@@ -104,6 +105,7 @@ void sg_free_call(sg_call *call) {
 	free(call->fetches);
 	free(call->in);
 	free(call->out);
+	free(call->places);
 	free(call->fed);
 	free(call->fetched);
 	free(call);
@@ -115,6 +117,32 @@ static void let_go(void *data, size_t bytes, void *argument) {
 	(void)bytes;
 	(void)argument;
 	gone();
+}
+
+static void drop_output(sg_call *call, int i) {
+	if (!call->fetched[i]) return;
+	TF_DeleteTensor(call->fetched[i]);
+	call->fetched[i] = NULL;
+	gone();
+}
+
+/* Describes output i, and moves it to its place if it has one that is large enough. */
+static void land(sg_call *call, int i) {
+	TF_Tensor *tensor = call->fetched[i];
+	sg_value *value = &call->out[i];
+	const sg_place *place = &call->places[i];
+	value->type = TF_TensorType(tensor);
+	value->rank = TF_NumDims(tensor);
+	for (int d = 0; d < value->rank && d < SG_MAX_RANK; d++) value->dims[d] = TF_Dim(tensor, d);
+	value->data = TF_TensorData(tensor);
+	value->bytes = TF_TensorByteSize(tensor);
+	if (!place->memory || value->bytes > place->room) {
+		call->held++;
+		return;
+	}
+	if (value->bytes) memcpy(place->memory, value->data, value->bytes);
+	value->data = place->memory;
+	drop_output(call, i);
 }
 
 int sg_run(sg_call *call) {
@@ -131,28 +159,20 @@ int sg_run(sg_call *call) {
 		call->fed[i] = NULL;
 	}
 	code = TF_GetCode(call->status);
-	if (code != TF_OK) {
-		for (int i = 0; i < call->outputs; i++) call->fetched[i] = NULL;
-		return code;
-	}
+	call->held = 0;
 	for (int i = 0; i < call->outputs; i++) {
-		TF_Tensor *tensor = call->fetched[i];
-		sg_value *value = &call->out[i];
+		if (!call->fetched[i]) continue; /* a failed Run returns none, or those before the one that it could not return */
 		born();
-		value->type = TF_TensorType(tensor);
-		value->rank = TF_NumDims(tensor);
-		for (int d = 0; d < value->rank && d < SG_MAX_RANK; d++) value->dims[d] = TF_Dim(tensor, d);
-		value->data = TF_TensorData(tensor);
-		value->bytes = TF_TensorByteSize(tensor);
+		if (code == TF_OK) {
+			land(call, i);
+		} else {
+			drop_output(call, i);
+		}
 	}
-	return TF_OK;
+	return code;
 }
 
 void sg_release(sg_call *call) {
-	for (int i = 0; i < call->outputs; i++) {
-		if (!call->fetched[i]) continue;
-		TF_DeleteTensor(call->fetched[i]);
-		call->fetched[i] = NULL;
-		gone();
-	}
+	for (int i = 0; i < call->outputs; i++) drop_output(call, i);
+	call->held = 0;
 }

@@ -2,6 +2,10 @@
  *
  * Everything that crosses from Go to C lives in this C struct, so that a Run is one cgo call with one pointer: no Go memory is
  * handed to C, nothing is allocated by Go, and cgo's pointer checks have nothing to look at.
+ *
+ * Who owns what: inputs and places for outputs are the caller's memory, and C has let go of both when sg_run returns. TensorFlow's
+ * own tensors are deleted inside sg_run, except an output that has no place or does not fit into it: that one is *held*, to be read
+ * where it lies, until sg_release. So a Run is one call where the caller knows how large the outputs are, and two where not.
  */
 #ifndef SLUICEGATE_RUN_H
 #define SLUICEGATE_RUN_H
@@ -20,13 +24,21 @@ typedef struct {
 	size_t bytes;
 } sg_value;
 
+/* Where an output shall land. NULL: nowhere, it is held. */
+typedef struct {
+	void *memory;
+	size_t room;
+} sg_place;
+
 typedef struct {
 	TF_Session *session;
 	TF_Status *status;
 	int inputs, outputs;
 	TF_Output *feeds, *fetches;   /* [inputs], [outputs] */
 	sg_value *in, *out;           /* [inputs] filled by the caller, [outputs] by sg_run */
-	TF_Tensor **fed, **fetched;   /* [inputs], [outputs]; fetched is valid until sg_release */
+	sg_place *places;             /* [outputs] filled by the caller */
+	int held;                     /* outputs that wait for sg_release; set by sg_run */
+	TF_Tensor **fed, **fetched;   /* [inputs], [outputs]; between calls only held ones are not NULL */
 } sg_call;
 
 typedef struct {
@@ -36,7 +48,7 @@ typedef struct {
 	TF_Status *status;            /* always set; message belongs to it */
 } sg_loaded;
 
-/* Tensors alive: made by sg_run or returned by TensorFlow and not yet released. */
+/* Tensors alive: made by sg_run or returned by TensorFlow and not yet deleted. */
 int64_t sg_live(void);
 
 /* Bounds what the C library's allocator keeps per thread; to be called before TensorFlow makes threads. */
@@ -54,8 +66,10 @@ int sg_find(TF_Graph *graph, const char *operation, int index, TF_Output *found)
 sg_call *sg_new_call(TF_Session *session, int inputs, int outputs);
 void sg_free_call(sg_call *call);
 
-/* Runs the call; returns the TF_Code. On 0 call->out describes the outputs in TensorFlow's memory until sg_release. */
+/* Runs the call; returns the TF_Code. On 0 call->out describes the outputs: out[i].data is places[i].memory, or TensorFlow's memory
+ * until sg_release if it is held. On any other code nothing is held. */
 int sg_run(sg_call *call);
+/* Deletes what is held; needed only if call->held is not 0. */
 void sg_release(sg_call *call);
 
 #endif

@@ -1,7 +1,9 @@
 // Package session is the thin cgo layer over TensorFlow's C API: load a SavedModel, run it, free it.
 //
-// Invariants: everything is freed explicitly, nothing has a finalizer; a Run is one C call on one prepared struct; a Call belongs to
-// one goroutine at a time; a Session outlives its Calls. Live counts the tensors that exist, so a test can see a leak.
+// Invariants: everything is freed explicitly, nothing has a finalizer; a Run is one C call on one prepared struct, which copies the
+// outputs to where the caller wants them and frees TensorFlow's; only an output that has no such place, or does not fit, stays in
+// TensorFlow's memory and costs a second call, Release. A Call belongs to one goroutine at a time; a Session outlives its Calls.
+// Live counts the tensors that exist, so a test can see a leak.
 package session
 
 /*
@@ -72,8 +74,8 @@ func (s *Session) Close() {
 // configProto is tensorflow.ConfigProto with intra_op_parallelism_threads (2) and inter_op_parallelism_threads (5) = -1, which
 // makes ops run in the thread that called Run: for the small graphs of a server a hand-over costs more than the op.
 func configProto(intraOp int) []byte {
-	config := []byte{2<<3 | 0, byte(intraOp & 0x7f)}
-	config = append(config, 5<<3|0)
+	config := []byte{2 << 3, byte(intraOp & 0x7f)}
+	config = append(config, 5<<3)
 	for range 9 {
 		config = append(config, 0xff) // -1 as a 64-bit varint
 	}
@@ -84,15 +86,17 @@ func configProto(intraOp int) []byte {
 type Call struct {
 	call    *C.sg_call
 	in, out []C.sg_value
+	places  []C.sg_place
 }
 
 // NewCall prepares a call. The names are tensor names of the graph ("serving_default_image:0").
 func (s *Session) NewCall(feeds, fetches []string) (*Call, error) {
 	call := C.sg_new_call(s.session, C.int(len(feeds)), C.int(len(fetches)))
 	c := &Call{
-		call: call,
-		in:   unsafe.Slice(call.in, len(feeds)),
-		out:  unsafe.Slice(call.out, len(fetches)),
+		call:   call,
+		in:     unsafe.Slice(call.in, len(feeds)),
+		out:    unsafe.Slice(call.out, len(fetches)),
+		places: unsafe.Slice(call.places, len(fetches)),
 	}
 	for _, side := range []struct {
 		names []string
@@ -125,8 +129,12 @@ func (s *Session) find(name string, found *C.TF_Output) error {
 	return nil
 }
 
-// SetInput says what input i is for the next Run: memory of a slab, which must stay until Run returns.
-func (c *Call) SetInput(i int, dtype tensor.DType, dims []int64, data unsafe.Pointer, bytes int) {
+// SetInput says what input i is for the next Run: memory of a slab, which must stay until Run returns. It refuses more than MaxRank
+// dimensions.
+func (c *Call) SetInput(i int, dtype tensor.DType, dims []int64, data unsafe.Pointer, bytes int) error {
+	if len(dims) > MaxRank {
+		return status.Errorf(status.InvalidArgument, "a tensor of %d dimensions; at most %d are served", len(dims), MaxRank)
+	}
 	value := &c.in[i]
 	value._type = C.TF_DataType(dtype)
 	value.rank = C.int(len(dims))
@@ -135,9 +143,17 @@ func (c *Call) SetInput(i int, dtype tensor.DType, dims []int64, data unsafe.Poi
 	}
 	value.data = data
 	value.bytes = C.size_t(bytes)
+	return nil
 }
 
-// Run runs the graph in this thread. After success the outputs can be read until Release.
+// SetOutput says where output i shall land in the next Run: C memory with room for so many bytes, which must stay until Run returns.
+// With nil it stays in TensorFlow's memory.
+func (c *Call) SetOutput(i int, memory unsafe.Pointer, room int) {
+	c.places[i] = C.sg_place{memory: memory, room: C.size_t(room)}
+}
+
+// Run runs the graph in this thread. After success the outputs can be read: those that landed as long as their memory is there, the
+// others until Release. After an error nothing is left to release.
 func (c *Call) Run() error {
 	if code := C.sg_run(c.call); code != C.TF_OK {
 		return status.Errorf(status.Code(code), "%s", C.GoString(C.TF_Message(c.call.status)))
@@ -145,7 +161,12 @@ func (c *Call) Run() error {
 	return nil
 }
 
-// Output describes output i: its type, its rank, and its memory (in place, until Release).
+// Landed says whether output i is where SetOutput wanted it, and not in TensorFlow's memory.
+func (c *Call) Landed(i int) bool {
+	return c.places[i].memory != nil && c.out[i].data == c.places[i].memory
+}
+
+// Output describes output i: its type, its rank, and its memory.
 func (c *Call) Output(i int) (tensor.DType, int, []byte) {
 	value := &c.out[i]
 	return tensor.DType(value._type), int(value.rank), unsafe.Slice((*byte)(value.data), int(value.bytes))
@@ -154,8 +175,12 @@ func (c *Call) Output(i int) (tensor.DType, int, []byte) {
 // Dim is dimension d of output i.
 func (c *Call) Dim(i, d int) int64 { return int64(c.out[i].dims[d]) }
 
-// Release lets go of the outputs.
-func (c *Call) Release() { C.sg_release(c.call) }
+// Release lets go of the outputs that are in TensorFlow's memory; it costs a C call only if there are any.
+func (c *Call) Release() {
+	if c.call.held > 0 {
+		C.sg_release(c.call)
+	}
+}
 
 // Close frees the call.
 func (c *Call) Close() {

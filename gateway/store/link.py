@@ -1,0 +1,136 @@
+"""This worker's line to the store: made, watched, and made again.
+
+The store has a breaker of its own, which is simply "is there a working connection": one overdue reply drops it, and
+from then on nobody waits, until a new one has answered PING and loaded the scripts within its deadlines. Attempts to
+reconnect back off with jitter. Nothing here raises for a store that is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.errors import StoreError
+from gateway.store.address import StoreAddress
+from gateway.store.connection import StoreConnection
+
+log = logging.getLogger(__name__)
+
+STEADY: Final = 5.0  # seconds a connection must live for earlier failures to be forgiven
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTimes:
+    """Seconds."""
+
+    deadline: float = 0.025
+    connect_timeout: float = 0.25
+    reconnect_min: float = 0.05
+    reconnect_max: float = 0.5
+
+
+class StoreLink:
+    """One per worker. `connection` is None while the store is away; `scripts` are loaded on every new connection."""
+
+    def __init__(self, address: StoreAddress, times: StoreTimes, scripts: Sequence[bytes] = ()) -> None:
+        self.connection: StoreConnection | None = None
+        self.losses = 0
+        self._address = address
+        self._times = times
+        self._scripts = tuple(scripts)
+        self._lost = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins connecting in the background."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_connected())
+
+    async def ready(self, timeout: float) -> bool:
+        """Waits up to `timeout` seconds for the first connection."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        while self.connection is None and loop.time() < end:
+            await asyncio.sleep(0.005)
+        return self.connection is not None
+
+    async def close(self) -> None:
+        """Drops the connection; what waits on it is failed."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.drop(StoreError("closing"))
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        wait = 0.0
+        told = False
+        while True:
+            try:
+                connection = await self._connect()
+            except StoreError as error:
+                if not told:
+                    log.warning("store is away, limits are decided locally: %s", error)
+                    told = True
+                wait = self._longer(wait)
+                await asyncio.sleep(random.uniform(self._times.reconnect_min / 2, wait))  # noqa: S311 - jitter
+                continue
+            self._lost.clear()
+            self.connection = connection
+            log.info("store connected, limits are shared: %s", self._address)
+            up_since = loop.time()
+            await self._lost.wait()
+            told = True
+            # A store that answers PING and then hangs again must not cost a deadline on every reconnect.
+            wait = 0.0 if loop.time() - up_since > STEADY else self._longer(wait)
+            await asyncio.sleep(max(wait, self._times.reconnect_min))
+
+    def _longer(self, wait: float) -> float:
+        return min(self._times.reconnect_max, max(self._times.reconnect_min, wait * 2))
+
+    async def _connect(self) -> StoreConnection:
+        address, times = self._address, self._times
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(times.connect_timeout):
+                if address.unix_path:
+                    _, connection = await loop.create_unix_connection(self._make, address.unix_path)
+                else:
+                    _, connection = await loop.create_connection(
+                        self._make, address.host, address.port, ssl=address.tls()
+                    )
+        except TimeoutError:
+            raise StoreError(f"{address}: no connection within {times.connect_timeout * 1e3:.0f} ms") from None
+        except OSError as error:
+            raise StoreError(f"{address}: {error.strerror or error}") from None
+        try:
+            if address.password:
+                await connection.call("AUTH", *([address.username] if address.username else []), address.password)
+            if address.db:
+                await connection.call("SELECT", address.db)
+            await connection.call("PING")
+            for script in self._scripts:
+                await connection.call("SCRIPT", "LOAD", script)
+            if connection.lost:
+                raise StoreError(f"{address}: the connection closed as soon as it was made")
+        except StoreError:
+            connection.drop(StoreError("set-up failed"))
+            raise
+        return connection
+
+    def _make(self) -> StoreConnection:
+        return StoreConnection(self._times.deadline, self._on_lost)
+
+    def _on_lost(self, connection: StoreConnection) -> None:
+        if connection is self.connection:
+            self.connection = None
+            self.losses += 1
+            self._lost.set()
+            log.warning("store lost, limits are decided locally: %s", self._address)

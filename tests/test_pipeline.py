@@ -1,0 +1,610 @@
+"""The whole request path over scripted backends and a store that says what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import os
+import time
+
+import orjson
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from gateway.balance.weighted_round_robin import WeightedRoundRobin
+from gateway.breakers.gate import BreakerSettings
+from gateway.degrade.cache import AnswerCache, CacheRules
+from gateway.degrade.ladder import PoolRung, StaleRung, StaticRung
+from gateway.errors import ProtocolError
+from gateway.http.client import Address, ClientLimits
+from gateway.identity.keys import KeyRing
+from gateway.limits.bucket import BucketSpec, Taken
+from gateway.limits.limiter import Limiter, RouteLimits
+from gateway.limits.policy import LimitPolicy
+from gateway.pipeline import Pipeline, bad_request
+from gateway.request import Request
+from gateway.retries.budget import RetryBudget
+from gateway.routing.table import Match, RouteTable
+from gateway.snapshot import Route, RouteCells, Snapshot
+from gateway.telemetry.cells import Cells
+from gateway.telemetry.tracing import Tracing
+from gateway.testing import OK, Close, Never, Pause, Reset, ScriptedBackend, answer
+from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.caller import RetryRules
+
+PREDICT = b"/v1/models/digits:predict"
+LIMIT = LimitPolicy("per-client", "client", BucketSpec(2.0, 10.0))
+KEYS = KeyRing(clients={hashlib.sha256(b"secret").hexdigest(): "alice"}, anonymous=True)
+
+#: Cells: histograms 20 apart, counters one each.
+DURATIONS = {status: 1000 + 20 * i for i, status in enumerate((200, 401, 404, 405, 429, 499, 500, 502, 503, 504))}
+OTHER, UNROUTED = 1900, 2000
+REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, HIT, SHED, RETRIES, DENIED = range(3000, 3008)
+RUNGS = (3010, 3011, 3012)
+
+
+class FakeStore:
+    """Answers every ask alike; `reply` None: the store is away."""
+
+    def __init__(self):
+        self.reply = Taken(True, 7.0)
+        self.hold = None
+
+    def take(self, asks):
+        if self.reply is None:
+            return None
+        return self._later([self.reply] * len(asks))
+
+    async def _later(self, taken):
+        if self.hold is not None:
+            await self.hold.wait()
+        return taken
+
+
+class Lines:
+    """An access log in memory."""
+
+    dropped = 0
+
+    def __init__(self):
+        self.lines = []
+
+    def write(self, line):
+        self.lines.append(line)
+
+
+class Scene:
+    def __init__(self, main, small):
+        self.store, self.log, self.exporter = FakeStore(), Lines(), InMemorySpanExporter()
+        self.main, self.small = main, small
+        self.pools = {name: self._pool(name, server) for name, server in (("digits", main), ("digits-small", small))}
+        self.fd = Cells.create("test")
+        self.cells = Cells(self.fd)
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.route = self._route()
+        self.pipeline = Pipeline(
+            self.snapshot(), limiter=Limiter(self.store), cache=AnswerCache(100_000), cells=self.cells,
+            id_prefix=b"id-", draw=lambda: 0.5, tracing=Tracing(provider), access_log=self.log,
+        )  # fmt: skip
+
+    def _pool(self, name, server):
+        backend = Backend(
+            f"{name}/a", "a", Address("127.0.0.1", server.port), 1, BreakerSettings(failures=1000), ClientLimits()
+        )
+        backend.series = 4000 + 100 * (name == "digits-small")
+        return Pool(name, (backend,), WeightedRoundRobin(), 100)
+
+    def _route(self):
+        limits = ((REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED),)
+        cells = RouteCells(DURATIONS, OTHER, limits, (), HIT, SHED)
+        return Route(
+            name="digits", match=Match(PREDICT, False, frozenset((b"POST", b"HEAD"))), pool=self.pools["digits"],
+            limits=None, timeout_ns=2_000_000_000,
+            retry=RetryRules(1, frozenset(("connect",)), False, RetryBudget(0.2, 1.0, 0), RETRIES, DENIED),
+            cache=None, ladder=(), cells=cells, key=b"digits",
+        )  # fmt: skip
+
+    def snapshot(self, **changes):
+        unrouted = dataclasses.replace(self.route.cells, duration={}, duration_other=UNROUTED, limits=())
+        return Snapshot(
+            **{
+                "generation": 1, "routes": RouteTable([self.route]), "pools": self.pools, "keys": KEYS,
+                "unrouted": unrouted, "access_log_sample": 0.0, "trace_sample": 0.0, **changes,
+            }
+        )  # fmt: skip
+
+    def use(self, *, ladder=None, keys=KEYS, sample=0.0, trace=0.0, **changes):
+        """Changes the route (and what goes with it) and puts that in force."""
+        if ladder is not None:
+            cells = dataclasses.replace(self.route.cells, rungs=RUNGS[: len(ladder)])
+            changes |= {"ladder": tuple(ladder), "cells": cells}
+        self.route = dataclasses.replace(self.route, **changes)
+        self.pipeline.use(self.snapshot(keys=keys, access_log_sample=sample, trace_sample=trace))
+
+    def use_limits(self, policy=LIMIT, **changes):
+        self.use(limits=RouteLimits("digits", (policy,), "gw"), **changes)
+
+    async def ask(self, *fields, method=b"POST", path=PREDICT, body=b"[1]"):
+        headers = {b"host": b"gw", **{name.encode(): value.encode() for name, value in fields}}
+        response = await self.pipeline.handle(
+            Request(method, path, path.partition(b"?")[0], headers, body, peer=b"10.0.0.9")
+        )
+        for name, value in response.headers:
+            assert b"\r" not in name + value
+            assert b"\n" not in name + value
+        names = [name for name, _ in response.headers]
+        assert len(names) == len(set(names)), names
+        return response
+
+    def count(self, cell):
+        return self.cells.values[cell]
+
+    def histogram(self, first):
+        return sum(self.cells.values[first : first + 18])
+
+
+def said(response):
+    return {name.decode(): value.decode() for name, value in response.headers}
+
+
+@contextlib.asynccontextmanager
+async def scene(*main, small=(OK,)):
+    async with ScriptedBackend(list(main) or [OK]) as first, ScriptedBackend(list(small)) as second:
+        one = Scene(first, second)
+        yield one
+        assert one.pipeline.active == 0
+        for pool in one.pools.values():
+            assert pool.inflight == 0
+            for backend in pool.backends:
+                assert not backend.connections.active
+                backend.connections.close()
+        os.close(one.fd)
+
+
+# -- straight through ---------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_comes_through():
+    async with scene(answer(b'{"predictions":[7]}', headers=[("Content-Type", "application/json")])) as one:
+        response = await one.ask()
+        fields = said(response)
+        assert (response.status, response.body) == (200, b'{"predictions":[7]}')
+        assert fields["content-type"] == "application/json"
+        assert fields["x-request-id"] == "id-1"
+        assert fields["server-timing"].startswith("limits;dur=0.00, upstream;dur=")
+        assert "ratelimit" not in fields
+        assert "degraded" not in fields
+        assert one.main.requests[0].startswith(b"POST " + PREDICT + b" HTTP/1.1\r\nhost: gw\r\n")
+        assert b"x-request-id: id-1\r\n" in one.main.requests[0]
+        assert one.histogram(DURATIONS[200]) == 1
+
+
+async def test_a_backend_cannot_speak_for_us():
+    async with scene(answer(headers=[("X-Request-Id", "theirs")])) as one:
+        assert said(await one.ask())["x-request-id"] == "id-1"
+
+
+@pytest.mark.parametrize("status", [200, 201, 400, 404, 422, 500, 501])
+async def test_the_backends_own_verdict_comes_through(status):
+    async with scene(answer(b"body", status)) as one:
+        one.use(ladder=[StaticRung(200, b"text/plain", b"static")])
+        response = await one.ask()
+        assert (response.status, response.body) == (status, b"body")
+        assert one.histogram(DURATIONS.get(status, OTHER)) == 1
+
+
+# -- refusals -----------------------------------------------------------------------------------------------------
+
+
+async def test_no_route():
+    async with scene() as one:
+        response = await one.ask(path=b"/nothing")
+        body = orjson.loads(response.body)
+        assert (response.status, said(response)["content-type"]) == (404, "application/problem+json")
+        assert (body["status"], body["instance"]) == (404, "id-1")
+        assert one.histogram(UNROUTED) == 1
+        assert one.main.connections == 0
+
+
+async def test_a_wrong_method_is_told_the_right_ones():
+    async with scene() as one:
+        response = await one.ask(method=b"GET")
+        assert response.status == 405
+        assert said(response)["allow"] == "HEAD, POST"
+        assert set(orjson.loads(response.body)) == {"error"}  # a TensorFlow Serving path
+
+
+@pytest.mark.parametrize("path", [PREDICT, b"/nothing"])
+async def test_an_unknown_key_is_refused_before_anything_is_given_away(path):
+    async with scene() as one:
+        response = await one.ask(("x-api-key", "wrong"), path=path)
+        assert response.status == 401
+        assert said(response)["www-authenticate"] == "ApiKey"
+        assert b"wrong" not in response.body
+
+
+async def test_the_key_stays_here():
+    async with scene() as one:
+        one.use(sample=1.0)
+        assert (await one.ask(("x-api-key", "secret"))).status == 200
+        assert b"secret" not in one.main.requests[0]
+        assert one.log.lines[0].client == b"alice"
+        assert b"secret" not in repr(one.log.lines[0]).encode()
+
+
+# -- limits -------------------------------------------------------------------------------------------------------
+
+
+async def test_within_the_limit():
+    async with scene() as one:
+        one.use_limits()
+        fields = said(await one.ask())
+        assert fields["ratelimit-policy"] == '"per-client";q=10;w=5'
+        assert fields["ratelimit"] == '"per-client";r=7;t=2'
+        assert "retry-after" not in fields
+        assert one.count(ALLOWED) == 1
+
+
+async def test_over_the_limit():
+    async with scene() as one:
+        one.use_limits()
+        one.store.reply = Taken(False, 0.25)
+        response = await one.ask(path=PREDICT)
+        fields = said(response)
+        assert response.status == 429
+        assert fields["ratelimit-policy"] == '"per-client";q=10;w=5'
+        assert fields["ratelimit"] == '"per-client";r=0;t=1'
+        assert fields["retry-after"] == "1"
+        assert "per-client" in orjson.loads(response.body)["error"]
+        assert (one.count(REFUSED), one.histogram(DURATIONS[429])) == (1, 1)
+        assert one.main.connections == 0
+
+
+async def test_over_the_limit_elsewhere_is_a_problem():
+    async with scene() as one:
+        one.use_limits(match=Match(b"/", True))
+        one.store.reply = Taken(False, 0.0)
+        body = orjson.loads((await one.ask(path=b"/classify")).body)
+        assert body["type"].endswith("#quota-exceeded")
+        assert body["violated-policies"] == ["per-client"]
+
+
+async def test_legacy_headers_only_when_asked_for():
+    async with scene() as one:
+        one.use_limits(dataclasses.replace(LIMIT, legacy_headers=True))
+        fields = said(await one.ask())
+        assert (fields["x-ratelimit-limit"], fields["x-ratelimit-remaining"], fields["x-ratelimit-reset"]) == (
+            "10",
+            "7",
+            "2",
+        )
+        one.use_limits()
+        assert "x-ratelimit-limit" not in said(await one.ask())
+
+
+@pytest.mark.parametrize(("mode", "status"), [("local", 200), ("open", 200), ("closed", 503)])
+async def test_without_the_store(mode, status):
+    async with scene() as one:
+        one.use_limits(dataclasses.replace(LIMIT, on_store_failure=mode))
+        one.store.reply = None
+        response = await one.ask()
+        assert response.status == status
+        assert one.count(LOCAL_REFUSED if status == 503 else LOCAL_ALLOWED) == 1
+        if status == 503:
+            assert said(response)["retry-after"] == "1"
+
+
+# -- the cache ----------------------------------------------------------------------------------------------------
+
+FRESH = CacheRules(fresh=60.0, stale_if_error=600.0, max_entry=10_000)
+STALE = CacheRules(fresh=0.0, stale_if_error=600.0, max_entry=10_000)
+
+
+def grow_old(one, seconds):
+    for key, entry in one.pipeline.cache._entries.items():
+        one.pipeline.cache._entries[key] = entry._replace(stored=entry.stored - int(seconds * 1e9))
+
+
+async def test_a_fresh_answer_is_said_again():
+    async with scene(answer(b"first"), answer(b"second")) as one:
+        one.use_limits(cache=FRESH)
+        await one.ask()
+        grow_old(one, 12)
+        response = await one.ask()
+        fields = said(response)
+        assert response.body == b"first"
+        assert (fields["age"], fields["cache-status"]) == ("12", "sluicegate; hit; ttl=48")
+        assert fields["x-request-id"] == "id-2"
+        assert "ratelimit" not in fields
+        assert one.count(HIT) == 1
+        assert len(one.main.requests) == 1
+        again = said(await one.ask())
+        assert (again["age"], again["x-request-id"]) == ("12", "id-3")
+
+
+async def test_nothing_of_one_callers_answer_reaches_another():
+    async with scene(answer(b"for-a"), answer(b"for-b")) as one:
+        one.use(cache=FRESH)
+        for fields in (
+            [("authorization", "Bearer a")],
+            [("cookie", "a")],
+            [("cache-control", "no-store")],
+            [("host", "evil")],
+        ):
+            await one.ask(*fields)
+        assert len(one.main.requests) == 4
+        assert (await one.ask()).body == b"for-b"
+        assert len(one.main.requests) == 5
+
+
+async def test_what_is_not_a_success_is_not_kept():
+    async with scene(answer(b"no", 404), answer(b"yes")) as one:
+        one.use(cache=FRESH)
+        await one.ask()
+        assert (await one.ask()).body == b"yes"
+
+
+# -- the ladder ---------------------------------------------------------------------------------------------------
+
+FAILURES = {
+    "refuses": (answer(b"busy", 503), "received-status=503"),
+    "closes": (Close(), "error=connection_terminated"),
+    "resets": (Reset(), "error=connection_terminated"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+async def test_the_stale_rung(name):
+    failure, why = FAILURES[name]
+    async with scene(answer(b"kept"), failure) as one:
+        one.use(cache=STALE, ladder=[StaleRung(), StaticRung(200, b"text/plain", b"static")])
+        await one.ask()
+        grow_old(one, 33)
+        response = await one.ask()
+        fields = said(response)
+        assert (response.status, response.body) == (200, b"kept")
+        assert fields["degraded"] == "stale;age=33"
+        assert fields["age"] == "33"
+        assert fields["cache-status"].startswith("sluicegate; hit; ttl=-33")
+        assert fields["proxy-status"].startswith("sluicegate; error=")
+        assert why in fields["proxy-status"]
+        assert one.count(RUNGS[0]) == 1
+
+
+async def test_too_old_is_not_served():
+    async with scene(answer(b"kept"), Close()) as one:
+        one.use(cache=STALE, ladder=[StaleRung()])
+        await one.ask()
+        grow_old(one, 601)
+        assert (await one.ask()).status == 502
+
+
+async def test_the_pool_rung_rewrites():
+    async with scene(answer(b"busy", 503), small=[answer(b"small")]) as one:
+        one.use(ladder=[StaleRung(), PoolRung("digits-small", ((b"/v1/models/digits:", b"/v1/models/digits-small:"),))])
+        response = await one.ask()
+        fields = said(response)
+        assert response.body == b"small"
+        assert fields["degraded"] == "fallback;pool=digits-small"
+        assert "received-status=503" in fields["proxy-status"]
+        assert one.small.requests[0].startswith(b"POST /v1/models/digits-small:predict ")
+        assert (one.count(RUNGS[0]), one.count(RUNGS[1])) == (0, 1)
+
+
+async def test_a_fallback_is_not_kept_as_the_answer():
+    async with scene(answer(b"busy", 503), answer(b"right"), small=[answer(b"small")]) as one:
+        one.use(cache=FRESH, ladder=[PoolRung("digits-small")])
+        assert (await one.ask()).body == b"small"
+        assert (await one.ask()).body == b"right"
+
+
+@pytest.mark.parametrize("small", [answer(b"", 500), answer(b"", 429), answer(b"", 503), Close()])
+async def test_the_static_rung_is_the_last(small):
+    async with scene(Close(), small=[small]) as one:
+        one.use(ladder=[PoolRung("digits-small"), StaticRung(203, b"application/json", b'{"predictions":[]}')])
+        response = await one.ask()
+        fields = said(response)
+        assert (response.status, response.body) == (203, b'{"predictions":[]}')
+        assert (fields["degraded"], fields["content-type"]) == ("static", "application/json")
+        assert one.count(RUNGS[1]) == 1
+
+
+async def test_a_slow_fallback_has_its_own_time():
+    async with scene(Close(), small=[Never()]) as one:
+        one.use(ladder=[PoolRung("digits-small", timeout=0.01), StaticRung(200, b"text/plain", b"static")])
+        began = time.monotonic()
+        assert (await one.ask()).body == b"static"
+        assert time.monotonic() - began < 0.5
+
+
+async def test_over_the_pools_bound_goes_to_the_ladder():
+    async with scene() as one:
+        one.pools["digits"].max_inflight = 0
+        one.use(ladder=[StaticRung(200, b"text/plain", b"static")])
+        response = await one.ask()
+        assert said(response)["degraded"] == "static"
+        assert said(response)["proxy-status"] == "sluicegate; error=destination_unavailable"
+        assert one.count(SHED) == 1
+        one.use(ladder=[])
+        response = await one.ask()
+        assert (response.status, said(response)["retry-after"]) == (503, "1")
+
+
+# -- nobody answers -----------------------------------------------------------------------------------------------
+
+
+async def test_the_backends_refusal_with_a_time_to_come_back():
+    async with scene(answer(b"busy", 503), answer(b"busy", 503, headers=[("Retry-After", "7")])) as one:
+        assert said(await one.ask())["retry-after"] == "1"
+        assert said(await one.ask())["retry-after"] == "7"
+
+
+async def test_no_backend():
+    async with scene() as one:
+        await one.main.stop()
+        response = await one.ask()
+        fields = said(response)
+        assert response.status == 503
+        assert fields["retry-after"] == "1"
+        assert fields["proxy-status"] == "sluicegate; error=connection_refused"
+        assert set(orjson.loads(response.body)) == {"error"}
+
+
+async def test_broken_off_is_a_502():
+    async with scene(Reset()) as one:
+        response = await one.ask()
+        assert response.status == 502
+        assert said(response)["proxy-status"] == "sluicegate; error=connection_terminated"
+
+
+async def test_too_late_is_a_504():
+    async with scene(Never()) as one:
+        one.use(timeout_ns=20_000_000)
+        response = await one.ask()
+        assert response.status == 504
+        assert said(response)["proxy-status"] == "sluicegate; error=http_response_timeout"
+        assert one.histogram(DURATIONS[504]) == 1
+
+
+# -- deadlines ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "milliseconds"),
+    [
+        ("x-request-timeout", "250ms", 250),
+        ("x-request-timeout", "250", 250),
+        ("x-request-timeout", "1s", 1000),
+        ("x-request-timeout", "9s", 2000),  # never longer than the route's
+        ("x-request-timeout", "500000us", 500),
+        ("grpc-timeout", "250m", 250),
+        ("grpc-timeout", "1S", 1000),
+        ("grpc-timeout", "1M", 2000),
+        ("grpc-timeout", "1H", 2000),
+        ("grpc-timeout", "300000u", 300),
+        ("grpc-timeout", "90000000n", 90),
+    ],
+)
+async def test_the_time_left_is_passed_on(field, value, milliseconds):
+    async with scene() as one:
+        assert (await one.ask((field, value))).status == 200
+        line = next(line for line in one.main.requests[0].split(b"\r\n") if line.startswith(b"x-request-timeout: "))
+        left = int(line.removeprefix(b"x-request-timeout: ").removesuffix(b"ms"))
+        assert milliseconds - 30 < left <= milliseconds
+        assert b"grpc-timeout" not in one.main.requests[0]
+
+
+@pytest.mark.parametrize("value", ["soon", "-1s", "1.5s", "1 h", "999999999s", "1s, 2s", "ms"])
+async def test_a_time_that_makes_no_sense_is_refused(value):
+    async with scene() as one:
+        assert (await one.ask(("x-request-timeout", value))).status == 400
+        assert one.main.connections == 0
+
+
+@pytest.mark.parametrize("value", ["0ms", "15ms"])
+async def test_a_callers_own_deadline_is_a_504_and_no_fault_of_the_backend(value):
+    async with scene(Never()) as one:
+        began = time.monotonic()
+        assert (await one.ask(("x-request-timeout", value))).status == 504
+        assert time.monotonic() - began < 0.5
+        assert one.count(4001) == 0  # failures of the backend
+
+
+# -- reloads, cancellation, bookkeeping ---------------------------------------------------------------------------
+
+
+async def test_a_request_keeps_the_snapshot_it_began_with():
+    async with scene(answer(b"old"), small=[answer(b"new")]) as one:
+        one.use_limits()
+        one.store.hold = asyncio.Event()
+        task = asyncio.ensure_future(one.ask(("x-api-key", "secret")))
+        await asyncio.sleep(0.005)
+        one.use(pool=one.pools["digits-small"], limits=None, keys=dataclasses.replace(KEYS, header=b"x-token"))
+        assert (await one.ask()).body == b"new"
+        one.store.hold.set()
+        response = await task
+        assert response.body == b"old"
+        assert "ratelimit" in said(response)
+        assert b"secret" not in one.main.requests[0]
+
+
+async def test_a_client_that_leaves_is_counted_and_proves_nothing():
+    async with scene(Never()) as one:
+        task = asyncio.ensure_future(one.ask())
+        while not one.main.requests:
+            await asyncio.sleep(0.001)
+        assert one.pipeline.active == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert one.histogram(DURATIONS[499]) == 1
+        assert [one.count(4000 + outcome) for outcome in range(4)] == [0, 0, 1, 0]
+
+
+async def test_a_bug_is_counted_as_a_500():
+    async with scene() as one:
+        one.use_limits()
+        one.store.take = lambda _asks: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            await one.ask()
+        assert one.histogram(DURATIONS[500]) == 1
+        assert one.log.lines[0].status == 500
+
+
+async def test_every_request_is_counted_once():
+    async with scene(answer(b"", 200), answer(b"", 503)) as one:
+        for _ in range(2):
+            await one.ask()
+        await one.ask(path=b"/nothing")
+        assert sum(one.histogram(first) for first in (*DURATIONS.values(), OTHER)) == 2
+        assert one.histogram(UNROUTED) == 1
+        assert sum(one.count(4000 + outcome) for outcome in range(4)) == 2
+
+
+@pytest.mark.parametrize(("sample", "status", "logged"), [(0.0, 200, 0), (0.5, 200, 0), (0.51, 200, 1), (0.0, 500, 1)])
+async def test_the_access_log_takes_a_sample_and_every_failure(sample, status, logged):
+    async with scene(answer(b"12345", status)) as one:
+        one.use(sample=sample)
+        await one.ask()
+        assert len(one.log.lines) == logged
+        if logged:
+            line = one.log.lines[0]
+            assert (line.status, line.sent, line.route, line.backend, line.attempts) == (
+                status,
+                5,
+                "digits",
+                "digits/a",
+                1,
+            )
+            assert line.total_ns >= line.upstream_ns > 0
+
+
+async def test_traces():
+    async with scene((Pause(0.001), OK)) as one:
+        one.use_limits(trace=1.0)
+        await one.ask()
+        spans = {span.name: span for span in one.exporter.get_finished_spans()}
+        assert set(spans) == {"POST digits", "upstream"}
+        root = spans["POST digits"]
+        assert root.attributes["http.route"] == "digits"
+        assert root.attributes["gateway.id"] == "id-1"
+        assert root.attributes["gateway.limits.store"] == "shared"
+        assert spans["upstream"].attributes["gateway.backend"] == "digits/a"
+        assert (
+            f"traceparent: 00-{root.context.trace_id:032x}-{root.context.span_id:016x}-01".encode()
+            in one.main.requests[0]
+        )
+        one.use(trace=0.0)
+        await one.ask()
+        assert len(one.exporter.get_finished_spans()) == 2
+
+
+def test_a_bad_request_is_answered_as_a_problem_and_closes():
+    response = bad_request(ProtocolError("too large", 413))
+    assert (response.status, response.close) == (413, True)
+    assert orjson.loads(response.body)["detail"] == "too large"

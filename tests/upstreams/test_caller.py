@@ -1,0 +1,355 @@
+"""One call at a pool of backends that do what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+
+import pytest
+
+from gateway.balance.weighted_round_robin import WeightedRoundRobin
+from gateway.breakers.gate import BreakerSettings
+from gateway.errors import BadUpstreamResponse, ConnectFailed, ConnectionBroken, StaleConnection, UpstreamTimeout
+from gateway.http.client import Address, ClientLimits
+from gateway.request import Outcome, Request
+from gateway.retries.budget import RetryBudget
+from gateway.telemetry.cells import Cells
+from gateway.testing import OK, Close, Never, Pause, Reset, Say, ScriptedBackend, answer
+from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.caller import Caller, RetryRules
+from gateway.upstreams.forward import dropped_fields
+
+DROPPED = dropped_fields(b"x-api-key")
+GATE = BreakerSettings(failures=2, open_for=0.02, probes=1)
+RETRIES, DENIED = 900, 901
+DEAD = "dead"
+
+
+def closed_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+class Scene:
+    """A pool over scripted backends, and a caller."""
+
+    def __init__(self, ports, limits):
+        self.backends = []
+        for number, port in enumerate(ports):
+            backend = Backend(f"p/{number}", f"b{number}", Address("127.0.0.1", port), 1, GATE, limits)
+            backend.series = number * 100
+            self.backends.append(backend)
+        self.pool = Pool("p", tuple(self.backends), WeightedRoundRobin(), 100)
+        self.fd = Cells.create("test")
+        self.cells = Cells(self.fd)
+        self.caller = Caller(self.cells)
+        self.budget = RetryBudget(0.0, 10.0, time.monotonic_ns())
+
+    def rules(self, attempts=2, on=("connect",), replayable=False):
+        return RetryRules(attempts, frozenset(on), replayable, self.budget, RETRIES, DENIED)
+
+    async def ask(self, method=b"GET", seconds=2.0, rules="default", body=b"", fair=0):
+        request = Request(method, b"/x", b"/x", {b"host": b"a"}, body, peer=b"10.0.0.9")
+        deadline = time.monotonic_ns() + int(seconds * 1e9)
+        rules = self.rules() if rules == "default" else rules
+        return await self.caller.ask(self.pool, request, b"/x", deadline, rules, DROPPED, fair)
+
+    def outcomes(self, number=0):
+        return [self.cells.values[number * 100 + outcome] for outcome in Outcome]
+
+    def settled(self):
+        """Nothing is held by anybody."""
+        assert self.pool.inflight == 0
+        for backend in self.backends:
+            assert backend.inflight == 0
+            assert not backend.gate._probes
+            assert not backend.connections.active
+        return True
+
+
+@contextlib.asynccontextmanager
+async def scene(*scripts, limits=None):
+    """Each script is one backend's, for all of its connections; DEAD is a port where nobody listens."""
+    async with contextlib.AsyncExitStack() as stack:
+        servers = [
+            None if script is DEAD else await stack.enter_async_context(ScriptedBackend(*script)) for script in scripts
+        ]
+        one = Scene([closed_port() if s is None else s.port for s in servers], limits or ClientLimits())
+        one.servers = servers
+        yield one
+        assert one.settled()
+        for backend in one.backends:
+            backend.connections.close()
+        os.close(one.fd)
+
+
+async def test_success():
+    async with scene([[answer(b"hi")]]) as one:
+        got = await one.ask()
+        assert (got.response.body, got.error, got.backend, got.attempts) == (b"hi", None, one.backends[0], 1)
+        assert one.outcomes() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+async def test_a_refused_connection_is_tried_elsewhere(method):
+    async with scene(DEAD, [[OK]]) as one:
+        got = await one.ask(method)
+        assert (got.response.status, got.backend, got.attempts) == (200, one.backends[1], 2)
+        assert one.outcomes(0) == [0, 1, 0, 0]
+        assert one.cells.values[RETRIES] == 1
+
+
+async def test_never_the_same_backend_twice():
+    async with scene(DEAD, DEAD) as one:
+        got = await one.ask(rules=one.rules(attempts=9))
+        assert got.attempts == 2
+        assert isinstance(got.error, ConnectFailed)
+        assert [one.outcomes(0), one.outcomes(1)] == [[0, 1, 0, 0], [0, 1, 0, 0]]
+
+
+async def test_no_more_than_the_attempts_allowed():
+    async with scene(DEAD, DEAD, [[OK]]) as one:
+        assert (await one.ask()).response is None
+        assert (await one.ask(rules=one.rules(attempts=1))).attempts == 1
+
+
+async def test_without_budget_there_is_no_retry():
+    async with scene(DEAD, [[OK]]) as one:
+        one.budget = RetryBudget(0.0, 0.0, 0)
+        one.budget.withdraw(0)
+        got = await one.ask()
+        assert isinstance(got.error, ConnectFailed)
+        assert (got.attempts, one.cells.values[DENIED], one.cells.values[RETRIES]) == (1, 1, 0)
+
+
+async def test_a_denied_retry_gives_back_the_probe_it_had_taken():
+    async with scene(DEAD, [[OK]]) as one:
+        one.budget = RetryBudget(0.0, 0.0, 0)
+        one.budget.withdraw(0)
+        gate = one.backends[1].gate
+        for _ in range(2):
+            gate.release(gate.try_acquire(0), Outcome.FAILURE, 0)
+        await one.ask()
+        assert gate.state == "half-open"
+        assert gate.available(time.monotonic_ns())
+
+
+async def test_without_rules_there_is_one_attempt():
+    async with scene(DEAD, [[OK]]) as one:
+        got = await one.ask(rules=None)
+        assert (got.response, got.attempts) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "on", "replayable", "attempts"),
+    [
+        (b"GET", ("connect", "503"), False, 2),
+        (b"POST", ("connect", "503"), False, 1),
+        (b"POST", ("connect", "503"), True, 2),
+        (b"GET", ("connect", "502"), False, 1),
+    ],
+)
+async def test_a_status_is_retried_if_the_route_says_so_and_the_request_may_run_twice(method, on, replayable, attempts):
+    async with scene([[answer(b"no", 503)]], [[OK]]) as one:
+        got = await one.ask(method, rules=one.rules(on=on, replayable=replayable))
+        assert (got.attempts, got.response.status) == (attempts, 200 if attempts == 2 else 503)
+
+
+@pytest.mark.parametrize(
+    ("method", "on", "replayable", "attempts"),
+    [
+        (b"GET", ("reset",), False, 2),
+        (b"GET", ("connect",), False, 1),
+        (b"POST", ("reset",), False, 1),
+        (b"POST", ("reset",), True, 2),
+    ],
+)
+async def test_a_broken_exchange(method, on, replayable, attempts):
+    async with scene([[Reset()]], [[OK]]) as one:
+        got = await one.ask(method, rules=one.rules(on=on, replayable=replayable))
+        assert got.attempts == attempts
+        assert (got.response is None) == (attempts == 1)
+        if attempts == 1:
+            assert isinstance(got.error, ConnectionBroken)
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        (OK, Outcome.SUCCESS),
+        (answer(b"", 404), Outcome.SUCCESS),
+        (answer(b"", 501), Outcome.SUCCESS),
+        (answer(b"", 500), Outcome.FAILURE),
+        (answer(b"", 502), Outcome.FAILURE),
+        (answer(b"", 504), Outcome.FAILURE),
+        (answer(b"", 503), Outcome.DROPPED),
+        (answer(b"", 429), Outcome.DROPPED),
+        (Say(b"garbage\r\n"), Outcome.FAILURE),
+        (Close(), Outcome.FAILURE),
+    ],
+)
+async def test_what_an_attempt_proves(said, outcome):
+    async with scene([[said]]) as one:
+        await one.ask(rules=one.rules(attempts=1))
+        assert one.outcomes() == [int(outcome is each) for each in Outcome]
+
+
+async def test_garbage_is_not_retried():
+    async with scene([[Say(b"garbage\r\n")]], [[OK]]) as one:
+        got = await one.ask(rules=one.rules(on=("connect", "reset", "502", "503")))
+        assert isinstance(got.error, BadUpstreamResponse)
+        assert got.attempts == 1
+
+
+# -- stale connections --------------------------------------------------------------------------------------------
+
+STALE = [[OK, Close()], [answer(b"again")]]  # the first connection closes under its second request
+
+
+@pytest.mark.parametrize(
+    ("method", "replayable", "replayed"), [(b"GET", False, True), (b"POST", False, False), (b"POST", True, True)]
+)
+async def test_a_stale_connection_is_replayed_on_a_new_one(method, replayable, replayed):
+    async with scene(STALE) as one:
+        rules = one.rules(attempts=1, replayable=replayable)
+        await one.ask(method, rules=rules)
+        got = await one.ask(method, rules=rules)
+        assert one.outcomes() == [1 + replayed, 0, 1, 0]  # being stale proves nothing
+        if replayed:
+            assert (got.response.body, got.attempts) == (b"again", 2)
+        else:
+            assert isinstance(got.error, StaleConnection)
+            assert len(one.servers[0].requests) == 2
+
+
+async def test_the_replay_uses_a_new_connection_though_others_idle():
+    async with scene([[(Pause(0.01), OK), Close()], [(Pause(0.01), OK), Close()], [answer(b"new")]]) as one:
+        await asyncio.gather(one.ask(), one.ask())
+        assert one.backends[0].connections.idle == 2
+        assert (await one.ask()).response.body == b"new"
+
+
+async def test_the_replay_costs_no_budget():
+    async with scene(STALE) as one:
+        one.budget = RetryBudget(0.0, 0.0, 0)
+        one.budget.withdraw(0)
+        await one.ask()
+        assert (await one.ask()).response.body == b"again"
+
+
+async def test_there_is_one_replay():
+    async with scene([[OK, Close()], [Close()]]) as one:
+        await one.ask()
+        got = await one.ask()
+        assert isinstance(got.error, ConnectionBroken)
+        assert got.attempts == 2
+
+
+# -- time ---------------------------------------------------------------------------------------------------------
+
+
+async def test_too_slow():
+    async with scene([[Never()]], [[OK]]) as one:
+        got = await one.ask(seconds=0.02)
+        assert isinstance(got.error, UpstreamTimeout)
+        assert got.attempts == 1
+        assert one.outcomes() == [0, 1, 0, 0]
+
+
+async def test_no_time_left_asks_nobody():
+    async with scene([[OK]]) as one:
+        got = await one.ask(seconds=0)
+        assert got == (None, None, None, 0)
+        assert one.servers[0].connections == 0
+
+
+@pytest.mark.parametrize("said", [Never(), answer(b"", 504)], ids=["silence", "504"])
+async def test_a_caller_in_too_great_a_hurry_opens_no_breaker(said):
+    async with scene([[said]]) as one:
+        for _ in range(3):
+            await one.ask(seconds=0.01, fair=250_000_000)
+        assert one.backends[0].gate.state == "closed"
+        assert one.outcomes() == [0, 0, 3, 0]
+
+
+# -- permits ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [0, 0.001, 0.01])
+async def test_a_cancelled_call_proves_nothing_and_frees_its_probe(after):
+    async with scene([[Never()]]) as one:
+        gate = one.backends[0].gate
+        for _ in range(2):
+            gate.release(gate.try_acquire(0), Outcome.FAILURE, 0)
+        task = asyncio.ensure_future(one.ask())
+        await asyncio.sleep(after)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert one.settled()
+        assert gate.state == ("half-open" if after else gate.state)
+        assert gate.available(time.monotonic_ns())
+        assert one.outcomes()[Outcome.FAILURE] == 0
+
+
+async def test_only_the_probes_go_to_a_backend_that_may_have_recovered():
+    async with scene([[(Pause(0.01), OK)]]) as one:
+        gate = one.backends[0].gate
+        for _ in range(2):
+            gate.release(gate.try_acquire(0), Outcome.FAILURE, 0)
+        answers = await asyncio.gather(*(one.ask() for _ in range(50)))
+        assert sum(got.response is not None for got in answers) == 1
+        assert gate.state == "closed"
+
+
+async def test_an_open_breaker_sends_everything_elsewhere():
+    async with scene(DEAD, [[OK]]) as one:
+        one.backends[0].gate.configure(BreakerSettings(failures=1, open_for=60.0))
+        for _ in range(10):
+            assert (await one.ask()).response.status == 200
+        assert one.outcomes(0) == [0, 1, 0, 0]
+
+
+async def test_too_many_connections_are_our_overload_and_no_proof_against_the_backend():
+    async with scene([[(Pause(0.01), OK)]], limits=ClientLimits(max_connections=2)) as one:
+        answers = await asyncio.gather(*(one.ask() for _ in range(30)))
+        assert sum(got.response is not None for got in answers) == 2
+        assert one.backends[0].gate.state == "closed"
+        assert one.outcomes() == [2, 0, 0, 28]
+
+
+# -- picking ------------------------------------------------------------------------------------------------------
+
+
+async def test_health_is_a_preference_and_the_breaker_is_the_law():
+    async with scene([[OK]], [[OK]]) as one:
+        first, second = one.backends
+        first.mark(healthy=False, now=0)
+        assert {one.pool.pick([], 0) for _ in range(6)} == {second}
+        second.mark(healthy=False, now=0)
+        assert {one.pool.pick([], 0) for _ in range(6)} == {first, second}
+        for _ in range(2):
+            first.gate.release(first.gate.try_acquire(0), Outcome.FAILURE, 0)
+        assert {one.pool.pick([], 0) for _ in range(6)} == {second}
+        assert one.pool.pick([second], 0) is None
+
+
+async def test_a_backend_of_weight_zero_gets_nothing():
+    async with scene([[OK]], [[OK]]) as one:
+        one.backends[0].weight = 0
+        assert {one.pool.pick([], 0) for _ in range(6)} == {one.backends[1]}
+
+
+async def test_a_recovery_seen_by_the_prober_lets_the_breaker_probe_at_once():
+    async with scene([[OK]]) as one:
+        backend = one.backends[0]
+        backend.gate.configure(BreakerSettings(failures=1, open_for=60.0))
+        backend.gate.release(backend.gate.try_acquire(0), Outcome.FAILURE, 0)
+        backend.mark(healthy=False, now=5)
+        assert not backend.gate.available(5)
+        backend.mark(healthy=True, now=6)
+        assert backend.gate.available(6)

@@ -1,0 +1,94 @@
+"""The verdict of the health checks (pure), and one prober against scripted backends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from gateway.testing import OK, Never, ScriptedBackend, answer
+from gateway.upstreams.health import Check, HealthState, Prober
+
+
+def check(url="", key="p/a", **changes):
+    return Check(
+        **{
+            "key": key,
+            "url": url,
+            "interval": 0.005,
+            "timeout": 0.03,
+            "unhealthy_after": 3,
+            "healthy_after": 2,
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("results", "healthy"),
+    [
+        ("", True),
+        ("--", True),
+        ("---", False),
+        ("--+--", True),
+        ("--+---", False),
+        ("---+", False),
+        ("---++", True),
+        ("---+-+", False),
+        ("---+-++", True),
+        ("---++--", True),
+    ],
+)
+def test_verdicts(results, healthy):
+    state = HealthState()
+    changes = [state.seen(check(), passed=result == "+") for result in results]
+    assert state.healthy is healthy
+    assert sum(changes) % 2 == (not healthy)
+
+
+async def until(condition):
+    async with asyncio.timeout(2):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def test_out_and_back():
+    changes = []
+    async with ScriptedBackend([answer(b"", 503)]) as backend:
+        prober = Prober(lambda key, healthy: changes.append((key, healthy)))
+        prober.use([check(f"http://127.0.0.1:{backend.port}/readyz")])
+        await until(lambda: changes)
+        assert prober.healthy == {"p/a": False}
+        backend.scripts = [[OK]]
+        await until(lambda: len(changes) == 2)
+        assert changes == [("p/a", False), ("p/a", True)]
+        assert backend.requests[0].startswith(b"GET /readyz HTTP/1.1")
+        await prober.close()
+
+
+@pytest.mark.parametrize("how", ["refused", "silent"])
+async def test_what_does_not_answer_is_out(how):
+    changes = []
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        async with ScriptedBackend([Never()]) as backend:
+            port = sock.getsockname()[1] if how == "refused" else backend.port
+            prober = Prober(lambda key, healthy: changes.append(healthy))
+            prober.use([check(f"http://127.0.0.1:{port}/", unhealthy_after=1)])
+            await until(lambda: changes)
+            assert changes == [False]
+            await prober.close()
+
+
+async def test_new_checks_keep_what_is_known():
+    async with ScriptedBackend([answer(b"", 500)]) as backend:
+        url = f"http://127.0.0.1:{backend.port}/"
+        prober = Prober(lambda key, healthy: None)
+        prober.use([check(url, unhealthy_after=1)])
+        await until(lambda: not prober.healthy["p/a"])
+        prober.use([check(url), check(url, key="p/b")])
+        assert prober.healthy == {"p/a": False, "p/b": True}
+        prober.use([check(url, key="p/b")])
+        assert prober.healthy == {"p/b": True}
+        await prober.close()

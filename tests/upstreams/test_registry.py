@@ -1,0 +1,40 @@
+"""Backends live through a reload."""
+
+from __future__ import annotations
+
+from gateway.breakers.gate import BreakerSettings
+from gateway.http.client import Address, ClientLimits
+from gateway.request import Outcome
+from gateway.upstreams.registry import BackendRegistry, backend_key
+
+ADDRESS = Address("127.0.0.1", 1)
+
+
+def obtain(registry, name="a", address=ADDRESS, weight=1, pool="p", failures=1, idle=50.0):
+    return registry.obtain(pool, name, address, weight, BreakerSettings(failures=failures), ClientLimits(idle=idle))
+
+
+def test_the_same_backend_keeps_its_state_and_takes_new_settings():
+    registry = BackendRegistry()
+    backend = obtain(registry)
+    backend.gate.release(backend.gate.try_acquire(0), Outcome.FAILURE, 0)
+    backend.inflight = 3
+    again = obtain(registry, "renamed", weight=7, failures=9, idle=1.0)
+    assert again is backend
+    assert (again.name, again.weight, again.inflight, again.gate.state) == ("renamed", 7, 3, "open")
+    assert again.connections.limits.idle == 1.0
+
+
+def test_another_pool_or_address_is_another_backend():
+    registry = BackendRegistry()
+    assert len({obtain(registry), obtain(registry, pool="q"), obtain(registry, address=Address("127.0.0.1", 2))}) == 3
+    assert backend_key("p", ADDRESS) == "p/127.0.0.1:1"
+
+
+def test_what_no_snapshot_names_is_forgotten():
+    registry = BackendRegistry()
+    kept, gone = obtain(registry), obtain(registry, pool="q")
+    registry.retain({kept.key})
+    assert registry.all() == [kept]
+    assert registry.get(gone.key) is None
+    assert obtain(registry, pool="q") is not gone
