@@ -239,7 +239,8 @@ class Pipeline:
         answer = await self.caller.ask(pool, request, rung.target(request), end, None, work.dropped, patience // 2)
         work.upstream_ns += time.monotonic_ns() - began
         response = answer.response
-        return response if response is not None and response.status < 500 and response.status != 429 else None
+        # 404 is a rewrite that missed, not an answer to the client's question.
+        return response if response is not None and response.status < 500 and response.status not in (404, 429) else None
 
     # -- limits -------------------------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ def _route(
         cache=CacheRules(cache.fresh, cache.stale_if_error, cache.max_entry) if cache is not None else None,
         ladder=tuple(_rung(rung) for rung in route.degrade),
         cells=route_cells(catalogue, route, route.limits),
-        key=route.name.encode(),
+        key=f"{route.name} {route.pool}".encode(),
     )
 
 

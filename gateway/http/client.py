@@ -27,7 +27,8 @@ from gateway.request import Header, Response
 _HOP_BY_HOP: Final = frozenset(
     (
         b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
-        b"transfer-encoding", b"upgrade", b"x-request-id",
+        b"transfer-encoding", b"upgrade",
+        b"degraded", b"ratelimit", b"ratelimit-policy", b"x-request-id",  # for the gateway alone to say
     )
 )  # fmt: skip
 _PLAIN_CONNECTION: Final = frozenset((b"", b",keep-alive", b",close"))

@@ -31,7 +31,7 @@ class Backend:
 
     def mark(self, *, healthy: bool, now: int) -> None:
         """Takes the verdict of a health check; a recovery lets the breaker probe at once."""
-        if healthy:
+        if healthy and not self.healthy:
             self.gate.hint_recovered(now)
         self.healthy = healthy
 
