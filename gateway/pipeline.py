@@ -240,7 +240,9 @@ class Pipeline:
         work.upstream_ns += time.monotonic_ns() - began
         response = answer.response
         # 404 is a rewrite that missed, not an answer to the client's question.
-        return response if response is not None and response.status < 500 and response.status not in (404, 429) else None
+        return (
+            response if response is not None and response.status < 500 and response.status not in (404, 429) else None
+        )
 
     # -- limits -------------------------------------------------------------------------------------------------
 

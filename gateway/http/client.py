@@ -60,13 +60,13 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to a backend."""
 
     __slots__ = (
-        "_chunks", "_fed", "_head_done", "_headers", "_length_known", "_limit", "_loop", "_named", "_no_body",
-        "_parser", "_size", "_started", "_waiter", "deadline", "idle_since", "reused", "transport", "usable",
+        "_chunks", "_fed", "_head_done", "_headers", "_length_known", "_limit", "_named", "_no_body",
+        "_parser", "_size", "_started", "_waiter", "deadline", "idle_since", "loop", "reused", "transport", "usable",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()  # kept, for each look-up is a system call (getpid) in Python 3.11
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Response] | None = None
         self.transport: asyncio.Transport | None = None
@@ -83,7 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def send(self, data: bytes, *, head_only: bool, deadline: float) -> asyncio.Future[Response]:
         """Writes a request and returns the future of its answer; it fails with an UpstreamError."""
-        self._waiter = waiter = self._loop.create_future()
+        self._waiter = waiter = self.loop.create_future()
         self.deadline = deadline
         self._no_body = head_only
         self._started = False
@@ -261,8 +261,7 @@ class ConnectionPool:
             connection = await self._connect(deadline)
         self.active.add(connection)
         if self._sweeper is None:
-            loop = asyncio.get_running_loop()
-            self._sweeper = loop.call_later(self.SWEEP, self._sweep, loop)
+            self._sweeper = connection.loop.call_later(self.SWEEP, self._sweep, connection.loop)
         try:
             return await connection.send(data, head_only=head_only, deadline=deadline)
         except asyncio.CancelledError:
@@ -272,7 +271,7 @@ class ConnectionPool:
             self.active.discard(connection)
             if connection.usable and not self._closed:
                 connection.reused = True
-                connection.idle_since = asyncio.get_running_loop().time()
+                connection.idle_since = connection.loop.time()
                 self._idle.append(connection)
             elif connection.transport is not None:
                 connection.transport.close()

@@ -50,7 +50,7 @@ class SharedAnswers:
         connection = self._link.connection
         if connection is None:
             return None
-        future: asyncio.Future[Stored | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Stored | None] = self._link.loop.create_future()
 
         def on_reply(reply: Any) -> None:
             if not future.done():

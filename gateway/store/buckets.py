@@ -43,7 +43,7 @@ class SharedBuckets:
     def take(self, asks: Sequence[Ask]) -> asyncio.Future[list[Taken] | None] | None:
         if self._link.connection is None:
             return None
-        loop = asyncio.get_running_loop()
+        loop = self._link.loop
         future: asyncio.Future[list[Taken] | None] = loop.create_future()
         if not self._pending:
             loop.call_soon(self._flush)

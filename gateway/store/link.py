@@ -40,6 +40,8 @@ class StoreLink:
     def __init__(self, address: StoreAddress, times: StoreTimes, scripts: Sequence[bytes] = ()) -> None:
         self.connection: StoreConnection | None = None
         self.losses = 0
+        # Asked for once: each `get_running_loop` makes a system call (getpid) in Python 3.11.
+        self.loop = asyncio.get_running_loop()
         self._address = address
         self._times = times
         self._scripts = tuple(scripts)
@@ -48,13 +50,12 @@ class StoreLink:
 
     def start(self) -> None:
         """Begins connecting in the background."""
-        self._task = asyncio.get_running_loop().create_task(self._keep_connected())
+        self._task = self.loop.create_task(self._keep_connected())
 
     async def ready(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds for the first connection."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
-        while self.connection is None and loop.time() < end:
+        end = self.loop.time() + timeout
+        while self.connection is None and self.loop.time() < end:
             await asyncio.sleep(0.005)
         return self.connection is not None
 
@@ -69,7 +70,6 @@ class StoreLink:
             connection.drop(StoreError("closing"))
 
     async def _keep_connected(self) -> None:
-        loop = asyncio.get_running_loop()
         wait = 0.0
         told = False
         while True:
@@ -85,19 +85,18 @@ class StoreLink:
             self._lost.clear()
             self.connection = connection
             log.info("store connected, limits are shared: %s", self._address)
-            up_since = loop.time()
+            up_since = self.loop.time()
             await self._lost.wait()
             told = True
             # A store that answers PING and then hangs again must not cost a deadline on every reconnect.
-            wait = 0.0 if loop.time() - up_since > STEADY else self._longer(wait)
+            wait = 0.0 if self.loop.time() - up_since > STEADY else self._longer(wait)
             await asyncio.sleep(max(wait, self._times.reconnect_min))
 
     def _longer(self, wait: float) -> float:
         return min(self._times.reconnect_max, max(self._times.reconnect_min, wait * 2))
 
     async def _connect(self) -> StoreConnection:
-        address, times = self._address, self._times
-        loop = asyncio.get_running_loop()
+        address, times, loop = self._address, self._times, self.loop
         try:
             async with asyncio.timeout(times.connect_timeout):
                 if address.unix_path:
