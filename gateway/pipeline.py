@@ -247,9 +247,9 @@ class Pipeline:
     # -- limits -------------------------------------------------------------------------------------------------
 
     def _count_limits(self, route: Route, verdict: LimitVerdict) -> None:
-        add = self.cells.add
-        for cells, taken in zip(route.cells.limits, verdict.left, strict=True):
-            add(cells[(0 if verdict.shared else 2) + taken.allowed])
+        values, alone = self.cells.values, 0 if verdict.shared else 2
+        for cells, (allowed, _) in zip(route.cells.limits, verdict.left, strict=True):
+            values[cells[alone + allowed]] += 1
 
     def _over_limit(self, route: Route, request: Request, verdict: LimitVerdict) -> Response:
         assert route.limits is not None

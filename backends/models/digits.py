@@ -10,20 +10,22 @@ and pictures of held-out digits to look at and to send.
 
 Invariants: nothing is visible at its final place until it is whole (written aside, then renamed); a second call
 finds the stamp
-and returns without importing TensorFlow; a model that misses its floor is never published.
+and returns without importing TensorFlow; a model that misses its floor is never published; after Ctrl-C nothing is
+left but what was there.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
-import shutil
 import sys
 import time
 from importlib import metadata
 from pathlib import Path
 
-from backends import stamp
+from backends import aside, stamp
+from backends.interrupt import Interrupts
 
 DEFAULT_OUT = Path("build/models")
 STAMP = "digits.stamp"
@@ -53,9 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     started = time.monotonic()
     try:
-        _build(out, pictures)
-        stamp.write(out / STAMP, expected)
+        with Interrupts() as interrupts:
+            _build(out, pictures, expected, interrupts)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return _fail(f"no space left on the disk of {out} or of {pictures}: free about 10 MB and run it again")
         return _fail(f"cannot write the models: {error}")
     except ValueError as error:
         return _fail(str(error))
@@ -69,30 +73,31 @@ def _fingerprint() -> str:
     return stamp.fingerprint(sources, [f"{name}=={metadata.version(name)}" for name in MADE_WITH])
 
 
-def _build(out: Path, pictures: Path) -> None:
-    """Everything into a directory beside `out`, then one rename per result."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # the same weights on every CPU
-    print("loading TensorFlow and scikit-learn ...", flush=True)
-    from backends.models import export
+def _build(out: Path, pictures: Path, fingerprint: str, interrupts: Interrupts) -> None:
+    """Everything aside, models and pictures each on the file system where they will be, then one rename per result."""
+    with (
+        interrupts.made(lambda: aside.directory(out / "digits"), aside.remove) as models,
+        interrupts.made(lambda: aside.directory(pictures), aside.remove) as drawn,
+    ):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # the same weights on every CPU
+        print("loading TensorFlow and scikit-learn ...", flush=True)
+        from backends.models import export
 
-    aside = out / f".building-{os.getpid()}"
-    aside.mkdir(parents=True)
-    try:
-        export.digits(aside)
-        for result in (*RESULTS, "pictures"):
-            final = pictures if result == "pictures" else out / result
-            _publish(aside / result, final)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        export.digits(models, drawn / "pictures")
+        with interrupts.held():
+            (out / STAMP).unlink(missing_ok=True)
+            for result in RESULTS:
+                _publish(models / result, out / result)
+            _publish(drawn / "pictures", pictures)
+            stamp.write(out / STAMP, fingerprint)
 
 
 def _publish(built: Path, final: Path) -> None:
     """Put `built` at `final`; what was there goes away only after the new one is whole."""
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.is_dir():
-        old = built.with_name(f"{built.name}.old")
-        final.rename(old)
+        final.rename(built.with_name(f"{built.name}.old"))
     built.rename(final)
 
 

@@ -1,7 +1,7 @@
 """What `backends.models.digits` writes: SavedModels, what each declares about itself, held-out data and pictures.
 
-Contract: `digits(directory)` leaves the whole set in `directory` or raises ValueError naming the model that
-missed its floor.
+Contract: `digits(directory, pictures)` leaves the models in `directory` and the pictures in `pictures`, or raises
+ValueError naming the model that missed its floor, or OSError, also for what TensorFlow could not write.
 Each version directory carries `assets.extra/sluicegate.json`: how a picture becomes the input, what the outputs
 mean, and how good
 the model is on data it never saw. TensorFlow keeps `assets.extra` as it is; TF-Serving ignores files there that
@@ -10,6 +10,7 @@ it does not know.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ RECIPES = (
 )
 
 
-def digits(directory: Path) -> None:
+def digits(directory: Path, pictures: Path) -> None:
     """Train and export every recipe; write the held-out data, and pictures that the best model gets right."""
     tf.random.set_seed(SEED)
     images, labels = load_digits(return_X_y=True)
@@ -63,7 +64,7 @@ def digits(directory: Path) -> None:
         network = _one(recipe, directory, (train_x, train_y), (held_x, held_y))
     guesses = np.argmax(network.logits(tf.constant(held_x)).numpy(), axis=-1) if network else held_y
     _heldout(directory / "digits/heldout.json", held_x, held_y)
-    _pictures(directory / "pictures", held_x[guesses == held_y], held_y[guesses == held_y])
+    _pictures(pictures, held_x[guesses == held_y], held_y[guesses == held_y])
 
 
 def _one(recipe: Recipe, directory: Path, train: tuple[Any, Any], held: tuple[Any, Any]) -> Network:
@@ -85,11 +86,21 @@ def _one(recipe: Recipe, directory: Path, train: tuple[Any, Any], held: tuple[An
         )
     place = directory / recipe.place
     servable = Servable(network)
-    tf.saved_model.save(servable, str(place), signatures={"serving_default": servable.classify})
+    _save(servable, place)
     extra = place / "assets.extra"
     extra.mkdir()
     (extra / "sluicegate.json").write_text(json.dumps(_declaration(recipe, accuracy, len(held[1])), indent=2) + "\n")
     return network
+
+
+def _save(servable: Servable, place: Path) -> None:
+    """TensorFlow has errors of its own for a disk that is full or cannot be written."""
+    try:
+        tf.saved_model.save(servable, str(place), signatures={"serving_default": servable.classify})
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, "No space left on device", str(place)) from error
+    except tf.errors.OpError as error:
+        raise OSError(errno.EIO, error.message, str(place)) from error
 
 
 def _declaration(recipe: Recipe, accuracy: float, held_out: int) -> dict[str, Any]:

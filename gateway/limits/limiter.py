@@ -55,10 +55,12 @@ class RouteLimits:
 
     def left_header(self, left: Sequence[Taken]) -> bytes:
         """The RateLimit field: what is left in each bucket."""
-        members = [
-            policy.left_header(tokens, allowed=ok) for policy, (ok, tokens) in zip(self.policies, left, strict=True)
-        ]
-        return members[0] if len(members) == 1 else b", ".join(members)
+        if len(left) == 1:
+            return self.policies[0].left_header(left[0][1], allowed=left[0][0])
+        return b", ".join(
+            policy.left_header(tokens, allowed=allowed)
+            for policy, (allowed, tokens) in zip(self.policies, left, strict=True)
+        )
 
     def asks(self, request: Request) -> list[Ask]:
         return [Ask(prefix + scope(request, self.route), policy, 1.0) for prefix, scope, policy in self.prefixes]

@@ -49,7 +49,9 @@ class LimitPolicy:
 
     def left_header(self, tokens: float, *, allowed: bool) -> bytes:
         """The RateLimit member for a bucket that holds `tokens` after the decision."""
-        return self.left % (int(tokens), self.seconds(tokens, allowed=allowed))
+        spec = self.spec
+        full = math.ceil((spec.burst - tokens) / spec.rate) if allowed else self.seconds(tokens, allowed=False)
+        return self.left % (tokens, full)
 
     def seconds(self, tokens: float, *, allowed: bool) -> int:
         """Whole seconds: until full when admitted, until the next admission (at least 1) when refused."""

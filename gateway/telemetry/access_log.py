@@ -10,8 +10,8 @@ import os
 import sys
 import threading
 import time
-from pathlib import Path
 from collections import deque
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import orjson

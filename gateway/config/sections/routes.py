@@ -70,8 +70,8 @@ class Retry(Section):
     attempts: Annotated[int, Whole(1, 10)] = Field(default=2, description="Tries in total; 1 means no retry.")
     on: tuple[Literal["connect", "reset", "502", "503", "504"], ...] = Field(
         default=("connect",),
-        description="What is retried: 'connect' (the backend never saw the request); 'reset' (the connection broke before the "
-        "whole answer came) and answers 502, 503, 504, which need a request that may run twice.",
+        description="What is retried: 'connect' (the backend never saw the request); 'reset' (the connection broke "
+        "before the whole answer came) and answers 502, 503, 504, which need a request that may run twice.",
         json_schema_extra=_or_numbers,
     )
     replayable: StrictBool = Field(
