@@ -47,8 +47,8 @@ def main() -> int:
     stack = Stack(SERVERS, CONFIG, BUILD / "logs", GATEWAY_PORT, ADMIN_PORT)
     try:
         require_free(stack.ports)
-        if prepare():
-            return 1
+        if status := prepare():
+            return status
         began = time.monotonic()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, asked)

@@ -15,10 +15,20 @@ def prepare() -> int:
         ("backends.models.digits", "--out", str(MODELS)),
     )
     for module, *arguments in steps:
-        status = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=False).returncode
+        status = _run([sys.executable, "-m", module, *arguments])
         if status:
-            return 1
+            return status
     return 0
+
+
+def _run(command: list[str]) -> int:
+    """The child's exit status. Ctrl-C reaches the child too, which cleans up and ends by itself: it is waited for."""
+    with subprocess.Popen(command, cwd=ROOT) as child:
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                continue
 
 
 if __name__ == "__main__":
