@@ -20,7 +20,7 @@ test: ## Set up, build and run every test (checks, Go, unit, integration, the st
 	$(setup) models dev
 	@$(PY) -m demo.prepare
 	@$(MAKE) check
-	@$(PY) -m backends.build --test
+	@$(PY) -m backends.build --test -race
 	@$(PY) -m pytest tests/integration
 
 check: ## Format, lint, types, import rules and unit tests, in under a minute
