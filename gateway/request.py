@@ -49,11 +49,9 @@ class Request:
         path: bytes,
         headers: dict[bytes, bytes],
         body: bytes = b"",
-        *,
         peer: bytes = b"",
         minor: int = 1,
         keep_alive: bool = True,
-        received: int = 0,
     ) -> None:
         self.method = method
         self.target = target
@@ -63,7 +61,7 @@ class Request:
         self.peer = peer
         self.minor = minor
         self.keep_alive = keep_alive
-        self.received = received
+        self.received = 0
         self.client = b""
         self.id = b""
 

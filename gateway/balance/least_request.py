@@ -8,35 +8,33 @@ Source: Mitzenmacher 2001, "The power of two choices in randomized load balancin
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
 
 from gateway.balance import C
 
 
 class LeastRequest:
-    """`rand` returns a float in [0, 1)."""
+    """`rand` returns a float in [0, 1). Sums of weights are kept for as long as the same candidates are offered."""
 
-    __slots__ = ("_rand",)
+    __slots__ = ("_rand", "_seen", "_sums")
 
     def __init__(self, rand: Callable[[], float] = random.random) -> None:
         self._rand = rand
+        self._seen: Sequence[Any] = ()
+        self._sums: list[int] = []
 
     def pick(self, candidates: Sequence[C]) -> C:
         if len(candidates) == 1:
             return candidates[0]
-        first = self._draw(candidates)
-        second = self._draw(candidates)
+        if candidates is not self._seen:
+            self._seen = candidates
+            self._sums = list(accumulate(candidate.weight for candidate in candidates))
+        sums, rand = self._sums, self._rand
+        first = candidates[bisect_right(sums, rand() * sums[-1])]
+        second = candidates[bisect_right(sums, rand() * sums[-1])]
         if second.inflight * first.weight < first.inflight * second.weight:
             return second
         return first
-
-    def _draw(self, candidates: Sequence[C]) -> C:
-        total = 0
-        for candidate in candidates:
-            total += candidate.weight
-        mark = self._rand() * total
-        for candidate in candidates:
-            mark -= candidate.weight
-            if mark < 0:
-                return candidate
-        return candidates[-1]

@@ -18,6 +18,7 @@ States and what moves them:
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
@@ -60,11 +61,22 @@ class Gate:
     """One per backend and worker; survives reloads. `now` is monotonic nanoseconds."""
 
     __slots__ = (
-        "_blemished", "_breaker", "_closed", "_era", "_half_open_from", "_number", "_open_for_ns", "_probes",
-        "_settings", "opened", "trips",
+        "_blemished",
+        "_breaker",
+        "_closed",
+        "_era",
+        "_half_open_from",
+        "_number",
+        "_on_turn",
+        "_open_for_ns",
+        "_probes",
+        "_settings",
+        "opened",
+        "trips",
     )  # fmt: skip
 
-    def __init__(self, settings: BreakerSettings) -> None:
+    def __init__(self, settings: BreakerSettings, on_turn: Callable[[], None] | None = None) -> None:
+        self._on_turn = on_turn
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=settings.failures,
             reset_timeout=0,  # the gate decides when, so pybreaker's wall clock must never hold anything back
@@ -92,6 +104,10 @@ class Gate:
     @property
     def state(self) -> str:
         return str(self._breaker.current_state)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed is not None
 
     def available(self, now: int) -> bool:
         """Whether `try_acquire` would hand out a permit; changes nothing."""
@@ -153,6 +169,8 @@ class Gate:
         self._closed = Permit(self._era, 0) if self._breaker.current_state == "closed" else None
         self._blemished = False
         self._probes.clear()
+        if self._on_turn is not None:
+            self._on_turn()
 
     def __repr__(self) -> str:
         failures, probes = self._breaker.fail_counter, len(self._probes)

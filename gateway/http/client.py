@@ -60,8 +60,8 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to a backend."""
 
     __slots__ = (
-        "_chunks", "_fed", "_head_done", "_headers", "_length_known", "_limit", "_named", "_no_body",
-        "_parser", "_size", "_started", "_waiter", "deadline", "idle_since", "loop", "reused", "transport", "usable",
+        "_chunks", "_fed", "_head_done", "_headers", "_length_known", "_limit", "_named", "_no_body", "_parser",
+        "_size", "_started", "_status", "_waiter", "deadline", "idle_since", "loop", "reused", "transport", "usable",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -77,6 +77,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._no_body = False
         self._started = False
         self._head_done = False
+        self._status = 0
         self._fed = 0
 
     # -- one exchange -------------------------------------------------------------------------------------------
@@ -182,15 +183,15 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._head_done = True
         self._size = 0
-        if not 100 <= self._parser.get_status_code() <= 599:
-            raise BadUpstreamResponse(f"the response has the status {self._parser.get_status_code()}")
+        self._status = status = self._parser.get_status_code()
+        if not 100 <= status <= 599:
+            raise BadUpstreamResponse(f"the response has the status {status}")
         if self._named not in _PLAIN_CONNECTION:
             named = {name.strip() for name in self._named.split(b",")}
             self._headers = [header for header in self._headers if header[0] not in named]
-        if self._no_body and self._parser.get_status_code() >= 200:
+        if self._no_body and status >= 200:
             # llhttp cannot be told that the answer to HEAD has no body, so it is given a fresh start.
-            keep = self._parser.should_keep_alive()
-            self._finish(keep=keep)
+            self._finish(keep=self._parser.should_keep_alive())
             self._parser = httptools.HttpResponseParser(self)
 
     def on_body(self, data: bytes) -> None:
@@ -203,7 +204,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._chunks.append(data)
 
     def on_message_complete(self) -> None:
-        status = self._parser.get_status_code()
+        status = self._status
         if status >= 200:
             if self._waiter is not None:
                 self._finish(keep=self._parser.should_keep_alive())
@@ -214,9 +215,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self, *, keep: bool = False) -> None:
         chunks = self._chunks
-        response = Response(
-            self._parser.get_status_code(), self._headers, chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        )
+        response = Response(self._status, self._headers, chunks[0] if len(chunks) == 1 else b"".join(chunks))
         if not keep:
             self.usable = False
         waiter, self._waiter = self._waiter, None

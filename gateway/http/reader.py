@@ -48,9 +48,9 @@ class RequestReader:
     """
 
     __slots__ = (
-        "_begun", "_body", "_count", "_fed", "_head_size", "_headers", "_keep_alive", "_limits", "_method", "_minor",
-        "_parser", "_path", "_peer", "_size", "_target", "_upgrading", "_url", "in_body", "in_head", "ready",
-        "wants_continue",
+        "_asked", "_begun", "_body", "_count", "_fed", "_head_size", "_headers", "_keep_alive", "_limits", "_method",
+        "_minor", "_parser", "_path", "_peer", "_size", "_target", "_upgrading", "_url", "in_body", "in_head",
+        "ready", "wants_continue",
     )  # fmt: skip
 
     def __init__(self, limits: ReadLimits, peer: bytes = b"") -> None:
@@ -60,6 +60,7 @@ class RequestReader:
         self.ready: deque[Request] = deque()
         self.wants_continue = False
         self._upgrading = False
+        self._asked = (b"", b"")
         self._reset()
 
     def _reset(self) -> None:
@@ -164,9 +165,11 @@ class RequestReader:
             raise ProtocolError("CONNECT is not supported", 501)
         self._keep_alive = parser.should_keep_alive()
         host = headers.get(b"host", b"")
-        if _HOST.fullmatch(host) is None:
-            raise ProtocolError("the Host field is not a host and a port")
-        self._path, self._target = split_target(self._url, host)
+        if self._asked != (host, self._url):  # a connection mostly asks for the same thing again
+            if _HOST.fullmatch(host) is None:
+                raise ProtocolError("the Host field is not a host and a port")
+            self._path, self._target = split_target(self._url, host)
+            self._asked = (host, self._url)
         length = headers.get(b"content-length")
         if length is not None:
             if int(length) > self._limits.body:
@@ -210,8 +213,8 @@ class RequestReader:
                 self._path,
                 self._headers,
                 body if isinstance(body, bytes) else b"".join(body),
-                peer=self._peer,
-                minor=self._minor,
-                keep_alive=self._keep_alive,
+                self._peer,
+                self._minor,
+                self._keep_alive,
             )
         )

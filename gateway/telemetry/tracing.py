@@ -63,11 +63,11 @@ class Tracing:
     def begin(self, request: Request, share: float) -> Span | None:
         """A server span if this request is sampled. `share` counts where the caller has not decided."""
         parent = request.headers.get(b"traceparent")
-        match = _TRACEPARENT.fullmatch(parent) if parent is not None else None
-        if match is not None:
-            if not int(match[3], 16) & 1:
+        match = None
+        if parent is None or (match := _TRACEPARENT.fullmatch(parent)) is None:
+            if self._rand() >= share:
                 return None
-        elif self._rand() >= share:
+        elif not int(match[3], 16) & 1:
             return None
         from opentelemetry import trace
 

@@ -5,6 +5,8 @@ What lives here survives a reload (breaker, health, in-flight count, connections
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.balance import Balancer
 from gateway.breakers.gate import BreakerSettings, Gate
 from gateway.http.client import Address, ClientLimits, ConnectionPool
@@ -13,7 +15,10 @@ from gateway.http.client import Address, ClientLimits, ConnectionPool
 class Backend:
     """One server of a pool. `weight` and `turn` belong to the balancing policy."""
 
-    __slots__ = ("authority", "connections", "gate", "healthy", "inflight", "key", "name", "series", "turn", "weight")
+    __slots__ = (
+        "authority", "connections", "gate", "healthy", "inflight", "key", "name", "on_change", "series", "turn",
+        "weight",
+    )  # fmt: skip
 
     def __init__(
         self, key: str, name: str, address: Address, weight: int, gate: BreakerSettings, limits: ClientLimits
@@ -25,7 +30,8 @@ class Backend:
         self.turn = 0
         self.inflight = 0
         self.healthy = True
-        self.gate = Gate(gate)
+        self.on_change: Callable[[], None] | None = None  # called when health or the breaker turns
+        self.gate = Gate(gate, self._changed)
         self.connections = ConnectionPool(address, limits)
         self.series = 0  # first of this backend's metric cells
 
@@ -33,7 +39,13 @@ class Backend:
         """Takes the verdict of a health check; a recovery lets the breaker probe at once."""
         if healthy and not self.healthy:
             self.gate.hint_recovered(now)
-        self.healthy = healthy
+        if healthy != self.healthy:
+            self.healthy = healthy
+            self._changed()
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
 
     def __repr__(self) -> str:
         health = "healthy" if self.healthy else "unhealthy"
@@ -43,7 +55,7 @@ class Backend:
 class Pool:
     """Backends that serve the same thing; rebuilt at each snapshot around backends that survive."""
 
-    __slots__ = ("backends", "balancer", "inflight", "max_inflight", "name")
+    __slots__ = ("_steady", "backends", "balancer", "inflight", "max_inflight", "name")
 
     def __init__(self, name: str, backends: tuple[Backend, ...], balancer: Balancer, max_inflight: int) -> None:
         self.name = name
@@ -51,13 +63,23 @@ class Pool:
         self.balancer = balancer
         self.max_inflight = max_inflight
         self.inflight = 0
+        self._steady: tuple[Backend, ...] | None = None  # all that have weight, while all are healthy and closed
+        for backend in backends:
+            backend.on_change = self._unsettle
+
+    def _unsettle(self) -> None:
+        self._steady = None
 
     def pick(self, tried: list[Backend], now: int) -> Backend | None:
         """A backend that may be tried now, or None. Health is a preference and the breaker is the law: when every
         backend that is left is marked unhealthy they are tried all the same, for the prober may be the one at fault.
         """
+        if self._steady is not None and not tried:
+            return self.balancer.pick(self._steady)
         usable = [b for b in self.backends if b.weight and b.gate.available(now) and b not in tried]
         if not usable:
             return None
         healthy = [b for b in usable if b.healthy]
+        if not tried and all(b.healthy and b.gate.closed for b in self.backends):
+            self._steady = tuple(usable)
         return self.balancer.pick(healthy or usable)
