@@ -51,6 +51,7 @@ from gateway.workers.control import (
 log = logging.getLogger(__name__)
 
 PUBLISH = 0.25  # seconds between two updates of the gauges
+SWITCH = 0.0005  # seconds another thread (trace export, access log) may keep the event loop waiting; Python's own is 5 ms
 LAST_SPANS = 2.0  # seconds the last traces get to leave when the worker ends
 EXPIRE_EVERY = 8  # idle upstream connections are looked at every so many updates
 
@@ -247,6 +248,7 @@ def main() -> None:
     """The process's entry."""
     number, control, cells, *listeners = map(int, sys.argv[1:])
     set_up_logs(f"worker-{number}")
+    sys.setswitchinterval(SWITCH)
     run_in_loop(_main(number, control, cells, listeners))
     # Nothing is left to do; the interpreter's own shutdown would only take time.
     sys.stdout.flush()
