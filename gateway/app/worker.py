@@ -51,7 +51,7 @@ from gateway.workers.control import (
 log = logging.getLogger(__name__)
 
 PUBLISH = 0.25  # seconds between two updates of the gauges
-SWITCH = 0.0005  # seconds another thread (trace export, access log) may keep the event loop waiting; Python's own is 5 ms
+SWITCH = 0.0005  # seconds another thread (traces, access log) may keep the event loop waiting; Python has 5 ms
 LAST_SPANS = 2.0  # seconds the last traces get to leave when the worker ends
 EXPIRE_EVERY = 8  # idle upstream connections are looked at every so many updates
 

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import hiredis
 
@@ -24,11 +24,8 @@ SHA: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 MAX_ASKS: Final = 512  # buckets per call: bounds how long one script blocks the server (about 1 ms)
 
 
-class _Waiting(NamedTuple):
-    """One request's asks, and where its answer goes."""
-
-    asks: Sequence[Ask]
-    future: asyncio.Future[list[Taken] | None]
+_Waiting = tuple[Sequence[Ask], asyncio.Future[list[Taken] | None]]  # a request's asks, and where its answer goes
+_NUMBERS: Final = tuple(b"%d" % number for number in range(MAX_ASKS))
 
 
 class SharedBuckets:
@@ -47,7 +44,7 @@ class SharedBuckets:
         future: asyncio.Future[list[Taken] | None] = loop.create_future()
         if not self._pending:
             loop.call_soon(self._flush)
-        self._pending.append(_Waiting(asks, future))
+        self._pending.append((asks, future))
         return future
 
     def _flush(self) -> None:
@@ -58,8 +55,8 @@ class SharedBuckets:
             argv: list[bytes] = []
             end = start
             while end < len(pending) and len(keys) < MAX_ASKS:
-                group = b"%d" % end
-                for key, policy, cost in pending[end].asks:
+                group = _NUMBERS[end - start]
+                for key, policy, cost in pending[end][0]:
                     keys.append(key)
                     argv += (*policy.argv, b"1" if cost == 1.0 else b"%r" % cost, group)
                 end += 1

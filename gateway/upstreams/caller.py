@@ -143,7 +143,7 @@ class Caller:
                 pool.inflight -= 1
                 ended = time.monotonic_ns()
                 chosen.gate.release(permit, outcome, ended)
-                self._cells.add(chosen.series + outcome)
+                self._cells.values[chosen.series + outcome] += 1
                 self._cells.observe(chosen.series + 4, ended - now)
             if response is not None and response.status not in UNAVAILABLE:
                 break
