@@ -81,11 +81,6 @@ class Tracing:
             request.method.decode(),
             context=context,
             kind=trace.SpanKind.SERVER,
-            attributes={
-                "http.request.method": request.method.decode("latin-1"),
-                "url.path": request.path.decode("latin-1"),
-                "client.address": request.peer.decode("latin-1"),
-            },
         )
 
     @staticmethod
@@ -95,29 +90,15 @@ class Tracing:
         return b"00-%032x-%016x-01" % (context.trace_id, context.span_id)
 
     @staticmethod
-    def end(span: Span, attributes: Mapping[str, str | int | float | bool], *, failed: bool) -> None:
+    def end(span: Span, name: str, attributes: Mapping[str, str | int | float | bool], *, failed: bool) -> None:
         """Closes a span; `failed` marks it as an error."""
         from opentelemetry.trace import StatusCode
 
+        span.update_name(name)
         span.set_attributes(attributes)
         if failed:
             span.set_status(StatusCode.ERROR)
         span.end()
-
-    def child(
-        self, parent: Span, name: str, start_ns: int, end_ns: int, attributes: Mapping[str, str | int | float]
-    ) -> None:
-        """A finished step of the request; times are wall-clock nanoseconds."""
-        from opentelemetry import trace
-
-        span = self._tracer.start_span(
-            name,
-            context=trace.set_span_in_context(parent),
-            start_time=start_ns,
-            attributes=attributes,
-            kind=trace.SpanKind.CLIENT,
-        )
-        span.end(end_ns)
 
     def close(self) -> None:
         """Flushes for at most 2 seconds."""

@@ -170,7 +170,7 @@ def test_traces_go_to_the_collector_that_otel_names(tmp_path: Path, monkeypatch:
     path, _, body = collector.seen[0]
     assert path == "/v1/traces"
     assert bytes.fromhex("0af7651916cd43dd8448eb211c80319c") in body
-    assert b"upstream" in body
+    assert b"gateway.upstream.ms" in body
     assert passed_on.startswith("00-0af7651916cd43dd8448eb211c80319c-")
     assert passed_on != parent
 

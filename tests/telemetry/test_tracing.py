@@ -57,24 +57,15 @@ def test_who_is_sampled(tracing, parent, share, sampled):
 def test_a_span_joins_its_parent_and_hands_the_trace_on(tracing, exporter):
     span = tracing.begin(request(PARENT + b"-01"), 0.0)
     said = Tracing.traceparent(span)
-    Tracing.end(span, {"http.response.status_code": 503}, failed=True)
+    Tracing.end(span, "GET all", {"http.response.status_code": 503}, failed=True)
     (done,) = exporter.get_finished_spans()
     assert done.parent.span_id == int("b" * 16, 16)
     assert done.context.trace_id == int("a" * 32, 16)
     assert said == b"00-" + b"a" * 32 + b"-%016x-01" % done.context.span_id
     assert done.attributes["http.response.status_code"] == 503
-    assert done.attributes["url.path"] == "/x"
+    assert done.name == "GET all"
     assert not done.status.is_ok
     assert "secret" not in str(dict(done.attributes))
-
-
-def test_children_have_their_own_times(tracing, exporter):
-    span = tracing.begin(request(), 1.0)
-    tracing.child(span, "limits", 1000, 3000, {"gateway.limits.store": "shared"})
-    Tracing.end(span, {}, failed=False)
-    child, parent = exporter.get_finished_spans()
-    assert child.parent.span_id == parent.context.span_id
-    assert (child.start_time, child.end_time) == (1000, 3000)
 
 
 @pytest.mark.parametrize(
