@@ -31,10 +31,16 @@ A handwritten {label} as 64 numbers:
 A picture:
   curl -s --data-binary @{png} {base}/classify
 
-Break it:  kill -9 the pid of a backend (below), ask again, and look at the header `degraded`:
+Break it: kill -9 the pid of a backend, ask again with curl -i, and look at the header `degraded`:
 {{pids}}
+Start it again and watch it recover:
+{{commands}}
 Ctrl-C stops everything.
 """
+
+
+def _relative(command: list[str]) -> str:
+    return " ".join(command).replace(f"{ROOT}/", "").replace(" --exit_with_parent", "")
 
 
 def main() -> int:
@@ -55,7 +61,8 @@ def main() -> int:
         stack.start()
         print(f"ready in {time.monotonic() - began:.1f} s")
         pids = "\n".join(f"  {child.name:<13} pid {child.pid}" for child in stack.servers.values())
-        print(hints().replace("{pids}", pids), flush=True)
+        commands = "\n".join(f"  {_relative(child.command)} &" for child in stack.servers.values())
+        print(hints().replace("{pids}", pids).replace("{commands}", commands), flush=True)
         while not stop.wait(0.5):
             if not stack.gateway.alive:
                 print(f"the gateway ended: {stack.gateway.last_words()} (log: {stack.gateway.log})", file=sys.stderr)

@@ -67,6 +67,7 @@ class Gateway:
             loop.add_signal_handler(number, self._asked_to_stop)
         tasks: set[asyncio.Task[Any]] = set()
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(asyncio.create_task(self.reload())))
+        _try_access_log(self.config.access_log.path)
         sockets = self._listen()
         self._admin = AdminServer(self, self.config.admin.token)
         started = False
@@ -156,8 +157,8 @@ class Gateway:
     def _greetings(self) -> list[Message]:
         return [SetHealth(self._prober.healthy)]
 
-    def _health_changed(self, key: str, healthy: bool) -> None:
-        self._supervisor.tell(SetHealth({key: healthy}))
+    def _health_changed(self, _key: str, _healthy: bool) -> None:
+        self._supervisor.tell(SetHealth(self._prober.healthy))
 
     # -- reload -------------------------------------------------------------------------------------------------
 
@@ -185,6 +186,10 @@ class Gateway:
             return Reload(
                 False, self.generation, f"{self.path}: error: {fixed} cannot change while running; restart instead"
             )
+        try:
+            allot(self._catalogue, config)
+        except StartError as error:
+            return Reload(False, self.generation, f"{self.path}: error: {error}")
         before = self.config
         self.config = config
         self.generation += 1
@@ -193,13 +198,15 @@ class Gateway:
         try:
             await self._supervisor.in_force(self.generation, RELOAD_TIMEOUT)
         except (StartError, TimeoutError) as error:
+            why = str(error) or f"no answer within {RELOAD_TIMEOUT:g} s"
             # Put the old one back everywhere, under a number of its own: generations only grow.
             self.config = before
             self.generation += 1
             self._allot()
             self._supervisor.tell(self._welcome())
-            return Reload(False, self.generation, f"a worker did not take it: {error or 'no answer in time'}")
+            return Reload(False, self.generation, f"a worker did not take it: {why}")
         self._prober.use(_checks(config))
+        self._supervisor.tell(SetHealth(self._prober.healthy))
         return Reload(True, self.generation, "")
 
     # -- what the admin API asks --------------------------------------------------------------------------------
@@ -256,6 +263,17 @@ class Gateway:
             "health": self._prober.healthy,
             "workers": await self._supervisor.status() if hasattr(self, "_supervisor") else [],
         }
+
+
+def _try_access_log(path: str) -> None:
+    """Raises StartError where a worker would fail to open it."""
+    if path in ("off", "-"):
+        return
+    try:
+        with Path(path).open("ab"):
+            pass
+    except OSError as error:
+        raise StartError(f"access_log.path: cannot write '{path}': {error.strerror}") from None
 
 
 def _checks(config: Config) -> list[Check]:

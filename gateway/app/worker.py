@@ -33,7 +33,7 @@ from gateway.store.buckets import SCRIPT, SharedBuckets
 from gateway.store.link import StoreLink, StoreTimes
 from gateway.telemetry import names
 from gateway.telemetry.access_log import AccessLog
-from gateway.telemetry.cells import Catalogue, Cells
+from gateway.telemetry.cells import Catalogue, Cells, Metric
 from gateway.telemetry.logs import set_up_logs
 from gateway.telemetry.tracing import Tracing
 from gateway.upstreams.registry import BackendRegistry
@@ -68,6 +68,7 @@ class WorkerProcess:
         self.tracing = Tracing.from_environment()
         self.catalogue = Catalogue()
         self.health: dict[str, bool] = {}
+        self.inherited: dict[int, int] = {}  # counters as they stood when this process began
         self.config: Config | None = None
         self.pipeline: Pipeline
         self.server: Server
@@ -147,12 +148,10 @@ class WorkerProcess:
         gc.set_threshold(20_000, 20, 50)
 
     def _set_health(self, healthy: dict[str, bool]) -> None:
-        self.health = {**self.health, **healthy}
-        now = asyncio.get_running_loop().time()
-        for key, verdict in healthy.items():
-            backend = self.registry.get(key)
-            if backend is not None:
-                backend.mark(healthy=verdict, now=int(now * 1e9))
+        self.health = healthy
+        now = int(asyncio.get_running_loop().time() * 1e9)
+        for backend in self.registry.all():
+            backend.mark(healthy=healthy.get(backend.key, True), now=now)
 
     async def _stop(self, drain: StartDrain) -> None:
         cut = await self.server.drain(idle=drain.idle, timeout=drain.timeout)
@@ -198,15 +197,21 @@ class WorkerProcess:
             names.LOG_DROPPED: log_lines.dropped if log_lines is not None else 0,
         }
         for metric in GAUGES:
-            values[catalogue.place(metric)] = own[metric]
+            self._publish_one(metric, catalogue.place(metric), own[metric])
         for pool in self.pipeline.snapshot.pools.values():
             for backend in pool.backends:
                 inflight, healthy, trips, states = backend_gauges(catalogue, pool.name, backend.name)
                 values[inflight] = backend.inflight
                 values[healthy] = int(backend.healthy)
-                values[trips] = backend.gate.trips
+                self._publish_one(names.BREAKER_TRIPS, trips, backend.gate.trips)
                 for state, cell in zip(STATES, states, strict=True):
                     values[cell] = int(backend.gate.state == state)
+
+    def _publish_one(self, metric: Metric, cell: int, value: int) -> None:
+        """A counter goes on from where this worker's predecessor in the same cells left it."""
+        if metric.kind == "counter":
+            value += self.inherited.setdefault(cell, self.cells.values[cell])
+        self.cells.values[cell] = value
 
     def status(self) -> dict[str, Any]:
         """This worker's account of itself, for the admin API."""

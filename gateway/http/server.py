@@ -285,7 +285,7 @@ class ServerConnection(asyncio.Protocol):
                     await self._waiter
                     continue
                 request = ready.popleft()
-                if self._paused and len(ready) < limits.max_pipelined // 2:
+                if self._paused and len(ready) < max(1, limits.max_pipelined // 2):
                     self._paused = False
                     self._transport.resume_reading()
                 self._busy = True

@@ -73,8 +73,7 @@ class Limiter:
         self._store = store
         self._local = LocalBuckets()
         self.workers = workers  # live workers of this gateway: the supervisor says so when it changes
-        self.decided_shared = 0
-        self.decided_local = 0
+        self._alone_us: float | None = None  # since when decisions are local
 
     async def check(self, limits: RouteLimits, request: Request, now_ns: int) -> LimitVerdict:
         """Takes one token from every limit of the route, or says which one refused."""
@@ -83,9 +82,10 @@ class Limiter:
         taken = None if pending is None else await pending
         now_us = now_ns / 1e3
         if taken is None:
-            self.decided_local += 1
-            return self._alone(asks, now_us)
-        self.decided_shared += 1
+            if self._alone_us is None:
+                self._alone_us = now_us
+            return self._alone(asks, now_us, self._alone_us)
+        self._alone_us = None
         learn = self._local.learn
         refused = None
         for (key, policy, _), (allowed, tokens) in zip(asks, taken, strict=True):
@@ -94,15 +94,16 @@ class Limiter:
                 refused = policy
         return LimitVerdict(refused is None, taken, refused, True)
 
-    def _alone(self, asks: Sequence[Ask], now_us: float) -> LimitVerdict:
+    def _alone(self, asks: Sequence[Ask], now_us: float, alone_us: float) -> LimitVerdict:
         left: list[Taken] = []
         refused = None
         for ask in asks:
             policy = ask.policy
             if policy.on_store_failure == "local":
-                result = self._local.take(ask.key, policy.spec, self.workers, now_us, ask.cost)
+                result = self._local.take(ask.key, policy.spec, self.workers, now_us, alone_us, ask.cost)
             else:
-                result = Taken(policy.on_store_failure == "open", 0.0)
+                admits = policy.on_store_failure == "open"
+                result = Taken(admits, policy.spec.burst if admits else 0.0)
             left.append(result)
             if not result.allowed and refused is None:
                 refused = policy

@@ -28,21 +28,24 @@ class LocalBuckets:
         if len(young) >= self._capacity:
             self._turn()
 
-    def take(self, key: bytes, spec: BucketSpec, workers: int, now_us: float, cost: float = 1.0) -> Taken:
-        """Decides alone, with a share of 1/`workers`.
+    def take(
+        self, key: bytes, spec: BucketSpec, workers: int, now_us: float, alone_us: float, cost: float = 1.0
+    ) -> Taken:
+        """Decides alone, with a share of 1/`workers`; `alone_us` is when the store was lost.
 
+        What a bucket gained before that may have been spent through another worker, so nobody is credited with it:
+        a level the store told is the start, a key it told nothing of starts with one request's worth.
         A share smaller than one request would never admit anything, so a local bucket holds at least `cost`.
         """
         share = BucketSpec(spec.rate / workers, max(spec.burst / workers, cost))
         known = self._young.get(key) or self._old.get(key)
         if known is None:
-            tokens, since, parts = share.burst, now_us, workers
+            tokens, since, parts = cost, alone_us, workers
         else:
             tokens, since, parts = known
             if parts != workers:  # a level learnt from the store (1) or under another number of workers
                 tokens = tokens * parts / workers
-                if parts == 1 and now_us - since < spec.burst / spec.rate * 1e6:
-                    since = now_us  # what came in since then may have been spent through another worker
+                since = max(since, alone_us)
         taken = take(share, tokens, now_us - since, cost)
         self._young[key] = (taken.tokens, now_us, workers)
         if len(self._young) >= self._capacity:

@@ -49,7 +49,6 @@ STORE_CALLS: Final = Metric(
     "gateway_store_calls_total", "counter", "Script calls to the store; one carries many decisions."
 )
 STORE_FAILURES: Final = Metric("gateway_store_failures_total", "counter", "Store calls or connections that failed.")
-TRACES_DROPPED: Final = Metric("gateway_trace_spans_dropped_total", "counter", "Spans the exporter had no room for.")
 LOG_DROPPED: Final = Metric(
     "gateway_access_log_dropped_total", "counter", "Access log lines dropped because the disk was slow or full."
 )

@@ -27,7 +27,7 @@ class UseSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SetHealth:
-    """Supervisor to worker: what the prober found, by backend key."""
+    """Supervisor to worker: what the prober found, by backend key. Whoever is not named is not checked: healthy."""
 
     healthy: dict[str, bool]
 

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 MODULE: Final = "gateway.app.worker"
 PAUSES: Final = (0.05, 0.2, 1.0, 5.0)  # seconds before the n-th restart in a row
+HEARTBEAT: Final = 1.0  # seconds between two questions whether the workers still answer
+PATIENCE: Final = 5.0  # seconds a worker has for its answer before it is taken for hung and replaced
 STEADY: Final = 10.0  # seconds a worker must live for its past to be forgiven
 
 
@@ -79,6 +81,7 @@ class Supervisor:
     async def start(self, timeout: float = 20.0) -> None:
         """Starts all workers and waits until each has its snapshot in force."""
         self._keepers = [asyncio.create_task(self._keep(worker)) for worker in self.workers]
+        self._keepers.append(asyncio.create_task(self._watch()))
         try:
             await self.in_force(self._welcome().generation, timeout)
         except TimeoutError:
@@ -111,6 +114,17 @@ class Supervisor:
             worker.restarts += 1
             self._tell_count()
             await asyncio.sleep(pause)
+
+    async def _watch(self) -> None:
+        """A worker that hangs is as bad as one that died, and nobody else would notice: its socket still accepts."""
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            asked = {worker.number: worker.process for worker in self.workers if worker.generation}
+            for about in await self.status(PATIENCE):
+                process = asked.get(about["worker"])
+                if about["state"] == "not answering" and process is not None and process.returncode is None:
+                    log.error("worker %d (pid %d) hangs: killed", about["worker"], process.pid)
+                    process.kill()
 
     async def _spawn(self, worker: Worker) -> None:
         ours, theirs = socket.socketpair()

@@ -69,6 +69,39 @@ def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
         assert b"gateway_worker_restarts_total 1" in gateway.admin("/metrics")[1]
 
 
+def test_a_hung_worker_is_replaced(tmp_path: Path) -> None:
+    with running(tmp_path, workers=2) as gateway:
+        victim = gateway.status()["workers"][0]["pid"]
+        os.kill(victim, signal.SIGSTOP)
+        assert until(lambda: gateway.status()["workers"][0]["pid"] not in (victim, None), 20)
+        assert until(lambda: gateway.admin("/readyz")[0] == 200)
+        assert all(gateway.ask("/")[0] == 200 for _ in range(20))
+
+
+def test_counters_go_on_after_a_worker_died(tmp_path: Path) -> None:
+    with running(tmp_path) as gateway:
+        assert gateway.ask("/", b"x")[0] == 200
+        name = b"\ngateway_store_calls_total "
+        assert until(lambda: name in gateway.admin("/metrics")[1])
+        before = int(gateway.admin("/metrics")[1].partition(name)[2].split()[0])
+        os.kill(gateway.status()["workers"][0]["pid"], signal.SIGKILL)
+        assert until(lambda: gateway.status()["workers"][0].get("generation") == 1)
+        assert until(lambda: gateway.ask("/", b"x")[0] == 200)
+        assert until(lambda: int(gateway.admin("/metrics")[1].partition(name)[2].split()[0]) > before)
+
+
+def test_an_access_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    backend = Backend()
+    gateway = Gateway(tmp_path, backend, extra=f"access_log: {{path: {tmp_path}/no/such/log}}\n")
+    command = [sys.executable, "-m", "gateway.cli", "run", "-c", str(gateway.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    backend.close()
+    assert done.returncode == 1
+    assert (
+        done.stderr == f"gateway: access_log.path: cannot write '{tmp_path}/no/such/log': No such file or directory\n"
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     with running(tmp_path, workers=2) as gateway:

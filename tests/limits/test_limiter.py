@@ -49,7 +49,6 @@ async def test_it_asks_for_every_limit_of_the_route_at_once():
     assert verdict.allowed
     assert verdict.shared
     assert verdict.refused_by is None
-    assert (limiter.decided_shared, limiter.decided_local) == (1, 0)
 
 
 async def test_the_first_bucket_that_refuses_is_named():
@@ -69,7 +68,6 @@ async def test_without_the_store_it_decides_alone_from_the_last_shared_level(awa
     assert [verdict.allowed for verdict in verdicts] == [True, True, False, False]  # half of what was left
     assert not any(verdict.shared for verdict in verdicts)
     assert verdicts[-1].refused_by is WIDE
-    assert (limiter.decided_shared, limiter.decided_local) == (1, 4)
 
 
 @pytest.mark.parametrize(("mode", "allowed"), [("open", True), ("closed", False)])

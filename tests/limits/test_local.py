@@ -8,12 +8,13 @@ from gateway.limits.bucket import BucketSpec
 from gateway.limits.local import LocalBuckets
 
 SPEC = BucketSpec(rate=10.0, burst=40.0)
+LONG_AGO = -1e9  # the store was lost so long ago that every bucket has filled since
 
 
-def spend(buckets, workers, now_us=0.0, key=b"k", spec=SPEC):
+def spend(buckets, workers, now_us=0.0, key=b"k", spec=SPEC, alone_us=LONG_AGO):
     """Takes until refused; returns how many were admitted."""
     count = 0
-    while buckets.take(key, spec, workers, now_us).allowed:
+    while buckets.take(key, spec, workers, now_us, alone_us).allowed:
         count += 1
     return count
 
@@ -27,10 +28,18 @@ def test_each_worker_spends_its_share_of_burst_and_rate(workers):
 
 def test_it_starts_from_the_last_level_the_store_told():
     buckets = LocalBuckets()
-    buckets.learn(b"k", 12.0, 0.0)
-    assert spend(buckets, 4) == 3
-    buckets.learn(b"k", 0.0, 0.0)
-    assert spend(buckets, 4) == 0
+    buckets.learn(b"k", 12.0, -1e6)
+    assert spend(buckets, 4, alone_us=0.0) == 3
+    buckets.learn(b"k", 0.0, -10e6)  # what it gained until the loss may have been spent through another worker
+    assert spend(buckets, 4, alone_us=0.0) == 0
+    assert spend(buckets, 4, alone_us=0.0, now_us=2e6) == 5
+
+
+def test_a_key_the_store_told_nothing_of_starts_with_one_request_and_fills_up():
+    buckets = LocalBuckets()
+    assert spend(buckets, 2, alone_us=0.0) == 1
+    assert spend(LocalBuckets(), 2, alone_us=0.0, now_us=1e6) == 6
+    assert spend(LocalBuckets(), 2, alone_us=0.0, now_us=60e6) == 20
 
 
 def test_all_workers_together_spend_no_second_burst():
@@ -44,7 +53,7 @@ def test_all_workers_together_spend_no_second_burst():
 def test_a_change_in_the_number_of_workers_keeps_the_fleets_level():
     buckets = LocalBuckets()
     for _ in range(10):
-        assert buckets.take(b"k", SPEC, 2, 0.0).allowed  # 10 of this worker's 20 are left
+        assert buckets.take(b"k", SPEC, 2, 0.0, LONG_AGO).allowed  # 10 of this worker's 20 are left
     assert spend(buckets, 4) == 5
 
 
@@ -70,4 +79,4 @@ def test_memory_is_bounded_and_the_recent_survive():
     buckets.learn(b"mine", 0.0, 0.0)
     for number in range(99):
         buckets.learn(b"other-%d" % number, 1.0, 0.0)
-    assert not buckets.take(b"mine", SPEC, 1, 0.0).allowed
+    assert not buckets.take(b"mine", SPEC, 1, 0.0, 0.0).allowed
