@@ -114,7 +114,8 @@ class Http(Section):
         default=75.0, description="How long a keep-alive connection may wait for its next request."
     )
     write_timeout: Annotated[float, Duration("10ms", "1h")] = Field(
-        default=30.0, description="Longest time without progress while a client reads its response."
+        default=30.0,
+        description="Longest time a client may take to read an answer that its socket cannot hold at once.",
     )
     max_connections: Annotated[int, Whole(1, 1_000_000)] = Field(
         default=10_000, description="Most client connections per worker; more are closed at once."
