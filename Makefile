@@ -7,20 +7,24 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 PY := .venv/bin/python
+# The unit tests of what setup.py compiles, run again on the installed package.
+COMPILED_TESTS := tests/http tests/upstreams tests/limits tests/breakers tests/balance tests/store tests/retries \
+  tests/telemetry tests/identity tests/test_pipeline.py
 setup = @test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed on PATH" >&2; exit 1; }; $(PYTHON) scripts/bootstrap.py
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 run: ## Set up, build, train and start the whole demo on 127.0.0.1:8080
-	$(setup) models
+	$(setup) build models
 	@exec $(PY) -m demo
 
 test: ## Set up, build and run every test (checks, Go, unit, integration, the story)
-	$(setup) models dev
+	$(setup) build models dev
 	@$(PY) -m demo.prepare
 	@$(MAKE) check
 	@$(PY) -m backends.build --test -race
+	@$(PY) -P -m pytest --import-mode=importlib $(COMPILED_TESTS)
 	@$(PY) -m pytest tests/integration
 
 check: ## Format, lint, types, import rules and unit tests, in under a minute
@@ -35,18 +39,18 @@ format: ## Format the code
 	@$(PY) -m ruff format . && $(PY) -m ruff check --fix .
 
 story: ## Break the running chain on purpose, ten times, and watch it recover
-	$(setup) models dev bench
+	$(setup) build models dev bench
 	@$(PY) -m demo.prepare
 	@$(PY) -m demo.story
 
 bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, in one run; then go_infer beside Flask
-	$(setup) models dev bench
+	$(setup) build models dev bench
 	@$(PY) -m demo.prepare
 	@$(PY) -m loadtests.bench_proxy
 	@$(PY) -m loadtests.bench_infer
 
 bench-peers: ## Install the peers that `make bench` compares with
-	$(setup) models dev bench
+	$(setup) build models dev bench
 	@$(PY) -m loadtests.bench_peers
 
 clean: ## Remove everything that was built (not the virtual environment)

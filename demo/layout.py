@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 BUILD: Final = ROOT / "build"
+GATEWAY: Final = Path(sys.executable).with_name("gateway")  # as installed: with its request path compiled
 GO_INFER: Final = BUILD / "bin" / "go_infer"
 MODELS: Final = BUILD / "models"
 PICTURES: Final = BUILD / "pictures"

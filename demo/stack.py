@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo.layout import GO_INFER, MODELS, ModelServer
+from demo.layout import GATEWAY, GO_INFER, MODELS, ModelServer
 from demo.process import Child
 
 
@@ -44,7 +43,7 @@ class Stack:
             server.name: Child(server.name, _go_infer(server), logs / f"{server.name}.log") for server in servers
         }
         self.urls = {server.name: f"http://127.0.0.1:{server.port}" for server in servers}
-        command: list[str | Path] = [sys.executable, "-m", "gateway.cli", "run", "-c", config]
+        command: list[str | Path] = [GATEWAY, "run", "-c", config]
         self.gateway = Child("gateway", command, logs / "gateway.log")
 
     def start(self, timeout: float = 30.0) -> None:

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 from demo.layout import ADMIN_PORT, CONFIG, GATEWAY_PORT, SERVERS, ModelServer
+from loadtests.peers.processes import free_ports
 
 RATE = 100  # requests per second and client
 BURST = 100
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on right now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
 
 
 class StoryConfig:

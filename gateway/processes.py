@@ -1,17 +1,31 @@
-"""What a child process does first: it dies with its parent (Linux prctl(2) PR_SET_PDEATHSIG)."""
+"""Child processes of our own: how they find this very code, and that they die with their parent."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
+import site
 import sys
+from pathlib import Path
 from typing import Final
+
+import gateway
 
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
+def own_module(name: str) -> tuple[list[str], dict[str, str]]:
+    """Command and environment that run a module of this installation, whatever the working directory holds."""
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    root = str(Path(next(iter(gateway.__path__))).parent)
+    if root not in site.getsitepackages():
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return [sys.executable, "-P", "-m", name], env
+
+
 def die_with_parent() -> None:
-    """For `preexec_fn`: only a system call, nothing that could deadlock after fork."""
+    """Linux prctl(2) PR_SET_PDEATHSIG. For `preexec_fn`: only a system call, nothing that could deadlock after fork."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

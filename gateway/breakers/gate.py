@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 import pybreaker
 
@@ -38,11 +38,14 @@ class BreakerSettings:
     probes: int = 1
 
 
-class Permit(NamedTuple):
+class Permit:
     """The right to try once. `era` is the generation token; `probe` numbers the probes, 0 is no probe."""
 
-    era: object
-    probe: int
+    __slots__ = ("era", "probe")
+
+    def __init__(self, era: object, probe: int) -> None:
+        self.era = era
+        self.probe = probe
 
 
 class Attempt(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import httptools
 
@@ -56,8 +56,8 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """One connection to a backend."""
+class UpstreamConnection:
+    """One connection to a backend, an `asyncio.Protocol` by its methods."""
 
     __slots__ = (
         "_chunks", "_fed", "_head_done", "_headers", "_length_known", "_limit", "_named", "_no_body", "_parser",
@@ -133,6 +133,15 @@ class UpstreamConnection(asyncio.Protocol):
                 self.fail(BadUpstreamResponse("the head of the response is larger than 64 KiB"))
         elif self._no_body and self._answered and not 0 <= data.find(b"\r\n\r\n") == len(data) - 4:
             self.usable = False  # perhaps more came than the head, and would be taken for the next answer
+
+    def eof_received(self) -> None:
+        """Returning None closes the transport."""
+
+    def pause_writing(self) -> None:
+        """A request is written in one go; what the socket does not take waits in the transport."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
@@ -293,9 +302,7 @@ class ConnectionPool:
         self._connecting += 1
         try:
             async with asyncio.timeout(max(patience, 0.001)):
-                _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(limits.max_response), self.address.host, self.address.port
-                )
+                _, made = await loop.create_connection(self._make, self.address.host, self.address.port)
         except TimeoutError:
             if left < limits.connect_timeout:
                 raise UpstreamTimeout(f"{self.address}: no time was left to connect") from None
@@ -304,7 +311,11 @@ class ConnectionPool:
             raise ConnectFailed(f"{self.address}: {error.strerror or error}") from None
         finally:
             self._connecting -= 1
+        connection: UpstreamConnection = made
         return connection
+
+    def _make(self) -> Any:
+        return UpstreamConnection(self.limits.max_response)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeper = None

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import Final
+from typing import Any, Final
 
 from gateway.errors import ProtocolError
 from gateway.http.reader import ReadLimits, RequestReader
@@ -30,8 +30,8 @@ ErrorAnswer = Callable[[ProtocolError], Response]
 
 NEVER: Final = float("inf")
 _NO_BODY: Final = frozenset((204, 304))
+_LENGTHS: Final = tuple([b"content-length: %d\r\n" % length for length in range(4096)])
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_LINGER: Final = 2.0  # seconds a refused client is listened to, so that a reset does not overtake the answer (nginx: 5)
 _LARGE: Final = 64 * 1024  # bytes: a waiting body of this size stops the reading ahead
 
 
@@ -44,6 +44,8 @@ class ServerLimits:
     body_timeout: float = 30.0
     idle_timeout: float = 75.0
     write_timeout: float = 30.0
+    linger: float = 2.0  # a refused client is listened to, so that a reset does not overtake the answer (nginx: 5)
+    sweep: float = 0.25  # between looks at the deadlines: a timeout is late by at most this
     max_connections: int = 10_000
     max_pipelined: int = 32
 
@@ -66,8 +68,6 @@ class Server:
     client gets `crashed()` and the error is logged with its trace.
     """
 
-    SWEEP: Final = 0.25  # seconds between looks at the deadlines: a timeout is late by at most this
-
     def __init__(self, handler: Handler, bad_request: ErrorAnswer, limits: ServerLimits) -> None:
         self.handler = handler
         self.bad_request = bad_request
@@ -89,15 +89,18 @@ class Server:
     async def listen(self, sock: socket.socket) -> None:
         """Starts accepting on a listening socket made by the supervisor."""
         loop = asyncio.get_running_loop()
-        self._listeners.append(await loop.create_server(lambda: ServerConnection(self), sock=sock, backlog=4096))
+        self._listeners.append(await loop.create_server(self._accept, sock=sock, backlog=4096))
         if self._sweeper is None:
-            self._sweeper = loop.call_later(self.SWEEP, self._sweep, loop)
+            self._sweeper = loop.call_later(self.limits.sweep, self._sweep, loop)
+
+    def _accept(self) -> Any:
+        return ServerConnection(self)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         for connection in [c for c in self.connections if c.deadline <= now]:
             connection.timed_out()
-        self._sweeper = loop.call_later(self.SWEEP, self._sweep, loop)
+        self._sweeper = loop.call_later(self.limits.sweep, self._sweep, loop)
 
     async def drain(self, *, idle: float, timeout: float) -> int:
         """Stops accepting, finishes what was begun, closes the rest.
@@ -124,8 +127,8 @@ class Server:
         return left
 
 
-class ServerConnection(asyncio.Protocol):
-    """One client connection; see the module header for what holds."""
+class ServerConnection:
+    """One client connection, an `asyncio.Protocol` by its methods; see the module header for what holds."""
 
     __slots__ = (
         "_busy",
@@ -217,6 +220,9 @@ class ServerConnection(asyncio.Protocol):
         if self._busy:
             server.stats.client_gone += 1
         self._task.cancel()
+
+    def eof_received(self) -> None:
+        """A client that has closed its half is gone: returning None closes the transport."""
 
     def pause_writing(self) -> None:
         if self._writable is None:
@@ -323,7 +329,7 @@ class ServerConnection(asyncio.Protocol):
         Closing with unread bytes would reset the connection and could take the answer with it (RFC 9112 section 9.6).
         """
         self._closing = True
-        self.deadline = self._loop.time() + _LINGER
+        self.deadline = self._loop.time() + self._server.limits.linger
         with contextlib.suppress(OSError):
             self._transport.write_eof()
 
@@ -341,9 +347,9 @@ class ServerConnection(asyncio.Protocol):
         if request is not None and request.method == b"HEAD":
             bodiless = True
             if body:  # else the backend alone knows the length of what it did not send
-                parts.append(b"content-length: %d\r\n" % len(body))
+                parts.append(_content_length(len(body)))
         elif not bodiless:
-            parts.append(b"content-length: %d\r\n" % len(body))
+            parts.append(_content_length(len(body)))
         if not keep:
             parts.append(b"connection: close\r\n")
         elif request is not None and request.minor == 0:
@@ -352,6 +358,10 @@ class ServerConnection(asyncio.Protocol):
         if body and not bodiless:
             parts.append(body)
         self._transport.write(b"".join(parts))
+
+
+def _content_length(length: int) -> bytes:
+    return _LENGTHS[length] if length < 4096 else b"content-length: %d\r\n" % length
 
 
 _CRASHED: Final = Response(

@@ -18,11 +18,23 @@ class BucketSpec(NamedTuple):
     burst: float
 
 
-class Taken(NamedTuple):
-    """`tokens` left after the decision."""
+class Taken:
+    """What became of one bucket: whether it gave, and the `tokens` left after that."""
 
-    allowed: bool
-    tokens: float
+    __slots__ = ("allowed", "tokens")
+
+    def __init__(self, allowed: bool, tokens: float) -> None:
+        self.allowed = allowed
+        self.tokens = tokens
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Taken) and self.allowed == other.allowed and self.tokens == other.tokens
+
+    def __hash__(self) -> int:
+        return hash((self.allowed, self.tokens))
+
+    def __repr__(self) -> str:
+        return f"Taken({self.allowed}, {self.tokens:g})"
 
 
 def refill(spec: BucketSpec, tokens: float, elapsed_us: float) -> float:

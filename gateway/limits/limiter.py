@@ -7,7 +7,7 @@ request beyond the store's own deadline; a failed store never turns into an erro
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gateway.limits.bucket import Taken
 from gateway.limits.local import LocalBuckets
@@ -15,12 +15,15 @@ from gateway.limits.policy import SCOPES, LimitPolicy
 from gateway.request import Request
 
 
-class Ask(NamedTuple):
-    """One bucket to take from."""
+class Ask:
+    """One bucket to take `cost` tokens from."""
 
-    key: bytes
-    policy: LimitPolicy
-    cost: float
+    __slots__ = ("cost", "key", "policy")
+
+    def __init__(self, key: bytes, policy: LimitPolicy, cost: float) -> None:
+        self.key = key
+        self.policy = policy
+        self.cost = cost
 
 
 class BucketStore(Protocol):
@@ -30,13 +33,16 @@ class BucketStore(Protocol):
         """All-or-nothing over `asks`. None, at once or later: the store is away, decide locally."""
 
 
-class LimitVerdict(NamedTuple):
+class LimitVerdict:
     """The decision over all limits of a route. `left` is parallel to the route's policies."""
 
-    allowed: bool
-    left: list[Taken]
-    refused_by: LimitPolicy | None
-    shared: bool  # False: decided by this worker alone
+    __slots__ = ("allowed", "left", "refused_by", "shared")
+
+    def __init__(self, left: list[Taken], refused_by: LimitPolicy | None, *, shared: bool) -> None:
+        self.allowed = refused_by is None
+        self.left = left
+        self.refused_by = refused_by
+        self.shared = shared  # False: decided by this worker alone
 
 
 class RouteLimits:
@@ -56,10 +62,9 @@ class RouteLimits:
     def left_header(self, left: Sequence[Taken]) -> bytes:
         """The RateLimit field: what is left in each bucket."""
         if len(left) == 1:
-            return self.policies[0].left_header(left[0][1], allowed=left[0][0])
+            return self.policies[0].left_header(left[0].tokens, allowed=left[0].allowed)
         return b", ".join(
-            policy.left_header(tokens, allowed=allowed)
-            for policy, (allowed, tokens) in zip(self.policies, left, strict=True)
+            [policy.left_header(left[i].tokens, allowed=left[i].allowed) for i, policy in enumerate(self.policies)]
         )
 
     def asks(self, request: Request) -> list[Ask]:
@@ -86,13 +91,13 @@ class Limiter:
                 self._alone_us = now_us
             return self._alone(asks, now_us, self._alone_us)
         self._alone_us = None
-        learn = self._local.learn
         refused = None
-        for (key, policy, _), (allowed, tokens) in zip(asks, taken, strict=True):
-            learn(key, tokens, now_us)
-            if not allowed and refused is None:
-                refused = policy
-        return LimitVerdict(refused is None, taken, refused, True)
+        for i, ask in enumerate(asks):
+            one = taken[i]
+            self._local.learn(ask.key, one.tokens, now_us)
+            if not one.allowed and refused is None:
+                refused = ask.policy
+        return LimitVerdict(taken, refused, shared=True)
 
     def _alone(self, asks: Sequence[Ask], now_us: float, alone_us: float) -> LimitVerdict:
         left: list[Taken] = []
@@ -107,4 +112,4 @@ class Limiter:
             left.append(result)
             if not result.allowed and refused is None:
                 refused = policy
-        return LimitVerdict(refused is None, left, refused, False)
+        return LimitVerdict(left, refused, shared=False)

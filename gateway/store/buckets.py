@@ -17,6 +17,7 @@ import gateway.limits
 from gateway.errors import StoreError
 from gateway.limits.bucket import Taken
 from gateway.limits.limiter import Ask
+from gateway.store.connection import StoreConnection
 from gateway.store.link import StoreLink
 
 SCRIPT: Final = Path(gateway.limits.__file__).with_name("bucket.lua").read_bytes()
@@ -31,8 +32,9 @@ _NUMBERS: Final = tuple(b"%d" % number for number in range(MAX_ASKS))
 class SharedBuckets:
     """One per worker, on a link that has loaded `SCRIPT`."""
 
-    def __init__(self, link: StoreLink) -> None:
+    def __init__(self, link: StoreLink, max_asks: int = MAX_ASKS) -> None:
         self._link = link
+        self._max_asks = max_asks
         self._pending: list[_Waiting] = []
         self.calls = 0
         self.failures = 0
@@ -54,11 +56,12 @@ class SharedBuckets:
             keys: list[bytes] = []
             argv: list[bytes] = []
             end = start
-            while end < len(pending) and len(keys) < MAX_ASKS:
+            while end < len(pending) and len(keys) < self._max_asks:
                 group = _NUMBERS[end - start]
-                for key, policy, cost in pending[end][0]:
-                    keys.append(key)
-                    argv += (*policy.argv, b"1" if cost == 1.0 else b"%r" % cost, group)
+                for ask in pending[end][0]:
+                    keys.append(ask.key)
+                    rate, burst = ask.policy.argv
+                    argv += (rate, burst, b"1" if ask.cost == 1.0 else b"%r" % ask.cost, group)
                 end += 1
             self._send(keys, argv, pending[start:end])
             start = end
@@ -69,19 +72,31 @@ class SharedBuckets:
             _resolve_none(batch)
             return
         self.calls += 1
-
-        def on_reply(reply: Any) -> None:
-            if isinstance(reply, list) and len(reply) == 2 * len(keys):
-                _resolve(batch, reply)
-                return
-            self.failures += 1
-            _resolve_none(batch)
-            if not connection.lost:
-                # NOSCRIPT after a restart or SCRIPT FLUSH, OOM, READONLY...: start over from a fresh connection.
-                connection.drop(StoreError(f"unexpected reply: {reply!r}"))
-
         command = (b"EVALSHA", SHA, len(keys), *keys, *argv)
-        connection.send(hiredis.pack_command(command), on_reply)  # type: ignore[arg-type]  # the stub says 1-tuple
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # the stub says 1-tuple
+        connection.send(packed, _Call(self, connection, batch, 2 * len(keys)).on_reply)
+
+
+class _Call:
+    """One EVALSHA on its way. Not a closure: compiled, each would be a cycle and keep the collector busy."""
+
+    __slots__ = ("_batch", "_buckets", "_connection", "_length")
+
+    def __init__(self, buckets: SharedBuckets, connection: StoreConnection, batch: list[_Waiting], length: int) -> None:
+        self._buckets = buckets
+        self._connection = connection
+        self._batch = batch
+        self._length = length
+
+    def on_reply(self, reply: Any) -> None:
+        if isinstance(reply, list) and len(reply) == self._length:
+            _resolve(self._batch, reply)
+            return
+        self._buckets.failures += 1
+        _resolve_none(self._batch)
+        if not self._connection.lost:
+            # NOSCRIPT after a restart or SCRIPT FLUSH, OOM, READONLY...: start over from a fresh connection.
+            self._connection.drop(StoreError(f"unexpected reply: {reply!r}"))
 
 
 def _resolve(batch: Sequence[_Waiting], reply: list[Any]) -> None:

@@ -20,7 +20,7 @@ from gateway.errors import StoreError
 Reply = Callable[[Any], None]
 
 
-class StoreConnection(asyncio.Protocol):
+class StoreConnection:
     """`on_reply(reply)` is called once per command; a failure is passed as an exception object."""
 
     def __init__(self, deadline: float, on_lost: Callable[[StoreConnection], None]) -> None:
@@ -31,6 +31,7 @@ class StoreConnection(asyncio.Protocol):
         self._waiting: deque[tuple[float, Reply]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
+        self._answered = 0
         self.lost = False
 
     @property
@@ -73,9 +74,19 @@ class StoreConnection(asyncio.Protocol):
             while not self.lost and (reply := reader.gets()) is not False:
                 if not waiting:
                     raise hiredis.ProtocolError("a reply nobody asked for")
+                self._answered += 1
                 waiting.popleft()[1](reply)
         except hiredis.ProtocolError as error:
             self.drop(StoreError(f"the store speaks nonsense: {error}"))
+
+    def eof_received(self) -> None:
+        """Returning None closes the transport."""
+
+    def pause_writing(self) -> None:
+        """The deadline of the oldest command bounds what can gather in the transport."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.drop(StoreError("the store closed the connection"))
@@ -89,12 +100,11 @@ class StoreConnection(asyncio.Protocol):
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
         else:
-            overdue = self._waiting[0]
-            self._timer = self._loop.call_later(0.002, self._give_up, overdue)
+            self._timer = self._loop.call_later(0.002, self._give_up, self._answered)
 
-    def _give_up(self, overdue: tuple[float, Reply]) -> None:
+    def _give_up(self, answered: int) -> None:
         self._timer = None
-        if self._waiting and self._waiting[0] is overdue:
+        if self._waiting and self._answered == answered:
             self.drop(StoreError(f"no reply within {self._deadline * 1e3:.0f} ms"))
         else:
             self._look()

@@ -13,7 +13,7 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from gateway.errors import StoreError
 from gateway.store.address import StoreAddress
@@ -97,6 +97,7 @@ class StoreLink:
 
     async def _connect(self) -> StoreConnection:
         address, times, loop = self._address, self._times, self.loop
+        connection: StoreConnection
         try:
             async with asyncio.timeout(times.connect_timeout):
                 if address.unix_path:
@@ -124,7 +125,7 @@ class StoreLink:
             raise
         return connection
 
-    def _make(self) -> StoreConnection:
+    def _make(self) -> Any:
         return StoreConnection(self._times.deadline, self._on_lost)
 
     def _on_lost(self, connection: StoreConnection) -> None:

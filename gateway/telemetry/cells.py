@@ -17,7 +17,7 @@ from gateway.errors import StartError
 CELLS: Final = 1 << 20  # per worker; 8 MiB of address space, of which only touched pages cost memory
 
 #: Upper bounds in seconds (OpenTelemetry's advice for HTTP durations, with finer steps below 10 ms).
-SECONDS: Final = (
+SECONDS: Final[tuple[float, ...]] = (
     0.0005,
     0.001,
     0.0025,
@@ -58,7 +58,8 @@ class Metric(NamedTuple):
 class Catalogue:
     """Which series lives where. Append-only, so that numbers keep their meaning through reloads. Picklable."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int = CELLS) -> None:
+        self._capacity = capacity
         self._places: dict[tuple[Metric, Labels], int] = {}
         self._next = 0
 
@@ -66,8 +67,10 @@ class Catalogue:
         """The first cell of a series, allotted on first use (by the supervisor only)."""
         place = self._places.get((metric, labels))
         if place is None:
-            if self._next + metric.width > CELLS:
-                raise StartError(f"too many metric series (over {CELLS} cells): fewer routes or backends are needed")
+            if self._next + metric.width > self._capacity:
+                raise StartError(
+                    f"too many metric series (over {self._capacity} cells): fewer routes or backends are needed"
+                )
             place = self._places[metric, labels] = self._next
             self._next += metric.width
         return place

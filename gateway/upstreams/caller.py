@@ -50,13 +50,18 @@ class RetryRules(NamedTuple):
     denied_cell: int
 
 
-class Answer(NamedTuple):
+class Answer:
     """Either a response, or the last error, or neither: nobody could be asked."""
 
-    response: Response | None
-    error: UpstreamError | None
-    backend: Backend | None
-    attempts: int
+    __slots__ = ("attempts", "backend", "error", "response")
+
+    def __init__(
+        self, response: Response | None, error: UpstreamError | None, backend: Backend | None, attempts: int
+    ) -> None:
+        self.response = response
+        self.error = error
+        self.backend = backend
+        self.attempts = attempts
 
 
 def _reason(error: UpstreamError) -> str:

@@ -11,16 +11,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import signal
 import socket
-import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from gateway.errors import StartError
-from gateway.processes import die_with_parent
+from gateway.processes import die_with_parent, own_module
 from gateway.telemetry.cells import Cells
 from gateway.workers.control import (
     AskStatus,
@@ -129,12 +127,9 @@ class Supervisor:
     async def _spawn(self, worker: Worker) -> None:
         ours, theirs = socket.socketpair()
         fds = [theirs.fileno(), worker.cells_fd, *(sock.fileno() for sock in worker.sockets)]
+        command, env = own_module(MODULE)
         worker.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", MODULE, str(worker.number), *map(str, fds)),
-            pass_fds=fds,
-            preexec_fn=die_with_parent,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            *command, str(worker.number), *map(str, fds), pass_fds=fds, preexec_fn=die_with_parent, env=env
         )
         theirs.close()
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import sys
 from pathlib import Path
 from typing import ClassVar
 
+from demo.layout import GATEWAY
 from loadtests.peers.base import BURST, RATE, Endpoint, Peer
 from loadtests.peers.processes import Process, descendants, free_ports
 
@@ -77,7 +77,7 @@ class Sluicegate(Peer):
         file.write_text(CONFIG % values)
         # The origin answers 200 to anything, so it also serves as the collector that traces are sent to.
         tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{origin}", "OTEL_SERVICE_NAME": "bench"}
-        command = [sys.executable, "-m", "gateway.cli", "run", "-c", str(file)]
+        command = [str(GATEWAY), "run", "-c", str(file)]
         self._supervisor = self.run(Process("gateway", command, workdir, tracing), port)
         return port
 

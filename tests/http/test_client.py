@@ -22,17 +22,24 @@ from gateway.testing import OK, Close, Echo, Never, Pause, Reset, Say, ScriptedB
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-class Pool(ConnectionPool):
+class Pool:
     """A pool and the scripted backend behind it."""
 
-    backend: ScriptedBackend
+    def __init__(self, pool, backend):
+        self.pool = pool
+        self.backend = backend
+
+    def __getattr__(self, name):
+        return getattr(self.pool, name)
+
+    def __repr__(self):
+        return repr(self.pool)
 
 
 @contextlib.asynccontextmanager
 async def pool(*scripts, **limits):
     async with ScriptedBackend(*scripts) as backend:
-        one = Pool(Address("127.0.0.1", backend.port), ClientLimits(**limits))
-        one.backend = backend
+        one = Pool(ConnectionPool(Address("127.0.0.1", backend.port), ClientLimits(**limits)), backend)
         yield one
         one.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -14,8 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from demo.layout import GATEWAY
 from demo.process import Child
-from demo.story_config import free_ports
+from loadtests.peers.processes import free_ports
 
 CONFIG = """\
 version: 1
@@ -73,7 +73,7 @@ class Gateway:
         self.path = folder / "gateway.yaml"
         self.text = CONFIG.format(port=self.port, admin=self.admin_port, backend=backend.port, workers=workers) + extra
         self.path.write_text(self.text)
-        self.child = Child("gateway", [sys.executable, "-m", "gateway.cli", "run", "-c", self.path], folder / "log")
+        self.child = Child("gateway", [str(GATEWAY), "run", "-c", self.path], folder / "log")
 
     def log(self) -> str:
         assert self.child.log is not None

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from demo.layout import GATEWAY
 from tests.integration.gateways import Backend, Gateway, descendants, running
 
 
@@ -52,7 +52,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         gateway = Gateway(tmp_path, backend)
         port = taken.getsockname()[1]
         gateway.path.write_text(gateway.text.replace(str(gateway.port), str(port)))
-        command = [sys.executable, "-m", "gateway.cli", "run", "-c", str(gateway.path)]
+        command = [str(GATEWAY), "run", "-c", str(gateway.path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     backend.close()
     assert done.returncode == 1
@@ -93,7 +93,7 @@ def test_counters_go_on_after_a_worker_died(tmp_path: Path) -> None:
 def test_an_access_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     backend = Backend()
     gateway = Gateway(tmp_path, backend, extra=f"access_log: {{path: {tmp_path}/no/such/log}}\n")
-    command = [sys.executable, "-m", "gateway.cli", "run", "-c", str(gateway.path)]
+    command = [str(GATEWAY), "run", "-c", str(gateway.path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     backend.close()
     assert done.returncode == 1

@@ -22,7 +22,8 @@ def test_no_more_is_admitted_than_burst_plus_rate_times_time(rate, burst, steps)
     tokens, admitted, elapsed = burst, 0.0, 0
     for gap, cost in steps:
         elapsed += gap
-        allowed, tokens = take(spec, tokens, gap, cost)
+        taken = take(spec, tokens, gap, cost)
+        allowed, tokens = taken.allowed, taken.tokens
         admitted += cost if allowed else 0.0
         assert 0.0 <= tokens <= burst
         assert admitted <= burst + rate * elapsed / 1e6 + 1e-6 * burst

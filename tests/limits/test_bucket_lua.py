@@ -52,7 +52,8 @@ def test_it_agrees_with_the_python_arithmetic_over_many_calls(client):
         gap = rand.choice([0, 1, 137, 20_000, 142_857, 500_000])
         cost = rand.choice([1.0, 1.0, 2.5])
         now += gap
-        allowed, tokens = take(SPEC, tokens, gap, cost)
+        taken = take(SPEC, tokens, gap, cost)
+        allowed, tokens = taken.allowed, taken.tokens
         ((got, left),) = call(client, [("k", SPEC, cost)], now=now)
         assert got == allowed
         assert left == pytest.approx(tokens, abs=2e-6)

@@ -12,7 +12,6 @@ import redis
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.limiter import Ask
 from gateway.limits.policy import LimitPolicy
-from gateway.store import buckets as module
 from gateway.store.address import StoreAddress
 from gateway.store.buckets import SCRIPT, SharedBuckets
 from gateway.store.link import StoreLink, StoreTimes
@@ -26,20 +25,23 @@ def ask(key, cost=1.0, policy=POLICY):
     return [Ask(key, policy, cost)]
 
 
-class Line(SharedBuckets):
+class Line:
     """Buckets with their link, as a worker has them."""
 
-    def __init__(self, address, times=TIMES):
+    def __init__(self, address, times=TIMES, **how):
         self.link = StoreLink(address, times, [SCRIPT])
-        super().__init__(self.link)
+        self.buckets = SharedBuckets(self.link, **how)
+
+    def __getattr__(self, name):
+        return getattr(self.buckets, name)
 
     @property
     def up(self):
         return self.link.connection is not None
 
 
-async def shared(path, times=TIMES):
-    one = Line(StoreAddress(unix_path=path), times)
+async def shared(path, times=TIMES, **how):
+    one = Line(StoreAddress(unix_path=path), times, **how)
     one.link.start()
     assert await one.link.ready(2)
     return one
@@ -77,11 +79,12 @@ async def test_all_decisions_of_a_tick_are_one_call(buckets):
     assert [result[0].tokens for result in taken[:50:10]] == pytest.approx([4, 3, 2, 1, 0], abs=0.01)
 
 
-async def test_a_call_holds_a_bounded_number_of_buckets(buckets, monkeypatch):
-    monkeypatch.setattr(module, "MAX_ASKS", 10)
+async def test_a_call_holds_a_bounded_number_of_buckets(valkey):
+    buckets = await shared(valkey, max_asks=10)
     taken = await asyncio.gather(*(buckets.take(ask(b"%d" % i)) for i in range(35)))
     assert buckets.calls == 4
     assert all(result[0].allowed for result in taken)
+    await buckets.link.close()
 
 
 async def test_a_request_is_admitted_by_all_of_its_buckets_or_takes_from_none(buckets):

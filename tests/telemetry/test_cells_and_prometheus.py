@@ -9,7 +9,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.errors import StartError
-from gateway.telemetry import cells as module
 from gateway.telemetry.cells import SECONDS, Catalogue, Cells, Metric
 from gateway.telemetry.prometheus import render
 
@@ -107,9 +106,8 @@ def test_places_do_not_overlap_and_keep_their_meaning(make):
     assert block.values[second] == 0
 
 
-def test_too_many_series_are_refused(monkeypatch):
-    monkeypatch.setattr(module, "CELLS", 3)
-    catalogue = Catalogue()
+def test_too_many_series_are_refused():
+    catalogue = Catalogue(3)
     for number in range(3):
         catalogue.place(COUNTER, (("n", str(number)),))
     with pytest.raises(StartError, match="too many metric series"):

@@ -263,7 +263,7 @@ async def test_too_slow():
 async def test_no_time_left_asks_nobody():
     async with scene([[OK]]) as one:
         got = await one.ask(seconds=0)
-        assert got == (None, None, None, 0)
+        assert (got.response, got.error, got.backend, got.attempts) == (None, None, None, 0)
         assert one.servers[0].connections == 0
 
 

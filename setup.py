@@ -1,0 +1,37 @@
+"""Compiles the request path with mypyc; everything else about the package is said in pyproject.toml.
+
+The sources stay plain Python and run as they are; compiled they cost about a fifth less CPU per request
+(docs/adr/0006-compiled-request-path.md). SLUICEGATE_COMPILE=0 builds without, =1 fails where compiling fails;
+unset, a machine without a C compiler gets plain Python.
+"""
+
+import os
+
+from setuptools import Extension, setup
+
+HOT = (
+    "balance/least_request", "balance/weighted_round_robin", "breakers/gate", "http/client", "http/reader",
+    "http/server", "http/target", "identity/keys", "limits/bucket", "limits/limiter", "limits/local", "limits/policy",
+    "pipeline", "request", "retries/budget", "routing/table", "store/buckets", "store/connection", "telemetry/cells",
+    "upstreams/backend", "upstreams/caller", "upstreams/forward",
+)  # fmt: skip
+
+
+def extensions() -> list[Extension]:
+    wish = os.environ.get("SLUICEGATE_COMPILE", "")
+    if wish == "0":
+        return []
+    from mypyc.build import mypycify  # noqa: PLC0415 - not needed, and perhaps not there, for a plain build
+
+    made: list[Extension] = mypycify(
+        ["--config-file", "pyproject.toml", *(f"gateway/{name}.py" for name in HOT)],
+        opt_level="3",
+        debug_level="0",
+        target_dir="build/mypyc",
+    )
+    for extension in made:
+        extension.optional = wish != "1"
+    return made
+
+
+setup(ext_modules=extensions(), options={"build": {"build_base": "build/package"}})
