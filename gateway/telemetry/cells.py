@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from gateway.errors import StartError
 
-CELLS: Final = 1 << 20  # per worker; 8 MiB of address space, of which only touched pages cost memory
+CELLS: Final = 1 << 22  # per worker; 32 MiB of address space, of which only touched pages cost memory
 
 #: Upper bounds in seconds (OpenTelemetry's advice for HTTP durations, with finer steps below 10 ms).
 SECONDS: Final[tuple[float, ...]] = (

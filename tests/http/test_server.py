@@ -86,7 +86,8 @@ async def test_a_connection_is_kept():
         assert one.server.stats.accepted == 1
 
 
-async def test_pipelined_answers_leave_in_order_one_at_a_time():
+@pytest.mark.parametrize("ahead", [1, 4])
+async def test_pipelined_answers_leave_in_order_one_at_a_time(ahead):
     running = 0
 
     async def slower_first(request):
@@ -97,7 +98,7 @@ async def test_pipelined_answers_leave_in_order_one_at_a_time():
         running -= 1
         return Response(200, [], request.path)
 
-    async with house(max_pipelined=4) as one, await one.client() as client:
+    async with house(max_pipelined=ahead) as one, await one.client() as client:
         one.handler = slower_first
         client.send(b"".join(get(f"/{i}") for i in range(20)))
         assert [(await client.reply()).body for _ in range(20)] == [b"/%d" % i for i in range(20)]

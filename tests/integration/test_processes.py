@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from demo.layout import GATEWAY
+from loadtests.peers.processes import free_ports
 from tests.integration.gateways import Backend, Gateway, descendants, running
 
 
@@ -155,6 +156,23 @@ def test_reload_over_the_admin_api(tmp_path: Path) -> None:
         metrics = gateway.admin("/metrics")[1]
         assert b'gateway_config_reloads_total{result="applied"} 1' in metrics
         assert b'gateway_config_reloads_total{result="refused"} 2' in metrics
+
+
+def test_a_backend_that_is_out_is_tried_again_once_nobody_checks_it(tmp_path: Path) -> None:
+    with running(tmp_path) as gateway:
+        [port] = free_ports(1)
+        dead = f'backends: [{{url: "http://127.0.0.1:{port}"}}, '
+        checked = gateway.text.replace("backends: [", dead).replace(
+            "]}}", '], health: {path: "/", interval: 50ms, unhealthy_after: 1}}}'
+        )
+        gateway.path.write_text(checked)
+        assert gateway.admin("/reload", b"")[0] == 200
+        assert until(lambda: gateway.status()["health"].get(f"p/127.0.0.1:{port}") is False)
+        gateway.path.write_text(gateway.text.replace("backends: [", dead))
+        assert gateway.admin("/reload", b"")[0] == 200
+        assert gateway.status()["health"] == {}
+        [backend] = [b for b in gateway.status()["workers"][0]["backends"] if b["name"].endswith(f":{port}")]
+        assert backend["healthy"]
 
 
 def test_the_admin_token(tmp_path: Path) -> None:
