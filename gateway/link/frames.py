@@ -299,6 +299,8 @@ class Decoder:
         body = start + extra + head
         if body > end or zero:
             raise LinkViolation(E_PROTOCOL, "RESPONSE contradicts its own lengths")
+        if head > self._max_head:
+            raise LinkViolation(E_HEAD, f"a head of {head} bytes")
         if head:
             fields = read_fields(data, start + extra, body)
             if self._dropped:
@@ -315,6 +317,8 @@ class Decoder:
         else:
             fields = []
         more = read_fields(data, start, start + extra) if extra else None
+        if not 0 < stream <= MAX_STREAM:
+            raise LinkViolation(E_STREAM, f"stream {stream} cannot be")
         self._receiver.on_response(stream, status, fields, more, data[body:end], flags == END)
 
     def _request(self, data: bytes, start: int, end: int, flags: int, priority: int, stream: int) -> None:
@@ -327,6 +331,8 @@ class Decoder:
         body = start + extra + length
         if body > end or zero:
             raise LinkViolation(E_PROTOCOL, "REQUEST contradicts its own lengths")
+        if length > self._max_head:
+            raise LinkViolation(E_HEAD, f"a head of {length} bytes")
         if length:
             head = self._request_head(data, start + extra, body)
             if slot:
@@ -338,6 +344,8 @@ class Decoder:
                 raise LinkViolation(E_HEAD, f"nothing is remembered in slot {slot}")
             head = known
         fields = read_fields(data, start, start + extra) if extra else []
+        if not 0 < stream <= MAX_STREAM:
+            raise LinkViolation(E_STREAM, f"stream {stream} cannot be")
         self._receiver.on_request(stream, priority, deadline, head, fields, data[body:end], flags == END)
 
     def _may_remember(self, slot: int, length: int) -> None:
@@ -347,8 +355,6 @@ class Decoder:
             raise LinkViolation(E_HEAD, f"a head of {length} bytes is too large to be remembered")
 
     def _request_head(self, data: bytes, start: int, end: int) -> RequestHead:
-        if end - start > self._max_head:
-            raise LinkViolation(E_HEAD, f"a head of {end - start} bytes")
         middle = start + 1 + data[start]
         if middle + 2 > end:
             raise LinkViolation(E_HEAD, "the method is longer than its head")

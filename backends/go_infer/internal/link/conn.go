@@ -14,6 +14,7 @@ const (
 	idleTimeout = 2 * time.Minute // as on the HTTP listener; a gateway's link asks for a sign of life more often
 	helloWithin = 10 * time.Second
 	writeWithin = 30 * time.Second
+	lastWords   = time.Second // for what is still to be written when the peer is gone or has broken the protocol
 	sweepEvery  = 10 * time.Millisecond
 	loadEvery   = 100 * time.Millisecond
 	maxQueued   = 32 << 20 // bytes that wait for a peer that does not read: more than every window together
@@ -62,6 +63,7 @@ func newConn(s *Server, network net.Conn) *conn {
 func (c *conn) run(early []byte) {
 	go c.write()
 	err := c.readAll(early)
+	_ = c.net.SetWriteDeadline(time.Now().Add(lastWords))
 	var broken *violation
 	c.mu.Lock()
 	if errors.As(err, &broken) && !c.closed {
@@ -438,7 +440,8 @@ func (c *conn) write() {
 			data := c.out
 			c.kicked = len(data) > 0 // while it writes it needs no waking
 			c.out = spare[:0]
-			done := c.closing && len(data) == 0
+			closing := c.closing
+			done := closing && len(data) == 0
 			if done {
 				c.closed = true
 			}
@@ -454,7 +457,7 @@ func (c *conn) write() {
 				spare = data
 				break
 			}
-			if now := time.Now(); now.Sub(set) > time.Second {
+			if now := time.Now(); !closing && now.Sub(set) > time.Second {
 				set = now
 				_ = c.net.SetWriteDeadline(now.Add(writeWithin))
 			}
