@@ -22,7 +22,8 @@ const (
 	ourSlots    = 64       // response heads we ask a peer to remember
 )
 
-// conn is one link. One goroutine reads, one writes everything that has gathered since its last write.
+// conn is one link. One goroutine reads. Whoever finds that nobody writes does so, and takes along what gathers meanwhile: a goroutine that
+// has just answered (which saves waking another), or else the link's writer.
 type conn struct {
 	server *Server
 	net    net.Conn
@@ -39,7 +40,7 @@ type conn struct {
 	credit   int64 // bytes of body we may send
 	known    map[string]uint16
 	out      []byte
-	kicked   bool
+	writing  bool // somebody writes, or is about to
 	closed   bool // nothing more leaves
 	closing  bool // close when everything has left
 	refusing bool
@@ -50,6 +51,10 @@ type conn struct {
 	wake    chan struct{}
 	written chan struct{} // closed when the writer has ended
 	sweeper *time.Timer
+
+	// of whoever is writing
+	spare []byte
+	set   time.Time // when the write deadline was
 }
 
 func newConn(s *Server, network net.Conn) *conn {
@@ -286,14 +291,19 @@ func (c *conn) cancel(f *frame) error {
 
 // -- under the mutex
 
-// kick wakes the writer, once until it has looked.
+// kick sees to it that somebody writes.
 func (c *conn) kick() {
-	if !c.kicked {
-		c.kicked = true
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
+	if !c.writing && (len(c.out) > 0 || c.closing) {
+		c.writing = true
+		c.rouse()
+	}
+}
+
+// rouse wakes the writer; once is enough.
+func (c *conn) rouse() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -356,11 +366,11 @@ func (c *conn) end(s *stream, code uint16) {
 	if !s.closed {
 		s.closed = true
 		c.out = appendCancel(c.out, s.id, max(code, 1))
-		c.kick()
 	}
 }
 
-func (c *conn) forget(s *stream) {
+// forget says whether the caller is to write what there is.
+func (c *conn) forget(s *stream) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.streams, s.id)
@@ -368,10 +378,15 @@ func (c *conn) forget(s *stream) {
 		c.grant(int64(s.inline))
 		s.inline = 0
 	}
-	c.kick()
 	if c.refusing && len(c.streams) == 0 {
 		c.closing = true
 	}
+	if c.writing || len(c.out) == 0 || c.closing {
+		c.kick()
+		return false
+	}
+	c.writing = true
+	return true
 }
 
 // -- time
@@ -431,48 +446,45 @@ func (c *conn) refuse() {
 func (c *conn) write() {
 	defer close(c.written)
 	defer c.net.Close()
-	var spare []byte
-	var set time.Time
 	for range c.wake {
-		runtime.Gosched() // whoever else has an answer ready adds it first: one write then carries them all
-		for {
-			c.mu.Lock()
-			data := c.out
-			c.kicked = len(data) > 0 // while it writes it needs no waking
-			c.out = spare[:0]
-			closing := c.closing
-			done := closing && len(data) == 0
-			if done {
-				c.closed = true
-			}
-			if len(data) > softQueued || done {
-				c.sendable.Broadcast()
-				c.arrived.Broadcast()
-			}
-			c.mu.Unlock()
-			if done {
-				return
-			}
-			if len(data) == 0 {
-				spare = data
-				break
-			}
-			if now := time.Now(); !closing && now.Sub(set) > time.Second {
-				set = now
-				_ = c.net.SetWriteDeadline(now.Add(writeWithin))
-			}
-			if _, err := c.net.Write(data); err != nil {
-				c.mu.Lock()
-				c.closed, c.closing, c.out = true, true, nil
-				c.sendable.Broadcast()
-				c.arrived.Broadcast()
-				c.mu.Unlock()
-				return
-			}
-			spare = data
-			if cap(spare) > keepBuffer {
-				spare = nil
-			}
+		if c.flush() {
+			return
 		}
 	}
+}
+
+// flush writes until nothing is left, and says whether the link is over. The caller has set writing.
+func (c *conn) flush() (over bool) {
+	runtime.Gosched() // whoever else has an answer ready adds it first: one write then carries them all
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.out) > 0 && !c.closed {
+		data, closing := c.out, c.closing
+		c.out, c.spare = c.spare[:0], nil
+		if len(data) > softQueued {
+			c.sendable.Broadcast()
+		}
+		c.mu.Unlock()
+		if now := time.Now(); !closing && now.Sub(c.set) > time.Second {
+			c.set = now
+			_ = c.net.SetWriteDeadline(now.Add(writeWithin))
+		}
+		_, err := c.net.Write(data)
+		c.mu.Lock()
+		if cap(data) <= keepBuffer {
+			c.spare = data
+		}
+		if err != nil {
+			c.closed, c.closing, c.out = true, true, nil
+		}
+	}
+	c.writing = false
+	if c.closing && !c.closed {
+		c.closed = true
+	}
+	if c.closed {
+		c.arrived.Broadcast()
+		c.sendable.Broadcast()
+	}
+	return c.closed
 }

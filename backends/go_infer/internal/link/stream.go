@@ -151,9 +151,13 @@ func (s *stream) serve() {
 	default:
 		s.finish()
 	}
-	c.server.served(time.Since(s.begun))
-	c.forget(s)
+	begun := s.begun
+	writer := c.forget(s)
 	s.recycle()
+	if writer && c.flush() {
+		c.rouse() // the writer closes what is over
+	}
+	c.server.served(time.Since(begun))
 }
 
 func (s *stream) reason() uint16 {
@@ -264,7 +268,9 @@ func (s *stream) send(end bool) error {
 		s.credit -= int64(size)
 		c.credit -= int64(size)
 		rest = rest[size:]
-		c.kick()
+		if !last {
+			c.kick()
+		} // else the stream's goroutine writes, when it has let go of the stream
 	}
 	s.answer = s.answer[:0]
 	return nil
