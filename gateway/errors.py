@@ -78,6 +78,14 @@ class UpstreamTimeout(UpstreamError):
     proxy_error: ClassVar[bytes] = b"http_response_timeout"
 
 
+class LinkViolation(GatewayError):
+    """The other end of a link broke the protocol; the connection is over. `code` is what the ERROR frame says."""
+
+    def __init__(self, code: int, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
 class StoreError(GatewayError):
     """Redis/Valkey could not be reached, or refused to serve us."""
 

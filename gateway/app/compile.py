@@ -71,7 +71,9 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
     limits = ClientLimits(connections.max, connections.idle, connections.connect_timeout, pool.max_response)
     backends = []
     for backend in pool.backends:
-        live = registry.obtain(name, backend.name, backend_address(backend), backend.weight, gate, limits)
+        live = registry.obtain(
+            name, backend.name, backend_address(backend), backend.weight, gate, limits, pool.protocol
+        )
         live.series = backend_cells(catalogue, name, backend.name)
         backends.append(live)
     return Pool(name, tuple(backends), BALANCERS[pool.balance](), pool.max_inflight)

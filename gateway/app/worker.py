@@ -231,6 +231,7 @@ class WorkerProcess:
                     "breaker": backend.gate.state,
                     "trips": backend.gate.trips,
                     "inflight": backend.inflight,
+                    "protocol": backend.connections.protocol,
                     "idle_connections": backend.connections.idle,
                 }
                 for pool in pipeline.snapshot.pools.values()

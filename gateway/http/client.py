@@ -8,6 +8,7 @@ answer can never reach another request. The pool is LIFO, so that surplus connec
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +22,8 @@ from gateway.errors import (
     StaleConnection,
     UpstreamTimeout,
 )
-from gateway.request import Header, Response
+from gateway.http.serialise import serialise
+from gateway.request import Header, Request, Response
 
 # RFC 9110 section 7.6.1: these concern one connection only. Framing and the request's id are ours to say anew.
 _HOP_BY_HOP: Final = frozenset(
@@ -257,6 +259,29 @@ class ConnectionPool:
     @property
     def idle(self) -> int:
         return len(self._idle)
+
+    @property
+    def protocol(self) -> str:
+        """What is spoken now."""
+        return "http/1.1"
+
+    def ask(
+        self,
+        request: Request,
+        target: bytes,
+        authority: bytes,
+        left_ns: int,
+        dropped: frozenset[bytes],
+        *,
+        deadline: float,
+        fresh: bool = False,
+    ) -> Coroutine[Any, Any, Response]:
+        """One attempt: `request` at `target` without the fields in `dropped`, and `left_ns` nanoseconds to answer.
+
+        What callers use, whatever the protocol: `gateway.link.pool.LinkPool` has it too. Errors as `exchange`.
+        """
+        data = serialise(request, target, authority, left_ns // 1_000_000 + 1, dropped)
+        return self.exchange(data, head_only=request.method == b"HEAD", deadline=deadline, fresh=fresh)
 
     async def exchange(self, data: bytes, *, head_only: bool, deadline: float, fresh: bool = False) -> Response:
         """Sends one serialised request and returns the whole answer; `fresh` asks for a new connection.

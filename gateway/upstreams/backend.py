@@ -6,22 +6,33 @@ What lives here survives a reload (breaker, health, in-flight count, connections
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from gateway.balance import Balancer
 from gateway.breakers.gate import BreakerSettings, Gate
 from gateway.http.client import Address, ClientLimits, ConnectionPool
+from gateway.link.pool import LinkPool
+
+Speaks = Literal["http", "link", "auto"]
 
 
 class Backend:
     """One server of a pool. `weight` and `turn` belong to the balancing policy."""
 
     __slots__ = (
-        "authority", "connections", "gate", "healthy", "inflight", "key", "name", "on_change", "series", "turn",
-        "weight",
+        "authority", "connections", "gate", "healthy", "inflight", "key", "name", "on_change", "series",
+        "speaks", "turn", "weight",
     )  # fmt: skip
 
     def __init__(
-        self, key: str, name: str, address: Address, weight: int, gate: BreakerSettings, limits: ClientLimits
+        self,
+        key: str,
+        name: str,
+        address: Address,
+        weight: int,
+        gate: BreakerSettings,
+        limits: ClientLimits,
+        speaks: Speaks = "http",
     ) -> None:
         self.key = key
         self.name = name
@@ -32,8 +43,16 @@ class Backend:
         self.healthy = True
         self.on_change: Callable[[], None] | None = None  # called when health or the breaker turns
         self.gate = Gate(gate, self._changed)
-        self.connections = ConnectionPool(address, limits)
+        self.speaks = speaks
+        self.connections = _connections(address, limits, speaks)
         self.series = 0  # first of this backend's metric cells
+
+    def speak(self, speaks: Speaks) -> None:
+        """Changes the protocol for exchanges to come; those under way finish as they began."""
+        if speaks != self.speaks:
+            old, self.speaks = self.connections, speaks
+            self.connections = _connections(old.address, old.limits, speaks)
+            old.close()
 
     def mark(self, *, healthy: bool, now: int) -> None:
         """Takes the verdict of a health check; a recovery lets the breaker probe at once."""
@@ -50,6 +69,10 @@ class Backend:
     def __repr__(self) -> str:
         health = "healthy" if self.healthy else "unhealthy"
         return f"<Backend {self.key} w{self.weight} {health}, {self.inflight} in flight, {self.gate.state}>"
+
+
+def _connections(address: Address, limits: ClientLimits, speaks: Speaks) -> ConnectionPool:
+    return ConnectionPool(address, limits) if speaks == "http" else LinkPool(address, limits, required=speaks == "link")
 
 
 class Pool:

@@ -22,7 +22,6 @@ from gateway.request import Outcome, Request, Response
 from gateway.retries.budget import RetryBudget
 from gateway.telemetry.cells import Cells
 from gateway.upstreams.backend import Backend, Pool
-from gateway.upstreams.forward import serialise
 
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
 
@@ -123,9 +122,8 @@ class Caller:
             chosen.inflight += 1
             pool.inflight += 1
             try:
-                data = serialise(request, target, chosen.authority, left // 1_000_000 + 1, dropped)
-                response = await chosen.connections.exchange(
-                    data, head_only=request.method == b"HEAD", deadline=deadline / 1e9, fresh=fresh
+                response = await chosen.connections.ask(
+                    request, target, chosen.authority, left, dropped, deadline=deadline / 1e9, fresh=fresh
                 )
                 error = None
                 outcome = _OUTCOMES[response.status]

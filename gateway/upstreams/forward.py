@@ -1,14 +1,12 @@
-"""What a backend is sent: the request serialised anew, never copied through.
+"""Which of a request's fields a backend is never sent, whatever the protocol.
 
-Dropped: hop-by-hop fields and those that `Connection` names (RFC 9110 section 7.6.1), framing (said anew), the
-caller's key, and forwarding fields a client may have forged. Added: who asked, the request's id and the time left.
+Dropped: hop-by-hop fields (RFC 9110 section 7.6.1; those that `Connection` names are dropped where the request is
+said), framing (said anew), the caller's key, and forwarding fields a client may have forged.
 """
 
 from __future__ import annotations
 
 from typing import Final
-
-from gateway.request import Request
 
 _DROPPED: Final = frozenset(
     (
@@ -23,26 +21,3 @@ _DROPPED: Final = frozenset(
 def dropped_fields(key_header: bytes) -> frozenset[bytes]:
     """The fields never sent on, for a snapshot whose callers put their key in `key_header`."""
     return _DROPPED | {key_header}
-
-
-def serialise(request: Request, target: bytes, authority: bytes, timeout_ms: int, dropped: frozenset[bytes]) -> bytes:
-    """The bytes of one attempt. `timeout_ms` is what is left of the request's time."""
-    headers = request.headers
-    named = headers.get(b"connection")
-    if named is not None and named not in (b"keep-alive", b"close", b"Keep-Alive"):
-        dropped = dropped | {name.strip().lower() for name in named.split(b",")}
-    parts = [
-        request.method, b" ", target, b" HTTP/1.1\r\nhost: ", headers.get(b"host", authority),
-        b"\r\nx-forwarded-for: ", request.peer, b"\r\nx-request-id: ", request.id,
-        b"\r\nx-request-timeout: %dms\r\n" % timeout_ms,
-    ]  # fmt: skip
-    for name, value in headers.items():
-        if name not in dropped:
-            parts += (name, b": ", value, b"\r\n")
-    body = request.body
-    if body or request.method in (b"POST", b"PUT", b"PATCH"):
-        parts.append(b"content-length: %d\r\n\r\n" % len(body))
-        parts.append(body)
-    else:
-        parts.append(b"\r\n")
-    return b"".join(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.breakers.gate import BreakerSettings
 from gateway.http.client import Address, ClientLimits
-from gateway.upstreams.backend import Backend
+from gateway.upstreams.backend import Backend, Speaks
 
 
 def backend_key(pool: str, address: Address) -> str:
@@ -19,18 +19,26 @@ class BackendRegistry:
         self._backends: dict[str, Backend] = {}
 
     def obtain(
-        self, pool: str, name: str, address: Address, weight: int, gate: BreakerSettings, limits: ClientLimits
+        self,
+        pool: str,
+        name: str,
+        address: Address,
+        weight: int,
+        gate: BreakerSettings,
+        limits: ClientLimits,
+        speaks: Speaks = "http",
     ) -> Backend:
         """The known backend with its settings brought up to date, or a new one."""
         key = backend_key(pool, address)
         backend = self._backends.get(key)
         if backend is None:
-            backend = self._backends[key] = Backend(key, name, address, weight, gate, limits)
+            backend = self._backends[key] = Backend(key, name, address, weight, gate, limits, speaks)
             return backend
         backend.name = name
         backend.weight = weight
         backend.gate.configure(gate)
         backend.connections.limits = limits
+        backend.speak(speaks)
         return backend
 
     def retain(self, keys: set[str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from gateway.http.serialise import serialise
 from gateway.request import Request
-from gateway.upstreams.forward import dropped_fields, serialise
+from gateway.upstreams.forward import dropped_fields
 
 DROPPED = dropped_fields(b"x-api-key")
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from gateway.breakers.gate import BreakerSettings
 from gateway.http.client import Address, ClientLimits
+from gateway.link.pool import LinkPool
 from gateway.request import Outcome
 from gateway.upstreams.registry import BackendRegistry, backend_key
 
 ADDRESS = Address("127.0.0.1", 1)
 
 
-def obtain(registry, name="a", address=ADDRESS, weight=1, pool="p", failures=1, idle=50.0):
-    return registry.obtain(pool, name, address, weight, BreakerSettings(failures=failures), ClientLimits(idle=idle))
+def obtain(registry, name="a", address=ADDRESS, weight=1, pool="p", failures=1, idle=50.0, speaks="http"):
+    return registry.obtain(
+        pool, name, address, weight, BreakerSettings(failures=failures), ClientLimits(idle=idle), speaks
+    )
 
 
 def test_the_same_backend_keeps_its_state_and_takes_new_settings():
@@ -38,3 +41,20 @@ def test_what_no_snapshot_names_is_forgotten():
     assert registry.all() == [kept]
     assert registry.get(gone.key) is None
     assert obtain(registry, pool="q") is not gone
+
+
+def test_a_change_of_protocol_keeps_the_backend_and_changes_its_connections():
+    registry = BackendRegistry()
+    backend = obtain(registry)
+    http = backend.connections
+    obtain(registry, speaks="auto")
+    assert isinstance(backend.connections, LinkPool)
+    assert not backend.connections.required
+    link = backend.connections
+    obtain(registry, speaks="auto")
+    assert backend.connections is link
+    obtain(registry, speaks="link")
+    assert backend.connections.required
+    obtain(registry)
+    assert type(backend.connections) is type(http)
+    assert backend.connections is not http

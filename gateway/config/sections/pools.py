@@ -93,6 +93,11 @@ class Pool(Section):
         default="least-request",
         description="How a backend is picked: fewest requests in flight for its weight, or smooth turns by weight.",
     )
+    protocol: Literal["http", "link", "auto"] = Field(
+        default="http",
+        description="How the backends are spoken to: HTTP/1.1; the multiplexed link of go_infer (docs/link.md); "
+        "or the link where a backend speaks it and HTTP/1.1 where not.",
+    )
     breaker: Breaker = Field(default=Breaker.model_construct(), description="Circuit breaker of each backend.")
     health: Health | None = Field(
         default=None, description="Active health checks; none unless given ({} for defaults)."

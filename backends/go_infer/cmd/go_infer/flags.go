@@ -15,7 +15,7 @@ type options struct {
 	port, maxBatch, workers, queue int
 	intraOp, maxBody, maxPixels    int
 	batching, exitWithParent       bool
-	logRequests, version           bool
+	logRequests, version, link     bool
 	drainTimeout, drainGrace       time.Duration
 }
 
@@ -47,6 +47,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.DurationVar(&o.drainTimeout, "drain_timeout", 10*time.Second, "`time` that running requests get after SIGTERM")
 	f.DurationVar(&o.drainGrace, "drain_grace", 250*time.Millisecond, "`time` after SIGTERM in which connections are still accepted")
 	f.BoolVar(&o.exitWithParent, "exit_with_parent", false, "drain and exit when the process that started this one is gone")
+	f.BoolVar(&o.link, "enable_link", true, "offer the gateway's multiplexed link on the same port")
 	f.BoolVar(&o.logRequests, "log_requests", false, "log every request")
 	f.BoolVar(&o.version, "version", false, "print versions and exit")
 	err := f.Parse(arguments)

@@ -24,6 +24,7 @@ import (
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
 	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/link"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/repository"
@@ -94,6 +95,9 @@ func serve(o options, log *slog.Logger) error {
 			Decoders: make(chan struct{}, runtime.GOMAXPROCS(0))},
 		Registry: registry, Log: log, LogEach: o.logRequests,
 	}
+	if o.link {
+		s.Link = links(o, s, registry, log)
+	}
 	s.Prepare()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(listener) }()
@@ -116,6 +120,22 @@ func serve(o options, log *slog.Logger) error {
 			return drain(o, s, repo, pool, log, reason, stop)
 		}
 	}
+}
+
+// links makes the link's side of the server, and its metrics.
+func links(o options, handler http.Handler, registry *metrics.Registry, log *slog.Logger) *link.Server {
+	limits := o.limits()
+	l := link.New(handler, log, func() link.Load {
+		return link.Load{Queued: uint32(registry.Waiting()), Running: uint32(max(0, registry.InFlight())),
+			Capacity: uint32(limits.Slots * limits.MaxBatch)}
+	})
+	registry.Gauge("go_infer_links", "Open links.", func() float64 { return float64(l.Links()) })
+	registry.Gauge("go_infer_link_streams", "Requests being answered on links.", func() float64 { return float64(l.Streams()) })
+	registry.Counter("go_infer_link_streams_total", "Requests that came on links.", func() float64 { return float64(l.Total()) })
+	registry.Counter("go_infer_link_cancelled_total", "Streams that the gateway gave up.", func() float64 { return float64(l.Cancelled()) })
+	registry.Counter("go_infer_link_violations_total", "Links that ended because the peer broke the protocol.",
+		func() float64 { return float64(l.Violations()) })
+	return l
 }
 
 // load loads every version; one that fails is logged and left out. An error means that nothing can be served.

@@ -65,8 +65,8 @@ type Registry struct {
 }
 
 type gauge struct {
-	name, help string
-	read       func() float64
+	name, kind, help string
+	read             func() float64
 }
 
 // New makes a registry.
@@ -81,7 +81,26 @@ func New() *Registry {
 
 // Gauge adds a value that is read when somebody scrapes. Only before serving.
 func (r *Registry) Gauge(name, help string, read func() float64) {
-	r.gauges = append(r.gauges, gauge{name, help, read})
+	r.gauges = append(r.gauges, gauge{name, "gauge", help, read})
+}
+
+// Counter is Gauge for a value that only grows.
+func (r *Registry) Counter(name, help string, read func() float64) {
+	r.gauges = append(r.gauges, gauge{name, "counter", help, read})
+}
+
+// InFlight is the number of requests being answered now.
+func (r *Registry) InFlight() int64 { return r.inFlight.Load() }
+
+// Waiting is the number of rows that wait for a Run, of all models.
+func (r *Registry) Waiting() int {
+	rows := 0
+	for _, m := range *r.models.Load() {
+		if waiting := m.waiting.Load(); waiting != nil {
+			rows += (*waiting)()
+		}
+	}
+	return rows
 }
 
 // Begin counts a request in; the result is to be passed to End.

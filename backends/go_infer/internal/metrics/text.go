@@ -46,7 +46,7 @@ func (r *Registry) Append(text []byte) []byte {
 		t.sample("go_infer_dropped_total", float64(m.dropped.Load()), "model", m.name, "version", m.version)
 	}
 	for _, g := range r.gauges {
-		t.head(g.name, "gauge", g.help)
+		t.head(g.name, g.kind, g.help)
 		t.sample(g.name, g.read())
 	}
 	return t

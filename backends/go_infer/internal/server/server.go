@@ -1,11 +1,14 @@
 // Package server joins the protocols to one HTTP listener, and knows how to start and how to stop.
 //
+// Requests come over HTTP/1.1 or, multiplexed, over links (package link) on the same port; both end here.
+//
 // Life: listen -> load (alive, not ready) -> ready -> drain (not ready, every answer closes its connection) -> stop.
 // Invariants: a request that was accepted is answered; no connection waits without a timeout on any phase.
 package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,6 +19,7 @@ import (
 	"sluicegate/go_infer/internal/api"
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
+	"sluicegate/go_infer/internal/link"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/status"
 )
@@ -34,7 +38,8 @@ type Server struct {
 	Simple    *simple.Handler
 	Registry  *metrics.Registry
 	Log       *slog.Logger
-	LogEach   bool // one line per request
+	LogEach   bool         // one line per request
+	Link      *link.Server // nil: an Upgrade to the link is ignored, as HTTP allows
 
 	ready    atomic.Bool
 	draining atomic.Bool
@@ -65,15 +70,30 @@ func (s *Server) Ready() { s.ready.Store(true) }
 // that clients with kept connections learn it from an answer and not from a reset; then it finishes what runs, until ctx ends.
 func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
 	s.draining.Store(true)
+	if s.Link != nil {
+		s.Link.Drain()
+	}
 	select {
 	case <-time.After(grace):
 	case <-ctx.Done():
 	}
-	return s.http.Shutdown(ctx)
+	links := make(chan error, 1)
+	go func() {
+		if s.Link != nil {
+			links <- s.Link.Stop(ctx)
+		} else {
+			links <- nil
+		}
+	}()
+	return errors.Join(s.http.Shutdown(ctx), <-links)
 }
 
 // ServeHTTP routes one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.Link != nil && link.Wanted(r) {
+		s.Link.Offer(w, r)
+		return
+	}
 	begun := s.Registry.Begin()
 	if s.draining.Load() {
 		w.Header().Set("Connection", "close")

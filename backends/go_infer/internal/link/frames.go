@@ -1,0 +1,393 @@
+// Package link speaks the gateway's multiplexed protocol on the ordinary port, after an Upgrade. docs/link.md is its specification.
+//
+// Contract: every request on a link is served by the same http.Handler as any other; a request's remaining time and its cancellation
+// arrive as its context. Server.Offer takes the connection over; Drain and Stop end all links gently.
+//
+// Invariants: nothing is taken in before its length is known to be allowed; every stream gets exactly one last frame (END or CANCEL);
+// what a peer can make this side hold is bounded by the windows, the number of streams and maxQueued; a panic ends its stream alone.
+package link
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Protocol is the token of the Upgrade.
+const Protocol = "sluice-link/1"
+
+const (
+	version    = 1
+	magic      = 0x4B4E4C53 // "SLNK", little-endian
+	headerSize = 12
+)
+
+// Types of frames. A receiver who does not know a type passes over the frame if the type has the optional bit.
+const (
+	typeHello byte = iota + 1
+	typeRequest
+	typeResponse
+	typeData
+	typeWindow
+	typeCancel
+	typeLoad
+	typeDrain
+	typePing
+	typePong
+	typeError
+	optional byte = 0x80
+)
+
+const flagEnd byte = 1
+
+// Codes of ERROR: why a connection ends.
+const (
+	errProtocol uint16 = iota + 1
+	errFlow
+	errSize
+	errStream
+	errHead
+	errVersion
+)
+
+// Codes of CANCEL: why a stream ends.
+const (
+	cancelUnwanted uint16 = iota + 1
+	cancelDeadline
+	cancelRefused
+	cancelFailed
+)
+
+const (
+	minMaxFrame   = 256 << 10
+	maxMaxFrame   = 16 << 20
+	chunk         = 64 << 10 // most bytes of body in one frame: nobody waits long behind it
+	maxStream     = 1<<31 - 1
+	maxWindow     = 1<<31 - 1
+	maxRemembered = 4096 // bytes of a head that may be remembered
+	maxSlots      = 1024
+	maxFields     = 128
+	maxText       = 256
+	maxControl    = 1024
+)
+
+// violation is a peer's breach of the protocol: the connection is over.
+type violation struct {
+	code uint16
+	text string
+}
+
+func (v *violation) Error() string { return v.text }
+
+func breach(code uint16, format string, arguments ...any) error {
+	return &violation{code, fmt.Sprintf(format, arguments...)}
+}
+
+// settings are what one side allows the other.
+type settings struct {
+	maxFrame, maxStreams, streamWindow, connectionWindow, maxHead, slots uint32
+}
+
+// silent is what a HELLO that says nothing means.
+var silent = settings{maxFrame: minMaxFrame, streamWindow: 1 << 20, connectionWindow: 16 << 20, maxHead: 65535, slots: 256}
+
+func (s *settings) each() [6]*uint32 {
+	return [6]*uint32{&s.maxFrame, &s.maxStreams, &s.streamWindow, &s.connectionWindow, &s.maxHead, &s.slots}
+}
+
+// bounds are the least and greatest value of each setting, in the order of each.
+var bounds = [6][2]uint32{{minMaxFrame, maxMaxFrame}, {0, 65535}, {chunk, maxWindow}, {chunk, maxWindow}, {1024, 65535}, {0, maxSlots}}
+
+// Load is how busy a server is.
+type Load struct {
+	Queued, Running, Capacity uint32
+	ServiceMicros             uint32
+}
+
+// frame is one decoded frame. Its slices point into the buffer it was read from.
+type frame struct {
+	kind      byte
+	end       bool
+	code      uint16 // status, priority or reason
+	stream    uint32
+	body      []byte // of REQUEST, RESPONSE and DATA; else the payload
+	extra     []byte // fields beside the head, checked
+	deadline  uint32 // microseconds; 0: none
+	credit    uint32
+	head      *head
+	announced settings
+	load      Load
+}
+
+// decoder takes one direction of one connection. client says who receives.
+type decoder struct {
+	client  bool
+	greeted bool
+	mine    settings
+	heads   map[uint16]*head
+}
+
+func newDecoder(mine settings, client bool) *decoder {
+	return &decoder{client: client, mine: mine, heads: map[uint16]*head{}}
+}
+
+// next decodes the frame at the start of data into f and returns its length, or 0 if it is not all there, with the length it has if
+// that is known. An error is a *violation.
+func (d *decoder) next(data []byte, f *frame) (taken, need int, err error) {
+	if len(data) < headerSize {
+		return 0, headerSize, nil
+	}
+	length := binary.LittleEndian.Uint32(data)
+	kind, flags := data[4], data[5]
+	if length > d.mine.maxFrame {
+		return 0, 0, breach(errSize, "a frame of %d bytes; %d are allowed", length, d.mine.maxFrame)
+	}
+	if length > maxControl && kind != typeRequest && kind != typeResponse && kind != typeData {
+		return 0, 0, breach(errSize, "a control frame of %d bytes", length)
+	}
+	total := headerSize + int(length)
+	if len(data) < total {
+		return 0, total, nil
+	}
+	f.kind, f.end, f.code, f.stream = kind, flags == flagEnd, binary.LittleEndian.Uint16(data[6:]), binary.LittleEndian.Uint32(data[8:])
+	payload := data[headerSize:total:total]
+	f.body, f.extra, f.head = payload, nil, nil
+	switch {
+	case kind == typeHello && !d.greeted && flags == 0 && f.stream == 0:
+		err = readHello(f, payload)
+		d.greeted = err == nil
+	case kind == typeError && flags == 0 && f.stream == 0:
+		f.body = payload[:min(len(payload), maxText)]
+	case !d.greeted:
+		err = breach(errProtocol, "the first frame is not HELLO")
+	case kind == typeHello:
+		err = breach(errProtocol, "a second HELLO")
+	case kind&optional != 0:
+	case kind == typeRequest && !d.client:
+		err = d.request(f, flags, payload)
+	case kind == typeResponse && d.client:
+		err = d.response(f, flags, payload)
+	default:
+		err = d.small(f, flags, payload)
+	}
+	return total, total, err
+}
+
+func readHello(f *frame, payload []byte) error {
+	if f.code != version {
+		return breach(errVersion, "version %d", f.code)
+	}
+	if len(payload)%6 != 4 || binary.LittleEndian.Uint32(payload) != magic {
+		return breach(errProtocol, "not a HELLO")
+	}
+	f.announced = silent
+	values := f.announced.each()
+	seen := [len(values)]bool{}
+	for at := 4; at < len(payload); at += 6 {
+		number, value := int(binary.LittleEndian.Uint16(payload[at:]))-1, binary.LittleEndian.Uint32(payload[at+2:])
+		if number < 0 || number >= len(values) {
+			continue // of a later revision
+		}
+		if seen[number] || value < bounds[number][0] || value > bounds[number][1] {
+			return breach(errProtocol, "setting %d is %d, or said twice", number+1, value)
+		}
+		seen[number] = true
+		*values[number] = value
+	}
+	return nil
+}
+
+func checkStream(f *frame) error {
+	if f.stream == 0 || f.stream > maxStream {
+		return breach(errStream, "stream %d cannot be", f.stream)
+	}
+	return nil
+}
+
+func (d *decoder) request(f *frame, flags byte, payload []byte) error {
+	if flags > flagEnd || f.code > 7 || len(payload) < 12 {
+		return breach(errProtocol, "flags %#x, priority %d, %d bytes in REQUEST", flags, f.code, len(payload))
+	}
+	f.deadline = binary.LittleEndian.Uint32(payload)
+	if err := d.lengths(f, payload[4:]); err != nil {
+		return err
+	}
+	if f.head == nil {
+		return breach(errHead, "a request without a head")
+	}
+	return checkStream(f)
+}
+
+func (d *decoder) response(f *frame, flags byte, payload []byte) error {
+	if flags > flagEnd || f.code < 200 || f.code > 599 || len(payload) < 8 {
+		return breach(errProtocol, "flags %#x, status %d, %d bytes in RESPONSE", flags, f.code, len(payload))
+	}
+	if err := d.lengths(f, payload); err != nil {
+		return err
+	}
+	return checkStream(f)
+}
+
+// lengths reads what REQUEST and RESPONSE have in common: slot, extra fields, head, body.
+func (d *decoder) lengths(f *frame, payload []byte) error {
+	slot, extra := binary.LittleEndian.Uint16(payload), int(binary.LittleEndian.Uint16(payload[2:]))
+	length, zero := int(binary.LittleEndian.Uint16(payload[4:])), binary.LittleEndian.Uint16(payload[6:])
+	rest := payload[8:]
+	if extra+length > len(rest) || zero != 0 {
+		return breach(errProtocol, "a frame contradicts its own lengths")
+	}
+	f.extra = rest[:extra]
+	f.body = rest[extra+length:]
+	var err error
+	switch {
+	case length > 0:
+		if length > int(d.mine.maxHead) {
+			return breach(errHead, "a head of %d bytes", length)
+		}
+		if slot > 0 && (uint32(slot) > d.mine.slots || length > maxRemembered) {
+			return breach(errHead, "slot %d of %d, or a head of %d bytes is too large to be remembered", slot, d.mine.slots, length)
+		}
+		if f.head, err = readHead(rest[extra:extra+length], !d.client); err != nil {
+			return err
+		}
+		if slot > 0 {
+			d.heads[slot] = f.head
+		}
+	case slot > 0:
+		if f.head = d.heads[slot]; f.head == nil {
+			return breach(errHead, "nothing is remembered in slot %d", slot)
+		}
+	}
+	if extra > 0 {
+		return eachField(f.extra, nil)
+	}
+	return nil
+}
+
+// small reads every other frame.
+func (d *decoder) small(f *frame, flags byte, payload []byte) error {
+	if f.kind == typeData {
+		if flags > flagEnd || f.code != 0 || len(payload) == 0 && flags == 0 {
+			return breach(errProtocol, "flags %#x, code %d, %d bytes in DATA", flags, f.code, len(payload))
+		}
+		return checkStream(f)
+	}
+	if flags != 0 {
+		return breach(errProtocol, "flags %#x in a frame of type %d", flags, f.kind)
+	}
+	if f.kind == typeCancel {
+		if len(payload) != 0 {
+			return breach(errProtocol, "CANCEL has no payload")
+		}
+		return checkStream(f)
+	}
+	if f.code != 0 {
+		return breach(errProtocol, "code %d in a frame of type %d", f.code, f.kind)
+	}
+	if f.kind == typeWindow {
+		f.credit = 0
+		if len(payload) == 4 {
+			f.credit = binary.LittleEndian.Uint32(payload)
+		}
+		if f.stream > maxStream {
+			return breach(errStream, "stream %d cannot be", f.stream)
+		}
+		if f.credit == 0 || f.credit > maxWindow {
+			return breach(errFlow, "a credit of %d bytes", f.credit)
+		}
+		return nil
+	}
+	if f.stream != 0 {
+		return breach(errProtocol, "stream %d in a frame of type %d", f.stream, f.kind)
+	}
+	switch {
+	case (f.kind == typePing || f.kind == typePong) && len(payload) == 8:
+		return nil
+	case f.kind == typeLoad && d.client && len(payload) >= 16:
+		f.load = Load{binary.LittleEndian.Uint32(payload), binary.LittleEndian.Uint32(payload[4:]),
+			binary.LittleEndian.Uint32(payload[8:]), binary.LittleEndian.Uint32(payload[12:])}
+		return nil
+	case f.kind == typeDrain && d.client && len(payload) == 0:
+		return nil
+	}
+	return breach(errProtocol, "a frame of type %d with %d bytes", f.kind, len(payload))
+}
+
+// -- making frames
+
+func appendHeader(out []byte, length int, kind, flags byte, code uint16, stream uint32) []byte {
+	out = binary.LittleEndian.AppendUint32(out, uint32(length))
+	out = append(out, kind, flags)
+	out = binary.LittleEndian.AppendUint16(out, code)
+	return binary.LittleEndian.AppendUint32(out, stream)
+}
+
+func endFlag(end bool) byte {
+	if end {
+		return flagEnd
+	}
+	return 0
+}
+
+func appendHello(out []byte, s settings) []byte {
+	values := s.each()
+	out = appendHeader(out, 4+6*len(values), typeHello, 0, version, 0)
+	out = binary.LittleEndian.AppendUint32(out, magic)
+	for i, value := range values {
+		out = binary.LittleEndian.AppendUint16(out, uint16(i+1))
+		out = binary.LittleEndian.AppendUint32(out, *value)
+	}
+	return out
+}
+
+func appendLengths(out []byte, slot uint16, extra, head []byte) []byte {
+	out = binary.LittleEndian.AppendUint16(out, slot)
+	out = binary.LittleEndian.AppendUint16(out, uint16(len(extra)))
+	out = binary.LittleEndian.AppendUint16(out, uint16(len(head)))
+	out = binary.LittleEndian.AppendUint16(out, 0)
+	out = append(out, extra...)
+	return append(out, head...)
+}
+
+func appendRequest(out []byte, stream, deadline uint32, priority, slot uint16, extra, head, body []byte, end bool) []byte {
+	out = appendHeader(out, 12+len(extra)+len(head)+len(body), typeRequest, endFlag(end), priority, stream)
+	out = binary.LittleEndian.AppendUint32(out, deadline)
+	out = appendLengths(out, slot, extra, head)
+	return append(out, body...)
+}
+
+func appendResponse(out []byte, stream uint32, code, slot uint16, extra, head, body []byte, end bool) []byte {
+	out = appendHeader(out, 8+len(extra)+len(head)+len(body), typeResponse, endFlag(end), code, stream)
+	out = appendLengths(out, slot, extra, head)
+	return append(out, body...)
+}
+
+func appendData(out []byte, stream uint32, data []byte, end bool) []byte {
+	return append(appendHeader(out, len(data), typeData, endFlag(end), 0, stream), data...)
+}
+
+func appendWindow(out []byte, stream, credit uint32) []byte {
+	return binary.LittleEndian.AppendUint32(appendHeader(out, 4, typeWindow, 0, 0, stream), credit)
+}
+
+func appendCancel(out []byte, stream uint32, code uint16) []byte {
+	return appendHeader(out, 0, typeCancel, 0, code, stream)
+}
+
+func appendLoad(out []byte, load Load) []byte {
+	out = appendHeader(out, 16, typeLoad, 0, 0, 0)
+	for _, value := range [...]uint32{load.Queued, load.Running, load.Capacity, load.ServiceMicros} {
+		out = binary.LittleEndian.AppendUint32(out, value)
+	}
+	return out
+}
+
+func appendDrain(out []byte) []byte { return appendHeader(out, 0, typeDrain, 0, 0, 0) }
+
+func appendPing(out []byte, kind byte, payload []byte) []byte {
+	return append(appendHeader(out, 8, kind, 0, 0, 0), payload[:8]...)
+}
+
+func appendError(out []byte, code uint16, text string) []byte {
+	text = text[:min(len(text), maxText)]
+	return append(appendHeader(out, len(text), typeError, 0, code, 0), text...)
+}

@@ -1,0 +1,323 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// longest is what a request without a deadline of its own gets; the HTTP listener's write timeout is the same.
+const longest = 60 * time.Second
+
+// keepBuffer is the largest buffer a stream takes back to the pool.
+const keepBuffer = 1 << 20
+
+var (
+	errGone    = errors.New("the link is closed")
+	errStopped = errors.New("the stream was cancelled")
+)
+
+// stream is one request in work: its context, its body and its http.ResponseWriter. It is pooled whole; nothing of it may be kept by a
+// handler that has returned.
+//
+// The fields below "shared" are guarded by the connection's mutex.
+type stream struct {
+	id      uint32
+	conn    *conn
+	head    *head
+	begun   time.Time
+	context streamContext
+	base    *http.Request // empty, with the context
+	request *http.Request
+	url     url.URL
+
+	// the answer; the handler's goroutine alone
+	fields  http.Header
+	code    int
+	answer  []byte
+	scratch []byte
+	started bool // RESPONSE has left
+
+	// shared
+	body      []byte // what came and was not read
+	read      int    // of body
+	whole     bool   // the last of the body has come
+	inline    int    // bytes to be granted anew when the stream ends
+	allowed   int64  // bytes the peer may still send
+	granted   int64  // bytes read and not granted anew
+	credit    int64  // bytes we may send
+	cancelled uint16 // the peer's reason, or 0
+	closed    bool   // ended by our side: the peer's frames are late
+}
+
+// streamContext ends when its stream is cancelled or late. Made for reuse: context.WithDeadline costs a timer and four allocations.
+type streamContext struct {
+	mu       sync.Mutex
+	deadline time.Time
+	done     chan struct{}
+	err      error
+}
+
+func (c *streamContext) Deadline() (time.Time, bool) { return c.deadline, true }
+func (c *streamContext) Done() <-chan struct{}       { return c.done }
+func (c *streamContext) Value(any) any               { return nil }
+
+func (c *streamContext) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *streamContext) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+		close(c.done)
+	}
+}
+
+var _ context.Context = (*streamContext)(nil)
+
+var streams = sync.Pool{New: func() any {
+	s := &stream{fields: http.Header{}}
+	s.context.done = make(chan struct{})
+	s.base = (&http.Request{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(&s.context)
+	s.request = s.base.WithContext(&s.context)
+	return s
+}}
+
+func newStream(c *conn, f *frame, now time.Time) *stream {
+	s := streams.Get().(*stream)
+	s.id, s.conn, s.head, s.begun = f.stream, c, f.head, now
+	patience := longest
+	if f.deadline > 0 {
+		patience = time.Duration(f.deadline) * time.Microsecond
+	}
+	s.context.deadline = now.Add(patience)
+	s.body = append(s.body[:0], f.body...)
+	s.whole = f.end
+	s.inline = len(f.body)
+	s.allowed = int64(c.server.mine.streamWindow) - int64(len(f.body))
+	s.credit = int64(c.theirs.streamWindow)
+
+	r := s.request
+	*r = *s.base
+	s.url = url.URL{}
+	if f.head.url != nil {
+		s.url = *f.head.url
+	}
+	r.Method, r.URL, r.RequestURI, r.Host, r.Header = f.head.method, &s.url, f.head.target, f.head.host, f.head.fields
+	r.RemoteAddr = c.remote
+	r.ContentLength = -1
+	if f.end {
+		r.ContentLength = int64(len(f.body))
+	}
+	r.Body = (*streamBody)(s)
+	return s
+}
+
+func (s *stream) recycle() {
+	if s.context.err != nil {
+		s.context.err, s.context.done = nil, make(chan struct{})
+	}
+	if cap(s.body) > keepBuffer {
+		s.body = nil
+	}
+	if cap(s.answer) > keepBuffer {
+		s.answer = nil
+	}
+	clear(s.fields)
+	s.conn, s.head, s.answer = nil, nil, s.answer[:0]
+	s.code, s.started, s.read, s.granted, s.cancelled, s.closed = 0, false, 0, 0, 0, false
+	streams.Put(s)
+}
+
+// serve runs the handler and says the stream's last word.
+func (s *stream) serve() {
+	c := s.conn
+	failed := s.handle(c.server.Handler)
+	switch {
+	case failed:
+		c.end(s, cancelFailed)
+	case s.reason() != 0:
+		c.end(s, s.reason())
+	default:
+		s.finish()
+	}
+	begun := s.begun
+	writer := c.forget(s)
+	s.recycle()
+	if writer && c.flush() {
+		c.rouse() // the writer closes what is over
+	}
+	c.server.served(time.Since(begun))
+}
+
+func (s *stream) reason() uint16 {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.cancelled
+}
+
+func (s *stream) handle(handler http.Handler) (failed bool) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			failed = true
+			if reason != http.ErrAbortHandler {
+				s.conn.server.Log.Error("a handler panicked", "path", s.url.Path, "reason", reason, "stack", string(debug.Stack()))
+			}
+		}
+	}()
+	switch {
+	case s.reason() != 0:
+	case s.head.bad != nil:
+		http.Error(s, "the target is not a URL", http.StatusBadRequest)
+	default:
+		handler.ServeHTTP(s, s.request)
+	}
+	return false
+}
+
+// -- http.ResponseWriter
+
+// Header is the response's fields.
+func (s *stream) Header() http.Header { return s.fields }
+
+// WriteHeader fixes the status. Interim answers are not said on a link.
+func (s *stream) WriteHeader(code int) {
+	if s.code == 0 && code >= 200 && code <= 599 {
+		s.code = code
+	}
+}
+
+// Write adds to the body. Up to a chunk is held back, so that most answers are one frame.
+func (s *stream) Write(data []byte) (int, error) {
+	s.WriteHeader(http.StatusOK)
+	if s.bodiless() {
+		s.inlineLength(len(data))
+		return len(data), nil
+	}
+	s.answer = append(s.answer, data...)
+	if len(s.answer) > chunk {
+		return len(data), s.send(false)
+	}
+	return len(data), nil
+}
+
+// Flush sends what there is; for streaming handlers.
+func (s *stream) Flush() {
+	s.WriteHeader(http.StatusOK)
+	_ = s.send(false)
+}
+
+func (s *stream) bodiless() bool {
+	return s.request.Method == http.MethodHead || s.code == http.StatusNoContent || s.code == http.StatusNotModified
+}
+
+// inlineLength says how long the body of the answer to HEAD would be, if the handler did not.
+func (s *stream) inlineLength(size int) {
+	if s.request.Method == http.MethodHead && s.fields.Get("Content-Length") == "" {
+		s.fields.Set("Content-Length", strconv.Itoa(size))
+	}
+}
+
+func (s *stream) finish() {
+	s.WriteHeader(http.StatusOK)
+	if s.send(true) != nil {
+		s.conn.end(s, s.reason())
+	}
+}
+
+// send sends the answer so far: RESPONSE if it has not left yet, then DATA, as credit allows.
+func (s *stream) send(end bool) error {
+	c := s.conn
+	rest := s.answer
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for first := true; first || len(rest) > 0; first = false {
+		size := min(len(rest), chunk)
+		for size > 0 && (c.credit <= 0 || s.credit <= 0) || c.paused() {
+			if err := s.stopped(); err != nil {
+				return err
+			}
+			if !s.started {
+				break // the head at least can leave
+			}
+			c.sendable.Wait()
+		}
+		if err := s.stopped(); err != nil {
+			return err
+		}
+		size = int(min(int64(size), max(0, min(c.credit, s.credit))))
+		last := end && size == len(rest)
+		if !s.started {
+			s.started = true
+			s.scratch = appendHead(s.scratch[:0], s.fields)
+			c.respond(s, rest[:size], last)
+		} else if size > 0 || last {
+			c.out = appendData(c.out, s.id, rest[:size], last)
+		}
+		s.closed = last
+		s.credit -= int64(size)
+		c.credit -= int64(size)
+		rest = rest[size:]
+		if !last {
+			c.kick()
+		} // else the stream's goroutine writes, when it has let go of the stream
+	}
+	s.answer = s.answer[:0]
+	return nil
+}
+
+// stopped says whether there is any sense in sending. The connection's mutex is held.
+func (s *stream) stopped() error {
+	switch {
+	case s.conn.closed:
+		return errGone
+	case s.cancelled != 0:
+		return errStopped
+	}
+	return nil
+}
+
+// -- the request's body
+
+type streamBody stream
+
+// Read waits for DATA if the body did not come with the REQUEST.
+func (b *streamBody) Read(p []byte) (int, error) {
+	s, c := (*stream)(b), b.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s.read == len(s.body) {
+		switch {
+		case s.whole:
+			return 0, io.EOF
+		case s.cancelled != 0 || c.closed:
+			return 0, io.ErrUnexpectedEOF
+		case s.late():
+			return 0, context.DeadlineExceeded
+		}
+		c.arrived.Wait()
+	}
+	n := copy(p, s.body[s.read:])
+	s.read += n
+	if s.read == len(s.body) {
+		s.body, s.read = s.body[:0], 0
+	}
+	c.consumed(s, n)
+	return n, nil
+}
+
+// late is Err without the lock order's trouble: the sweep wakes readers after it ended the context.
+func (s *stream) late() bool { return s.context.Err() != nil }
+
+// Close is for http.Request's contract; what was not read is granted anew when the stream ends.
+func (b *streamBody) Close() error { return nil }

@@ -1,0 +1,631 @@
+"""One link: a connection of this worker to one backend that carries many exchanges at once.
+
+Contract: `docs/link.md`. `send` starts an exchange and returns its stream; the stream's future gives the whole answer
+or an UpstreamError. Everything sent in one turn of the event loop leaves in one write.
+Invariants: a stream is forgotten only when the backend has said its last word on it, so a late answer can never reach
+another exchange; a cancelled stream sends CANCEL at once and drops what still comes; a link that is lost, silent or
+nonsensical fails every exchange on it, and says of each whether the backend can have seen it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from gateway.errors import (
+    BadUpstreamResponse,
+    ConnectFailed,
+    ConnectionBroken,
+    LinkViolation,
+    StaleConnection,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from gateway.link import frames
+from gateway.link.frames import Decoder, LoadReport, Receiver, RequestHead, SentHeads, Settings
+from gateway.request import Header, Request, Response
+
+#: What a backend must not say: framing, what concerns one connection, and what is for the gateway alone to say.
+_UNSAID: Final = frozenset(
+    (
+        b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
+        b"transfer-encoding", b"upgrade", b"degraded", b"ratelimit", b"ratelimit-policy", b"x-request-id",
+    )
+)  # fmt: skip
+#: Request fields that differ each time: said beside the head, which is then the same for many requests.
+_CHANGING: Final = (b"traceparent", b"tracestate", b"baggage", b"idempotency-key")
+_PLAIN_CONNECTION: Final = (b"keep-alive", b"close", b"Keep-Alive")
+_MAX_ANSWER: Final = 16 * 1024  # bytes of the answer to the Upgrade
+_MAX_PEERS: Final = 4096  # fields kept ready, one per client address
+_MAX_DEADLINE: Final = 0xFFFFFFFF  # microseconds: 71 minutes
+_ID_START: Final = tuple(frames.field(b"x-request-id", bytes(size).replace(b"\x00", b"-"))[:3] for size in range(256))
+
+
+class NotStarted(ConnectFailed):
+    """The backend never took the request up: it refused the stream, or was never told of it."""
+
+
+class NotSpoken(ConnectFailed):
+    """The backend answered the Upgrade as an ordinary request; `answered` is its status."""
+
+    def __init__(self, detail: str, status: int) -> None:
+        super().__init__(detail)
+        self.answered = status
+
+
+class LinkLimits:
+    """Seconds: how long a link with exchanges may be silent before it is asked, and how long it may then take."""
+
+    __slots__ = ("patience", "silence")
+
+    def __init__(self, silence: float = 1.0, patience: float = 1.0) -> None:
+        self.silence = silence
+        self.patience = patience
+
+
+class Partial:
+    """An answer of which more is to come."""
+
+    __slots__ = ("allowed", "chunks", "fields", "size", "status")
+
+    def __init__(self, status: int, fields: list[Header], body: bytes, allowed: int) -> None:
+        self.status = status
+        self.fields = fields
+        self.chunks = [body]
+        self.size = len(body)
+        self.allowed = allowed  # bytes the backend may still send before more are granted
+
+
+class Stream:
+    """One exchange. `future` is None once nobody waits for it."""
+
+    __slots__ = ("body", "credit", "deadline", "future", "head_only", "number", "partial", "sent")
+
+    def __init__(self, number: int, future: asyncio.Future[Response], deadline: float, *, head_only: bool) -> None:
+        self.number = number
+        self.future: asyncio.Future[Response] | None = future
+        self.deadline = deadline
+        self.head_only = head_only
+        self.partial: Partial | None = None
+        self.body = b""  # what is not sent yet begins at `sent`
+        self.sent = 0
+        self.credit = 0
+
+
+class LinkConnection(Receiver):
+    """A protocol in asyncio's sense. `opened` is the future of the backend's HELLO; `on_gone` is called when no new
+    exchange may start here any more, and again when the link is closed.
+    """
+
+    __slots__ = (
+        "_allowed", "_credit", "_decoder", "_dropped", "_flush_due", "_flushed", "_gone", "_greeting",
+        "_heads", "_heard", "_loop", "_max_response", "_mine", "_next", "_on_gone", "_out", "_owed",
+        "_paused", "_peers", "_pinged", "_quiet", "_served", "_skipped", "_suspect", "_sweeper", "_theirs", "_times",
+        "_transport", "_upgrade", "_uploads", "_with_head", "idle_since", "load", "lost", "max_streams", "opened",
+        "streams",
+    )  # fmt: skip
+
+    SWEEP: Final = 0.01  # seconds between looks at running exchanges: a deadline is late by at most this
+
+    def __init__(
+        self, authority: bytes, times: LinkLimits, max_response: int, on_gone: Callable[[LinkConnection], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._times = times
+        self._max_response = max_response
+        self._on_gone = on_gone
+        self._upgrade = b"GET /.sluice-link HTTP/1.1\r\nhost: %b\r\nconnection: Upgrade\r\nupgrade: %b\r\n\r\n" % (
+            authority,
+            frames.PROTOCOL,
+        )
+        self.opened: asyncio.Future[None] = self._loop.create_future()
+        self._transport: asyncio.Transport | None = None
+        self._greeting: bytes | None = b""  # the answer to the Upgrade while it is not whole
+        self._mine = Settings(frames.MAX_MAX_FRAME)
+        self._theirs = Settings()
+        self._decoder = Decoder(self, self._mine, client=True, dropped=_UNSAID)
+        self._heads = SentHeads(0)
+        self._dropped: frozenset[bytes] = frozenset()
+        self._skipped: frozenset[bytes] = frozenset()
+        self._peers: dict[bytes, bytes] = {}
+        self.streams: dict[int, Stream] = {}
+        self.max_streams = 0
+        self.load = LoadReport()
+        self.lost = False  # closed, or about to be
+        self._gone = False  # takes no new exchange
+        self._next = 1
+        self._served = False  # has answered something
+        self._out: list[bytes] = []
+        self._flush_due = False
+        self._flushed = 0  # the last stream whose REQUEST was given to the transport
+        self._paused = False
+        self._uploads: deque[Stream] = deque()
+        self._with_head = 0  # most bytes of body in a REQUEST
+        self._credit = 0  # bytes of body the backend takes before it grants more
+        self._allowed = self._mine.connection_window  # the same the other way
+        self._owed = 0  # bytes taken in and not yet granted anew
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._quiet = False  # nothing came since the last sweep
+        self._heard = 0.0
+        self._pinged = 0.0
+        self._suspect = False
+        self.idle_since = self._loop.time()
+
+    def __repr__(self) -> str:
+        state = "lost" if self.lost else "going" if self._gone else "open" if self.opened.done() else "opening"
+        return f"<LinkConnection {state}, {len(self.streams)} streams>"
+
+    # -- one exchange -------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        request: Request,
+        target: bytes,
+        authority: bytes,
+        deadline_us: int,
+        dropped: frozenset[bytes],
+        deadline: float,
+    ) -> Stream:
+        """Starts an exchange; fields in `dropped` are not sent. ValueError: this request cannot be said on a link."""
+        headers = request.headers
+        if dropped is not self._dropped:
+            self._dropped = dropped
+            self._skipped = dropped.union(_CHANGING)
+        skipped = self._skipped
+        named = headers.get(b"connection")
+        if named is not None and named not in _PLAIN_CONNECTION:
+            skipped = skipped.union([name.strip().lower() for name in named.split(b",")])
+        method = request.method
+        parts = [method, target, headers.get(b"host", authority)]
+        for name, value in headers.items():
+            if name not in skipped:
+                parts.append(name)
+                parts.append(value)
+        key = b"\x00".join(parts)  # no part holds a NUL: the front door refuses it, and `_new_head` too
+        slot = self._heads.find(key)
+        if slot:
+            head = b""
+        else:
+            head = self._new_head(parts)
+            if len(head) <= frames.MAX_REMEMBERED:
+                slot = self._heads.learn(key)
+
+        peer, number = request.peer, request.id
+        extra = (self._peers.get(peer) or self._peer(peer)) + _ID_START[len(number)] + number
+        for name in _CHANGING:
+            if name in headers and name not in dropped:
+                extra += frames.field(name, headers[name])
+        if len(extra) > 65_535:
+            raise ValueError("the fields are too large for the link")
+
+        stream_number = self._next
+        self._next = stream_number + 1
+        stream = Stream(stream_number, self._loop.create_future(), deadline, head_only=method == b"HEAD")
+        self.streams[stream_number] = stream
+        body = request.body
+        size = len(body)
+        if not size or (size <= self._with_head and size <= self._credit and not self._uploads):
+            self._credit -= size
+            start = frames.request_start(
+                stream_number, min(deadline_us, _MAX_DEADLINE), slot, len(extra), len(head), size, end=True
+            )
+            self._out += (start, extra, head, body)
+        else:
+            start = frames.request_start(
+                stream_number, min(deadline_us, _MAX_DEADLINE), slot, len(extra), len(head), 0, end=False
+            )
+            self._out += (start, extra, head)
+            stream.body = body
+            stream.credit = self._theirs.stream_window
+            self._uploads.append(stream)
+            self._pump()
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+        if self._sweeper is None:
+            self._heard = self._loop.time()
+            self._pinged = 0.0
+            self._quiet = True
+            self._suspect = False
+            self._sweeper = self._loop.call_later(self.SWEEP, self._sweep)
+        if stream_number >= frames.MAX_STREAM:
+            self.finish()
+        return stream
+
+    def _new_head(self, parts: list[bytes]) -> bytes:
+        fields = [(b"host", parts[2])] + [(parts[i], parts[i + 1]) for i in range(3, len(parts), 2)]
+        head = frames.request_head(parts[0], parts[1], fields)
+        if len(head) > self._theirs.max_head:
+            raise ValueError("the head is too large for this backend")
+        return head
+
+    def _peer(self, peer: bytes) -> bytes:
+        if len(self._peers) >= _MAX_PEERS:
+            self._peers.clear()
+        known = self._peers[peer] = frames.field(b"x-forwarded-for", peer)
+        return known
+
+    def cancel(self, stream: Stream, code: int = frames.C_UNWANTED) -> None:
+        """Nobody waits any more. The backend is told, unless it has answered."""
+        stream.future = None
+        stream.partial = None
+        stream.body = b""
+        if stream.number in self.streams and not self.lost:
+            self._say(frames.control(frames.CANCEL, code=code, stream=stream.number))
+
+    # -- sending ------------------------------------------------------------------------------------------------
+
+    def _say(self, frame: bytes) -> None:
+        self._out.append(frame)
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Writes everything of this turn at once. What a full transport cannot take waits here; credit bounds it."""
+        self._flush_due = False
+        if self._paused or self.lost or not self._out:
+            return
+        data = b"".join(self._out)
+        self._out.clear()
+        self._flushed = self._next - 1
+        assert self._transport is not None
+        self._transport.write(data)
+
+    def _pump(self) -> None:
+        """Sends what credit allows of the bodies that did not fit, a piece of each in turn."""
+        uploads = self._uploads
+        stuck = 0
+        while uploads and stuck < len(uploads) and not self._paused:
+            stream = uploads.popleft()
+            if stream.future is None or stream.number not in self.streams:
+                continue
+            left = len(stream.body) - stream.sent
+            size = min(left, frames.CHUNK, stream.credit, self._credit)
+            if size == 0 and left:
+                uploads.append(stream)
+                stuck += 1
+                continue
+            stuck = 0
+            end = size == left
+            piece = stream.body[stream.sent : stream.sent + size]
+            stream.sent += size
+            stream.credit -= size
+            self._credit -= size
+            self._say(frames.data_start(stream.number, size, end=end) + piece)
+            if not end:
+                uploads.append(stream)
+            else:
+                stream.body = b""
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._pump()
+        self._flush()
+
+    # -- the transport ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        transport.write(self._upgrade)
+
+    def data_received(self, data: bytes) -> None:
+        self._quiet = False
+        try:
+            if self._greeting is not None:
+                data = self._handshake(self._greeting + data)
+            if data:
+                self._decoder.feed(data)
+        except LinkViolation as violation:
+            self._out.append(frames.error(violation.code, str(violation)))
+            self._flush()
+            self.drop(BadUpstreamResponse(f"the link's other end: {violation}"), gently=True)
+
+    def eof_received(self) -> None:
+        """Nothing more will come: asyncio closes the transport."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.drop(None)
+
+    def _handshake(self, answer: bytes) -> bytes:
+        """Reads the answer to the Upgrade; what follows its head is returned."""
+        head, end, rest = answer.partition(b"\r\n\r\n")
+        if len(head) > _MAX_ANSWER:
+            raise LinkViolation(frames.E_SIZE, "the answer to the Upgrade is too long")
+        if not end:
+            self._greeting = answer
+            return b""
+        line, *lines = head.split(b"\r\n")
+        words = line.split(b" ", 2)
+        if len(words) < 2 or words[0] not in (b"HTTP/1.1", b"HTTP/1.0") or not words[1].isdigit():
+            raise LinkViolation(frames.E_PROTOCOL, "not an HTTP response to the Upgrade")
+        status = int(words[1])
+        chosen = [
+            value.strip() for name, _, value in (each.partition(b":") for each in lines) if name.lower() == b"upgrade"
+        ]
+        if status != 101 or chosen != [frames.PROTOCOL]:
+            refusal = NotSpoken(f"the backend does not speak {frames.PROTOCOL.decode()}: it answered {status}", status)
+            self.drop(refusal, gently=True)
+            return b""
+        self._greeting = None
+        assert self._transport is not None
+        self._transport.write(frames.hello(self._mine))
+        return rest
+
+    # -- the backend's frames -----------------------------------------------------------------------------------
+
+    def on_hello(self, settings: Settings) -> None:
+        self._theirs = settings
+        self.max_streams = settings.max_streams
+        self._credit = settings.connection_window
+        self._with_head = min(frames.CHUNK, settings.stream_window)
+        self._heads = SentHeads(settings.slots)
+        self.idle_since = self._loop.time()
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+    def on_response(
+        self, stream: int, status: int, fields: list[Header], extra: list[Header] | None, body: bytes, end: bool
+    ) -> None:
+        one = self.streams.get(stream)
+        if one is None or one.partial is not None:
+            raise LinkViolation(frames.E_STREAM, f"an answer on stream {stream}, which waits for none")
+        size = len(body)
+        if size:
+            self._take(size)
+        if extra is not None:
+            kept = _UNSAID if not one.head_only else _UNSAID - {b"content-length"}
+            fields += [each for each in extra if each[0] not in kept]
+        future = one.future
+        if end:
+            del self.streams[stream]
+            self._served = True
+            if future is not None and not future.done():
+                if size > self._max_response or (size and one.head_only):
+                    self._too_much(one, future)
+                else:
+                    future.set_result(Response(status, fields, body))
+            if self._gone and not self.streams:
+                self._close()
+        else:
+            if size > self._mine.stream_window:
+                raise LinkViolation(frames.E_FLOW, f"stream {stream} is over its window")
+            one.partial = Partial(status, fields, body, self._mine.stream_window - size)
+            self._judge(one)
+
+    def on_data(self, stream: int, data: bytes, end: bool) -> None:
+        one = self.streams.get(stream)
+        if one is None:
+            raise LinkViolation(frames.E_STREAM, f"data on stream {stream}, which waits for none")
+        size = len(data)
+        self._take(size)
+        partial = one.partial
+        if partial is None:
+            if one.future is not None:
+                raise LinkViolation(frames.E_STREAM, f"data before the answer on stream {stream}")
+            if end:  # of a cancelled stream
+                self._ended(one)
+            return
+        partial.allowed -= size
+        if partial.allowed < 0:
+            raise LinkViolation(frames.E_FLOW, f"stream {stream} is over its window")
+        partial.size += size
+        partial.chunks.append(data)
+        self._judge(one)
+        if end:
+            self._ended(one)
+            future = one.future
+            if future is not None and not future.done():
+                future.set_result(Response(partial.status, partial.fields, b"".join(partial.chunks)))
+        elif 2 * partial.allowed < self._mine.stream_window:
+            self._say(frames.window(stream, self._mine.stream_window - partial.allowed))
+            partial.allowed = self._mine.stream_window
+
+    def _judge(self, stream: Stream) -> None:
+        """Gives up an answer that grows beyond what is allowed."""
+        partial, future = stream.partial, stream.future
+        if future is None or partial is None or (partial.size <= self._max_response and not stream.head_only):
+            if future is None:
+                stream.partial = None
+            return
+        self._too_much(stream, future)
+        self.cancel(stream, frames.C_TOO_LARGE)
+
+    def _too_much(self, stream: Stream, future: asyncio.Future[Response]) -> None:
+        if not future.done():
+            what = "the answer to HEAD has a body" if stream.head_only else "the response is larger than allowed"
+            future.set_exception(BadUpstreamResponse(what))
+
+    def _take(self, size: int) -> None:
+        """Counts bytes of body against the connection's window, and grants them anew in large pieces."""
+        self._allowed -= size
+        if self._allowed < 0:
+            raise LinkViolation(frames.E_FLOW, "the connection is over its window")
+        self._owed += size
+        if 2 * self._owed >= self._mine.connection_window:
+            self._say(frames.window(0, self._owed))
+            self._allowed += self._owed
+            self._owed = 0
+
+    def _ended(self, stream: Stream) -> None:
+        """The backend has said its last word on the stream."""
+        del self.streams[stream.number]
+        self._served = True
+        stream.body = b""
+        if self._gone and not self.streams:
+            self._close()
+
+    def on_window(self, stream: int, credit: int) -> None:
+        if stream:
+            one = self.streams.get(stream)
+            if one is None:
+                if stream >= self._next:
+                    raise LinkViolation(frames.E_STREAM, f"credit for stream {stream}, which is not open")
+                return  # it was under way when the stream ended
+            one.credit += credit
+            total = one.credit
+        else:
+            self._credit += credit
+            total = self._credit
+        if total > frames.MAX_WINDOW:
+            raise LinkViolation(frames.E_FLOW, "more credit than can be")
+        if self._uploads:
+            self._pump()
+
+    def on_cancel(self, stream: int, code: int) -> None:
+        one = self.streams.get(stream)
+        if one is None:
+            raise LinkViolation(frames.E_STREAM, f"stream {stream} is cancelled, which is not open")
+        future = one.future
+        self._ended(one)
+        if future is not None and not future.done():
+            future.set_exception(_why(code))
+        one.future = None
+
+    def on_load(self, load: LoadReport) -> None:
+        self.load = load
+
+    def on_drain(self) -> None:
+        self.finish()
+
+    def on_ping(self, payload: bytes) -> None:
+        self._say(frames.control(frames.PONG, payload))
+
+    def on_pong(self, payload: bytes) -> None:
+        """That something came is what counts."""
+
+    def on_error(self, code: int, text: bytes) -> None:
+        self.drop(BadUpstreamResponse(f"the backend gave the link up: {code} {text.decode('ascii', 'replace')}"))
+
+    def on_request(
+        self,
+        stream: int,
+        priority: int,
+        deadline_us: int,
+        head: RequestHead,
+        extra: list[Header],
+        body: bytes,
+        end: bool,
+    ) -> None:
+        raise LinkViolation(frames.E_PROTOCOL, "a request from a backend")
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        now = self._loop.time()
+        if not self._quiet:
+            self._quiet = True
+            self._heard = now
+            self._pinged = 0.0
+            self._suspect = False
+        if self.lost:
+            return
+        if not self.streams:
+            self.idle_since = now
+            return
+        for stream in [one for one in self.streams.values() if one.deadline <= now]:
+            future = stream.future
+            if future is not None:
+                self.cancel(stream, frames.C_DEADLINE)
+                if not future.done():
+                    future.set_exception(UpstreamTimeout("the backend did not answer in time"))
+        if now - self._heard > self._times.silence:
+            self._doubt(now)
+        if not self.lost:
+            self._sweeper = self._loop.call_later(self.SWEEP, self._sweep)
+
+    def _doubt(self, now: float) -> None:
+        """The link is silent: asks, and gives up if there is no reply. A busy loop is given one more round to read."""
+        if not self._pinged:
+            self._pinged = now
+            self._say(frames.control(frames.PING, b"sweeping"))
+        elif now - self._pinged > self._times.patience:
+            if self._suspect:
+                self.drop(ConnectionBroken("the backend does not answer a ping"))
+            self._suspect = True
+
+    def idle(self, now: float, longest: float) -> None:
+        """Called every few seconds: asks an idle link whether it lives, and closes one that nobody needs."""
+        if self.streams or self.lost:
+            return
+        if now - self.idle_since > longest:
+            self.finish()
+        elif self._pinged and self._quiet:
+            self.drop(ConnectionBroken("the backend does not answer a ping"))
+        else:
+            self._pinged = now
+            self._quiet = True
+            self._say(frames.control(frames.PING, b"are you?"))
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Takes no new exchange; closes when those under way are done."""
+        self._leave()
+        if not self.streams:
+            self._close()
+
+    def _leave(self) -> None:
+        if not self._gone:
+            self._gone = True
+            self._on_gone(self)
+
+    def _close(self) -> None:
+        if not self.lost:
+            self._flush()
+            self.lost = True
+            self._decoder.stopped = True
+            if self._transport is not None:
+                self._transport.close()
+
+    def drop(self, error: UpstreamError | None, *, gently: bool = False) -> None:
+        """Ends the link: everything on it fails with `error`, or with what a lost connection means to it.
+
+        `gently`: what was written may still leave.
+        """
+        if self.lost and not self.streams and self.opened.done():
+            self._gone = True
+            self._on_gone(self)
+            return
+        self.lost = True
+        self._decoder.stopped = True
+        self._uploads.clear()
+        if not self.opened.done():
+            self.opened.set_exception(
+                error or ConnectFailed("the backend closed the connection instead of opening a link")
+            )
+        streams, self.streams = self.streams, {}
+        self._leave()
+        for stream in streams.values():
+            future, stream.future = stream.future, None
+            if future is not None and not future.done():
+                future.set_exception(error or self._loss(stream))
+        if self._transport is not None:
+            if gently:
+                self._transport.close()
+            else:
+                self._transport.abort()
+
+    def _loss(self, stream: Stream) -> UpstreamError:
+        if stream.number > self._flushed:
+            return NotStarted("the link was lost before the request left")
+        if stream.partial is not None:
+            return ConnectionBroken("the backend closed the link in the middle of its answer")
+        kind = StaleConnection if self._served else ConnectionBroken
+        return kind("the backend closed the link before it answered")
+
+
+def _why(code: int) -> UpstreamError:
+    if code == frames.C_REFUSED:
+        return NotStarted("the backend takes no new requests on this link")
+    if code == frames.C_DEADLINE:
+        return UpstreamTimeout("the backend ran out of time")
+    if code == frames.C_TOO_LARGE:
+        return BadUpstreamResponse("the backend found the request or its answer too large")
+    return ConnectionBroken(f"the backend gave the exchange up: {code}")
