@@ -39,9 +39,10 @@ story: ## Break the running chain on purpose, ten times, and watch it recover
 	@$(PY) -m demo.prepare
 	@$(PY) -m demo.story
 
-bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, in one run; then go_infer beside Flask
+bench: ## Microseconds per route look-up; CPU per request beside nginx, HAProxy, Envoy, Caddy and Go; go_infer beside Flask
 	$(setup) models dev bench
 	@$(PY) -m demo.prepare
+	@$(PY) -m loadtests.bench_routing
 	@$(PY) -m loadtests.bench_proxy
 	@$(PY) -m loadtests.bench_infer
 
