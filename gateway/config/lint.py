@@ -12,6 +12,7 @@ from gateway.config.model import Config, PoolRung, Route, StaticRung
 from gateway.config.reach import can_start, covering_domains, covers
 from gateway.config.source import Loc
 from gateway.config.units import format_duration, format_size
+from gateway.routing import words
 
 Finding = tuple[Loc, str, str | None]
 
@@ -148,6 +149,18 @@ def idle_cache(config: Config) -> Iterator[Finding]:
             yield loc, f"{message} ({format_size(config.cache.max_bytes)})", None
 
 
+def shared_answers(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        edits = route.request_headers
+        if route.cache is None or edits is None:
+            continue
+        for verb, fields in (("set", edits.set), ("add", edits.add)):
+            for name, text in fields.items():
+                if {"client", "peer"} & set(words.names(text)):
+                    message = "the backend is told who asks, but the route's cached answers are the same for everybody"
+                    yield ("routes", index, "request_headers", verb, name), message, "remove the route's 'cache'"
+
+
 def unused_names(config: Config) -> Iterator[Finding]:
     pools = {pool for route in config.routes for pool in route.pools}
     pools |= {route.shadow.pool for route in config.routes if route.shadow is not None}
@@ -176,6 +189,7 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     redirect_to_itself,
     copy_to_the_same_pool,
     idle_cache,
+    shared_answers,
     unused_names,
     nobody_gets_in,
 )

@@ -22,7 +22,7 @@ _SPAN: Final = float(1 << 64)
 
 
 class Sticky(NamedTuple):
-    """What a caller is recognised by: a header field, a cookie, or (neither) the client."""
+    """What a caller is recognised by: a header field, a cookie, or (neither) the client, by address if anonymous."""
 
     header: bytes = b""
     cookie: bytes = b""
@@ -37,7 +37,7 @@ class Sticky(NamedTuple):
                 if name.strip() == self.cookie:
                     return value.strip()
             return b""
-        return request.client
+        return request.client or request.peer
 
 
 class Side(NamedTuple, Generic[R]):

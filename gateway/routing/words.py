@@ -1,8 +1,8 @@
 """Text with places to fill in, for rewritten paths, redirects and header values: `/v2/{model}` or `{client};{pool}`.
 
 Split into parts once per snapshot. A place names a capture of the route's path template or one of `VARIABLES`; `{{` and
-`}}` stand for the braces themselves. Nothing that is filled in can hold CR, LF or NUL: paths and hosts come through
-the front door's own checks, client names from the key file.
+`}}` stand for the braces themselves. `{client}` of an anonymous request is empty. Nothing that is filled in can hold
+CR, LF or NUL: paths and hosts come through the front door's own checks, client names from the key file.
 """
 
 from __future__ import annotations

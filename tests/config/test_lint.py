@@ -41,6 +41,10 @@ CASES = {
         "clients go in circles",
     ),
     "copy_to_the_same_pool": (route("shadow: {pool: p}"), "the copies go to the pool that answers"),
+    "shared_answers": (
+        route("cache: {fresh: 1s}, request_headers: {set: {x-tenant: '{client}'}}"),
+        "the same for everybody",
+    ),
     "idle_cache": (route("cache: {}"), "never used"),
     "unused_names": (route("").replace("pools:", "pools:\n  r: {backends: [{url: 'http://d:1'}]}"), "no route uses it"),
     "nobody_gets_in": (route("") + "identity: {anonymous: deny}\n", "every request is refused"),

@@ -42,7 +42,7 @@ def test_half_a_brace(text):
 
 
 def test_an_unknown_name():
-    with pytest.raises(ValueError, match="'{modle}', which nothing fills in"):
+    with pytest.raises(ValueError, match=r"'\{modle\}', which nothing fills in"):
         parse("{modle}", ("model",), {})
 
 

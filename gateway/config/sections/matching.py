@@ -19,9 +19,25 @@ HOST = Text(
     r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?",
     "a host name in lower case, without a port, or *.example.com for all hosts below a domain",
 )
-FIELD = Text(HEADER_PATTERN, "the name of a header field in lower case")
 PARAMETER = Text(r"[^\x00-\x1f]{1,256}", "the name of a query parameter")
 VALUE = Text(r"[^\x00-\x1f\x7f]{0,4096}", "text")
+
+
+@dataclass(frozen=True)
+class FieldName(Text):
+    """The name of a header field."""
+
+    pattern: str = HEADER_PATTERN
+    what: str = "the name of a header field in lower case"
+
+    def accept(self, value: object) -> str:
+        if isinstance(value, str) and value != value.lower():
+            hint = f"write '{value.lower()}'; it stands for every spelling"
+            raise refuse(f"must be {self.what}, not {shown(value)}", hint)
+        return super().accept(value)
+
+
+FIELD = FieldName()
 
 
 @dataclass(frozen=True)
@@ -37,9 +53,7 @@ class PathPattern(Text):
             try:
                 parse(path)
             except ValueError as error:
-                raise refuse(
-                    f"{error}, not {shown(value)}", "a template looks like /v1/models/{model}:predict"
-                ) from None
+                raise refuse(f"{error}: {shown(value)}", "a template looks like /v1/models/{model}:predict") from None
         return path
 
 

@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema
 
 from gateway.config.scalars import Duration, Ratio, Text, Whole, refuse, shown
 from gateway.config.sections.base import FileName, Name, Section, surroundings
-from gateway.config.sections.matching import FIELD, PATH
+from gateway.config.sections.matching import FIELD, PATH, FieldName
 from gateway.config.sections.policies import HEADER_PATTERN
 from gateway.routing import words
 from gateway.routing.fields import CONNECTION, OWN_REQUEST, OWN_RESPONSE
@@ -55,7 +55,7 @@ HOST_SENT = Phrase(r"[a-z0-9{}_.:\[\]-]{1,259}", "'backend' (its own address) or
 
 
 @dataclass(frozen=True)
-class EditedField(Text):
+class EditedField(FieldName):
     """The name of a field that may be edited."""
 
     owned: frozenset[str] = field(default=frozenset(), repr=False)
@@ -74,8 +74,8 @@ class EditedField(Text):
         return name
 
 
-REQUEST_FIELD = EditedField(HEADER_PATTERN, "the name of a header field in lower case", owned=OWN_REQUEST)
-RESPONSE_FIELD = EditedField(HEADER_PATTERN, "the name of a header field in lower case", owned=OWN_RESPONSE)
+REQUEST_FIELD = EditedField(owned=OWN_REQUEST)
+RESPONSE_FIELD = EditedField(owned=OWN_RESPONSE)
 _VALUES = "Values may hold {captures} and the variables that the head of this page lists."
 
 
@@ -93,7 +93,7 @@ STICKY_SENTENCE = "must be client, {header: NAME} or {cookie: NAME}"
 
 
 class Sticky(Section):
-    """What a caller is recognised by, so that it always comes to the same pool: client, a header field or a cookie."""
+    """What a caller is recognised by to keep its pool: client (by address if anonymous), a header field or a cookie."""
 
     header: Annotated[str, FIELD] | None = Field(default=None, description="Header field whose value is the key.")
     cookie: Annotated[str, Text(HEADER_PATTERN.replace("a-z", "A-Za-z"), "the name of a cookie")] | None = Field(
