@@ -22,8 +22,8 @@ from yaml.resolver import Resolver
 
 from gateway.config.errors import ConfigError, Diagnostic
 
-MAX_BYTES = 1024 * 1024  # etcd and Kubernetes stop at 1-1.5 MiB; a 500-route file is 100 KiB
-MAX_VALUES = 50_000
+MAX_BYTES = 4 * 1024 * 1024  # 10,000 routes on a line each are 700 KiB
+MAX_VALUES = 250_000  # 10,000 routes are 90,000
 MAX_DEPTH = 40  # the deepest key of the model is at 6
 
 Loc = tuple[str | int, ...]

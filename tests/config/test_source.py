@@ -73,7 +73,7 @@ def laughs(width: int, depth: int, item: str) -> str:
         "- " * 200_000,
         "{a: " * 200_000,
         "x" * (MAX_BYTES + 1),
-        "- 1\n" * 60_000,
+        "- 1\n" * 260_000,
     ],
     ids=["aliases", "merges", "merge-itself", "itself", "flow", "block", "mappings", "size", "values"],
 )
