@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gateway.paths import Prefixes, climbs, replace_prefix
 from gateway.request import Request, Response
+from gateway.routing.host import is_authority
 from gateway.routing.template import Template
 from gateway.routing.words import Words
 
@@ -73,10 +74,10 @@ class Edits:
             headers.pop(name.strip().lower(), None)
         if self.host is not None:
             host = self.host.say(request, captures)
-            if host:
-                headers[b"host"] = host
-            else:
+            if not host:
                 headers.pop(b"host", None)
+            elif is_authority(host):
+                headers[b"host"] = host
         edits = self.request
         if edits is not None:
             for name in edits.remove:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gateway.paths import Prefixes, replace_prefix
 from gateway.request import Request, Response
 from gateway.routing.edits import captured
-from gateway.routing.host import host_name
+from gateway.routing.host import host_name, is_host
 from gateway.routing.template import Template
 from gateway.routing.words import Words
 
@@ -15,7 +15,8 @@ from gateway.routing.words import Words
 @dataclass(frozen=True, slots=True)
 class Redirect:
     """Where to ask instead. What is not given stays as it was asked; without scheme, host and port the answer is
-    relative, so nothing a client wrote into Host comes back to it. Invariant: the path never begins with `//`.
+    relative, so nothing a client wrote into Host comes back to it; it is relative too if no host can be made of what
+    the client sent. Invariant: the path never begins with `//`.
     """
 
     status: int
@@ -36,7 +37,8 @@ class Redirect:
         if self.scheme or self.host is not None or self.port:
             host = host_name(request) if self.host is None else self.host.say(request, captures)
             port = b":%d" % self.port if self.port else b""
-            where = (self.scheme + b":" if self.scheme else b"") + b"//" + host + port + where
+            if is_host(host):
+                where = (self.scheme + b":" if self.scheme else b"") + b"//" + host + port + where
         if self.keep_query:
             where += request.target[len(request.path) :]
         return Response(self.status, [(b"location", where)])

@@ -59,8 +59,22 @@ def test_rewrites(rewrite, expected):
     assert Edits(template=TEMPLATE, rewrite=rewrite).outgoing(request()).target == expected
 
 
+@pytest.mark.parametrize("host", ["a.b", "a.b:80", "[::1]", "[::1]:80", "model_server"])
+def test_hosts_that_are_sent(host):
+    assert Edits(host=words(host)).outgoing(request()).headers[b"host"] == host.encode()
+
+
 def test_the_backends_own_host():
     assert b"host" not in Edits(host=words("")).outgoing(request()).headers
+
+
+@pytest.mark.parametrize(
+    ("path", "host"),
+    [(b"digits", b"digits.internal:81"), (b"a@b", b"gw"), (b"a:1@b", b"gw"), (b"a,b", b"gw")],
+)
+def test_a_capture_that_is_no_host_name_leaves_the_host(path, host):
+    edits = Edits(template=TEMPLATE, host=words("{model}.internal:81"))
+    assert edits.outgoing(request(b"/v1/models/" + path + b":predict")).headers[b"host"] == host
 
 
 def test_remove_then_set_then_add():

@@ -41,6 +41,18 @@ def test_a_path_never_becomes_a_host():
     assert Redirect(301, prefixes=((b"/old", b"/"),)).response(request).headers == [(b"location", b"/evil.example")]
 
 
+@pytest.mark.parametrize("tenant", [b"a@evil.example", b"evil.example:80@", b"a'b", b"a;b"])
+def test_a_capture_that_is_no_host_name_leaves_the_answer_relative(tenant):
+    redirect = Redirect(307, scheme=b"https", host=words("{a}.example", "a"), template=template.parse("/t/{a}"))
+    request = Request(b"GET", b"/t/" + tenant, b"/t/" + tenant, {})
+    assert redirect.response(request).headers == [(b"location", b"/t/" + tenant)]
+
+
+def test_without_a_host_there_is_none_to_send_to():
+    request = Request(b"GET", b"/x", b"/x", {}, minor=0)
+    assert Redirect(307, scheme=b"https").response(request).headers == [(b"location", b"/x")]
+
+
 def test_fixed():
     request = Request(b"GET", b"/", b"/", {})
     assert Fixed(200, b"text/plain", b"hello").response(request).headers == [(b"content-type", b"text/plain")]
