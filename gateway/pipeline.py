@@ -310,7 +310,7 @@ class Pipeline:
                     method=request.method,
                     target=request.target,
                     route=route.name if route is not None else "",
-                    pool=route.pool.name if route is not None else "",
+                    pool=route.pool.name if route is not None and route.split is None else "",
                     status=status,
                     sent=sent,
                     total_ns=took,

@@ -96,7 +96,7 @@ def _route(
     compiled = Route(
         name=route.name,
         match=match(route.match),
-        pool=pools[route.pools[0]] if route.pools else _NOBODY,
+        pool=pools[route.pools[0]] if route.pools else _nobody(),
         limits=RouteLimits(route.name, chosen, config.store.key_prefix) if chosen else None,
         timeout_ns=int(route.timeout * 1e9),
         retry=_retry(route, catalogue),
@@ -111,7 +111,9 @@ def _route(
     return split(route, compiled, catalogue, pools) if route.split else compiled
 
 
-_NOBODY = Pool("", (), BALANCERS["least-request"](), 0)  # of routes that answer by themselves
+def _nobody() -> Pool:
+    """The pool of a route that answers by itself."""
+    return Pool("", (), BALANCERS["least-request"](), 0)
 
 
 def _retry(route: model.Route, catalogue: Catalogue) -> RetryRules:
