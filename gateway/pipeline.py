@@ -28,6 +28,7 @@ from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Tracing
 from gateway.upstreams.caller import UNAVAILABLE, Answer, Caller
 from gateway.upstreams.forward import dropped_fields
+from gateway.upstreams.shadow import Shadows
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -54,7 +55,7 @@ class Work:
 
 
 class Pipeline:
-    """One per worker. `draw` returns a float in [0, 1) for the access log's sample."""
+    """One per worker. `draw` returns a float in [0, 1): for the access log's sample, splits and shadows."""
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class Pipeline:
         self.tracing = tracing
         self.access_log = access_log
         self.caller = Caller(cells)
+        self.shadows = Shadows(self.caller, cells, draw)
         self.active = 0
         self._draw = draw
         self._id_prefix = id_prefix
@@ -106,7 +108,12 @@ class Pipeline:
             response = self._refuse_early(snapshot, request, route)
             if response is None:
                 assert route is not None
+                if route.split is not None:
+                    route = route.split.side(request, self._draw)
+                    self.cells.add(route.side)
                 response = await self._answer(snapshot, route, request, work)
+                if route.edits is not None:
+                    route.edits.answered(request, response)
             status = response.status
             sent = len(response.body)
             response.headers.append((b"x-request-id", request.id))
@@ -158,13 +165,14 @@ class Pipeline:
             if not verdict.allowed:
                 return self._over_limit(route, request, verdict)
 
-        response = await self._from_pool(route, request, deadline, work)
+        sent = request if route.edits is None else route.edits.outgoing(request)
+        response = await self._from_pool(route, sent, deadline, work)
         if response is not None:
             if key is not None and route.cache is not None and may_store(response):
                 kept = Response(response.status, list(response.headers), response.body)
                 self.cache.put(key, kept, route.cache, began)
         else:
-            response = await self._degrade(snapshot, route, request, key, deadline, work)
+            response = await self._degrade(snapshot, route, sent, key, deadline, work)
         headers = response.headers
         if work.verdict is not None and route.limits is not None:
             _say_limits(headers, route, work.verdict)
@@ -178,10 +186,14 @@ class Pipeline:
 
     async def _from_pool(self, route: Route, request: Request, deadline: int, work: Work) -> Response | None:
         """The pool's answer, or None where the ladder must help."""
+        if route.reply is not None:
+            return route.reply.response(request)
         pool = route.pool
         if pool.inflight >= pool.max_inflight:
             self.cells.add(route.cells.shed)
             return None
+        if route.shadow is not None:
+            self.shadows.offer(route.shadow, request, work.dropped)
         route.retry.budget.deposit()
         began = time.monotonic_ns()
         answer = work.answer = await self.caller.ask(
@@ -297,6 +309,7 @@ class Pipeline:
                     method=request.method,
                     target=request.target,
                     route=route.name if route is not None else "",
+                    pool=route.pool.name if route is not None and route.split is None else "",
                     status=status,
                     sent=sent,
                     total_ns=took,

@@ -13,9 +13,13 @@ from gateway.degrade.cache import CacheRules
 from gateway.degrade.ladder import Rung
 from gateway.identity.keys import KeyRing
 from gateway.limits.limiter import RouteLimits
+from gateway.routing.edits import Edits
+from gateway.routing.replies import Reply
+from gateway.routing.split import Split
 from gateway.routing.table import Match, RouteTable
 from gateway.upstreams.backend import Pool
 from gateway.upstreams.caller import RetryRules
+from gateway.upstreams.shadow import ShadowRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,11 @@ class RouteCells:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of the configuration with everything it refers to."""
+    """A route of the configuration with everything it refers to.
+
+    A route with a `split` is exchanged for one of its sides, a whole route of its own, before anything is done with
+    the request; `side` then counts it. A route with a `reply` asks no pool, and its `pool` is empty.
+    """
 
     name: str
     match: Match
@@ -46,6 +54,11 @@ class Route:
     ladder: tuple[Rung, ...]
     cells: RouteCells
     key: bytes = field(default=b"")
+    split: Split[Route] | None = None
+    side: int = 0
+    edits: Edits | None = None
+    reply: Reply | None = None
+    shadow: ShadowRules | None = None
 
 
 @dataclass(frozen=True, slots=True)

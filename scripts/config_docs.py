@@ -22,6 +22,11 @@ Made from the model by `scripts/config_docs.py`; a test holds it in step. `confi
 
 Durations are `500ms 5s 2m 1h`, sizes `16KiB 1MiB 64KB`, rates `100/s 6000/m 1000/h`. Unknown and duplicate keys are
 errors. A reload (SIGHUP, `gateway reload`) may change all but `listen`, `workers`, `admin`, `store` and `access_log`.
+
+A route has one of `pool`, `split`, `redirect` and `respond`. Rewritten paths and hosts, redirects and header values may
+hold `{captures}` of the route's path and the variables `{client}` `{host}` `{method}` `{path}` `{peer}` `{pool}`
+`{request_id}` `{route}`; `{{` and `}}` stand for the braces themselves. A capture takes part of one path segment.
+`config/examples/routing.yaml` shows all of it.
 """
 
 
@@ -79,19 +84,25 @@ def rows(node: dict[str, Any], path: str, root: dict[str, Any]) -> list[str]:
     return found
 
 
+def named(node: dict[str, Any], where: str, root: dict[str, Any]) -> list[str]:
+    """Rows of a section that may also be a plain text."""
+    sections = (each for each in (node, *node.get("anyOf", ())) if "properties" in each)
+    return next((rows(each, where, root) for each in sections), [])
+
+
 def below(node: dict[str, Any], where: str, root: dict[str, Any]) -> list[str]:
     """Rows of sections, of named sections and of lists of sections."""
     for option in (node, *(resolve(each, root) for each in (*node.get("anyOf", ()), *node.get("oneOf", ())))):
         if "properties" in option:
             return rows(option, where, root)
         if isinstance(option.get("additionalProperties"), dict):
-            return rows(option["additionalProperties"], f"{where}.NAME", root)
+            return named(resolve(option["additionalProperties"], root), f"{where}.NAME", root)
         pattern = option.get("patternProperties")
         if pattern:
-            return rows(next(iter(pattern.values())), f"{where}.NAME", root)
+            return named(resolve(next(iter(pattern.values())), root), f"{where}.NAME", root)
         if isinstance(option.get("items"), dict):
             item = resolve(option["items"], root)
-            if "oneOf" in item or "anyOf" in item:
+            if "properties" not in item and ("oneOf" in item or "anyOf" in item):
                 found = []
                 for each in item.get("oneOf", item.get("anyOf", ())):
                     found += rows(each, f"{where}[]", root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from gateway.app.routes import edits, match, prefixes, reply, shadow, split
 from gateway.app.series import backend_cells, retry_cells, route_cells
 from gateway.balance.registry import BALANCERS
 from gateway.breakers.gate import BreakerSettings
@@ -18,7 +19,7 @@ from gateway.limits.bucket import BucketSpec
 from gateway.limits.limiter import RouteLimits
 from gateway.limits.policy import LimitPolicy
 from gateway.retries.budget import RetryBudget
-from gateway.routing.table import Match, RouteTable
+from gateway.routing.table import RouteTable
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.cells import Catalogue
 from gateway.upstreams.backend import Pool
@@ -92,17 +93,12 @@ def _route(
     pools: dict[str, Pool],
     policies: dict[str, LimitPolicy],
 ) -> Route:
-    match, cache = route.match, route.cache
+    cache = route.cache
     chosen = [policies[name] for name in route.limits]
-    return Route(
+    compiled = Route(
         name=route.name,
-        match=Match(
-            match.literal.encode(),
-            match.prefix,
-            frozenset(method.encode() for method in match.methods or ()),
-            (match.host or "").lower().encode(),
-        ),
-        pool=pools[route.pool],
+        match=match(route.match),
+        pool=pools[route.pools[0]] if route.pools else _nobody(),
         limits=RouteLimits(route.name, chosen, config.store.key_prefix) if chosen else None,
         timeout_ns=int(route.timeout * 1e9),
         retry=_retry(route, catalogue),
@@ -110,7 +106,16 @@ def _route(
         ladder=tuple(_rung(rung) for rung in route.degrade),
         cells=route_cells(catalogue, route, route.limits),
         key=f"{route.name} {route.pool}".encode(),
+        edits=edits(route, route.pool or "", None),
+        reply=reply(route),
+        shadow=shadow(route, catalogue, pools),
     )
+    return split(route, compiled, catalogue, pools) if route.split else compiled
+
+
+def _nobody() -> Pool:
+    """The pool of a route that answers by itself."""
+    return Pool("", (), BALANCERS["least-request"](), 0)
 
 
 def _retry(route: model.Route, catalogue: Catalogue) -> RetryRules:
@@ -123,6 +128,5 @@ def _rung(rung: model.Rung) -> Rung:
     if isinstance(rung, model.StaleRung):
         return StaleRung()
     if isinstance(rung, model.PoolRung):
-        longest_first = sorted(rung.rewrite.items(), key=lambda item: -len(item[0]))
-        return PoolRung(rung.pool, tuple((a.encode(), b.encode()) for a, b in longest_first), rung.timeout)
+        return PoolRung(rung.pool, prefixes(rung.rewrite), rung.timeout)
     return StaticRung(rung.status, rung.content_type.encode(), rung.content)

@@ -235,8 +235,9 @@ class Gateway:
         for route in self.config.routes:
             rungs = [getattr(rung, "pool", None) for rung in route.degrade]
             static = any(hasattr(rung, "static") for rung in route.degrade)
-            answers.append(static or alive(route.pool) or any(alive(pool) for pool in rungs if pool))
-        return answers
+            if route.pools:
+                answers.append(static or any(alive(pool) for pool in (*route.pools, *rungs) if pool))
+        return answers or [True]  # redirects and fixed answers need nobody
 
     def metrics(self) -> str:
         """Prometheus text over all workers."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.config.model import Config, PoolRung, Route, StaleRung
+from gateway.config.model import Config, PoolRung, Route, Shadow, StaleRung
 from gateway.snapshot import RouteCells
 from gateway.telemetry import names
 from gateway.telemetry.cells import Catalogue, Metric
+from gateway.upstreams.shadow import ShadowCells
 
 #: Statuses with a histogram of their own on each route; the rest shares one labelled "other".
 STATUSES: Final = (200, 400, 401, 404, 405, 413, 429, 499, 500, 502, 503, 504)
@@ -70,6 +71,26 @@ def retry_cells(catalogue: Catalogue, route: Route) -> tuple[int, int]:
     return catalogue.place(names.RETRIES, labels), catalogue.place(names.RETRIES_DENIED, labels)
 
 
+def side_cell(catalogue: Catalogue, route: Route, pool: str) -> int:
+    """The cell of the requests that came to one side of a split."""
+    return catalogue.place(names.SPLIT, (("http_route", route.name), ("pool", pool)))
+
+
+def shadow_cells(catalogue: Catalogue, route: Route, shadow: Shadow) -> ShadowCells:
+    """The cells of a route's shadow copies."""
+    labels = (("http_route", route.name), ("pool", shadow.pool))
+
+    def place(result: str) -> int:
+        return catalogue.place(names.SHADOWS, (*labels, ("result", result)))
+
+    return ShadowCells(
+        classes=(place("1xx"), place("2xx"), place("3xx"), place("4xx"), place("5xx")),
+        failed=place("failed"),
+        dropped=place("dropped"),
+        duration=catalogue.place(names.SHADOW_DURATION, labels),
+    )
+
+
 def backend_cells(catalogue: Catalogue, pool: str, backend: str) -> int:
     """The first cell of a backend: four outcomes, its duration, then what `backend_gauges` lists."""
     labels = (("pool", pool), ("backend", backend))
@@ -99,6 +120,10 @@ def allot(catalogue: Catalogue, config: Config) -> None:
     for route in config.routes:
         route_cells(catalogue, route, route.limits)
         retry_cells(catalogue, route)
+        for side in route.sides:
+            side_cell(catalogue, route, side.pool)
+        if route.shadow is not None:
+            shadow_cells(catalogue, route, route.shadow)
     for pool_name, pool in config.pools.items():
         for backend in pool.backends:
             backend_cells(catalogue, pool_name, backend.name)

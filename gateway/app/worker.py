@@ -157,6 +157,7 @@ class WorkerProcess:
         cut = await self.server.drain(idle=drain.idle, timeout=drain.timeout)
         if cut:
             log.warning("worker %d cut off %d connections", self.number, cut)
+        await self.pipeline.shadows.close()
         await self.link.close()
         if self.pipeline.access_log is not None:
             self.pipeline.access_log.close()

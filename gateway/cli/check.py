@@ -17,7 +17,7 @@ from gateway.cli import options
 from gateway.config.errors import ConfigError, Diagnostic
 from gateway.config.lint import lint
 from gateway.config.load import load
-from gateway.config.model import Config, PoolRung, Rung, StaticRung
+from gateway.config.model import Config, PoolRung, Route, Rung, StaticRung
 from gateway.config.units import format_duration, format_rate
 
 
@@ -102,13 +102,28 @@ def summary(config: Config, warnings: int = 0) -> list[str]:
     lines += _table("routes", [
         [
             route.name,
-            f"{','.join(route.match.methods or ['any'])} {route.match.host or ''}{route.match.path}",
-            f"-> {' | '.join([route.pool, *map(_rung, route.degrade), '503'])}",
+            f"{','.join(route.match.methods or ['any'])} {','.join(route.match.host)}{_path(route)}",
+            f"-> {_destination(route)}",
             format_duration(route.timeout),
         ]
         for route in config.routes
     ])  # fmt: skip
     return lines
+
+
+def _path(route: Route) -> str:
+    match = route.match
+    return match.path + "".join(f" {name}" for name in (*match.headers, *(f"?{name}" for name in match.query)))
+
+
+def _destination(route: Route) -> str:
+    if route.redirect is not None:
+        return f"redirect {route.redirect.status}"
+    if route.respond is not None:
+        return f"answer {route.respond.status}"
+    first = ", ".join(f"{side.pool} x{side.weight}" for side in route.sides) or str(route.pool)
+    shadow = f"  (shadow: {route.shadow.pool})" if route.shadow is not None else ""
+    return " | ".join([first, *map(_rung, route.degrade), "503"]) + shadow
 
 
 def _rung(rung: Rung) -> str:

@@ -11,8 +11,13 @@ from typing import Any
 from gateway.config.diagnosis import spell, suggest
 from gateway.config.errors import Diagnostic
 from gateway.config.source import Loc, Source
+from gateway.routing import template, words
 
 DEFAULT_ADMIN = "127.0.0.1:9090"
+DEFAULT_HEADER = "x-api-key"
+DESTINATIONS = ("pool", "split", "redirect", "respond")
+ASKING = ("cache", "degrade", "request_headers", "retry", "rewrite", "shadow", "timeout")  # of no use without a pool
+EDITS = ("request_headers", "response_headers")
 
 Check = Callable[[Source], Iterator[Diagnostic]]
 
@@ -71,9 +76,10 @@ def known_names(source: Source) -> Iterator[Diagnostic]:
     for loc, route in _routes(source):
         references = [((*loc, "pool"), route.get("pool"), "pool", pools)]
         references += [((*loc, "limits", i), name, "limit", limits) for i, name in _names(route.get("limits"))]
-        for index, rung in enumerate(_list(route.get("degrade"))):
-            if isinstance(rung, dict):
-                references.append(((*loc, "degrade", index, "pool"), rung.get("pool"), "pool", pools))
+        for key in ("degrade", "split"):
+            for index, part in enumerate(_list(route.get(key))):
+                references.append(((*loc, key, index, "pool"), _mapping(part).get("pool"), "pool", pools))
+        references.append(((*loc, "shadow", "pool"), _mapping(route.get("shadow")).get("pool"), "pool", pools))
         for place, name, kind, known in references:
             if isinstance(name, str) and name not in known:
                 hint = suggest(name, known, f"defined under {kind}s") or f"nothing is defined under '{kind}s'"
@@ -106,6 +112,87 @@ def _repeated(source: Source, items: list[tuple[Loc, Any]], message: str, hint: 
             seen.add(name)
 
 
+def one_destination(source: Source) -> Iterator[Diagnostic]:
+    for loc, route in _routes(source):
+        given = [key for key in DESTINATIONS if key in route]
+        if not given and (route or loc not in source.unread):
+            hint = "for example pool: NAME, of a pool under 'pools'"
+            yield source.diagnose(loc, f"missing key in {spell(loc)}: one of {', '.join(DESTINATIONS)}", hint)
+        for extra in given[1:]:
+            message = f"{spell((*loc, extra))}: the route has '{given[0]}' already"
+            yield source.diagnose((*loc, extra), message, "a route has one of pool, split, redirect, respond", key=True)
+        if given and given[0] in ("redirect", "respond"):
+            for key in route:
+                if key in ASKING:
+                    message = f"{spell((*loc, key))}: a route with '{given[0]}' asks no pool"
+                    yield source.diagnose((*loc, key), message, f"remove '{key}'", key=True)
+
+
+def sensible_split(source: Source) -> Iterator[Diagnostic]:
+    for loc, route in _routes(source):
+        if "sticky" in route and "split" not in route:
+            place = (*loc, "sticky")
+            yield source.diagnose(place, f"{spell(place)}: there is no split to stick to", "add a 'split'", key=True)
+        sides = [_mapping(side) for side in _list(route.get("split"))]
+        pools = [((*loc, "split", index, "pool"), side.get("pool")) for index, side in enumerate(sides)]
+        yield from _repeated(source, pools, "the pool '{}' is in the split twice", "add up the weights")
+        weights = [side.get("weight") for side in sides]
+        if weights and all(weight == 0 for weight in weights if not isinstance(weight, bool)):
+            place = (*loc, "split")
+            yield source.diagnose(place, f"{spell(place)}: every weight is 0", "give at least one pool a weight")
+
+
+def known_places(source: Source) -> Iterator[Diagnostic]:
+    """`{names}` in rewrites, redirects and header values."""
+    for loc, route in _routes(source):
+        path = _mapping(route.get("match")).get("path")
+        try:
+            captures = template.parse(path).names if isinstance(path, str) and template.is_template(path) else ()
+        except ValueError:
+            continue  # the model tells what is wrong with it
+        variables = (*words.CONSTANTS, *words.VARIABLES)
+        for name in captures:
+            if name in variables:
+                place = (*loc, "match", "path")
+                message = f"{spell(place)} has the capture '{{{name}}}', which is a variable of that name already"
+                yield source.diagnose(place, message, "give the capture another name")
+        for place, text in _phrases(loc, route):
+            known = (*captures, *variables)
+            for name in _places(text):
+                if name not in known:
+                    message = f"{spell(place)}: nothing fills in '{{{name}}}'"
+                    yield source.diagnose(place, message, suggest(name, known))
+
+
+def _phrases(loc: Loc, route: dict[str, Any]) -> Iterator[tuple[Loc, Any]]:
+    for section, keys in (("rewrite", ("path", "host")), ("redirect", ("path", "host"))):
+        for key in keys:
+            yield (*loc, section, key), _mapping(route.get(section)).get(key)
+    for section in EDITS:
+        for verb in ("set", "add"):
+            for name, value in _mapping(_mapping(route.get(section)).get(verb)).items():
+                yield (*loc, section, verb, name), value
+
+
+def _places(text: object) -> list[str]:
+    try:
+        return words.names(text) if isinstance(text, str) else []
+    except ValueError:
+        return []
+
+
+def key_field_stays(source: Source) -> Iterator[Diagnostic]:
+    """The field with the caller's key is never sent on, so an edit of it would be lost."""
+    header = _mapping(_mapping(source.data).get("identity")).get("header", DEFAULT_HEADER)
+    for loc, route in _routes(source):
+        edits = _mapping(route.get("request_headers"))
+        for verb in ("set", "add"):
+            if isinstance(header, str) and header in _mapping(edits.get(verb)):
+                place = (*loc, "request_headers", verb, header)
+                message = f"{spell(place)}: this field holds the caller's key (identity.header) and is never sent on"
+                yield source.diagnose(place, message, "use another name", key=True)
+
+
 def stale_needs_cache(source: Source) -> Iterator[Diagnostic]:
     for loc, route in _routes(source):
         for index, rung in _names(route.get("degrade")):
@@ -136,6 +223,10 @@ CHECKS: tuple[Check, ...] = (
     no_empty_value,
     known_names,
     unique_names,
+    one_destination,
+    sensible_split,
+    known_places,
+    key_field_stays,
     stale_needs_cache,
     distinct_listeners,
 )

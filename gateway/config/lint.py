@@ -4,13 +4,15 @@ One rule is one generator; adding a rule is one function and its line in ``RULES
 always: a warning that is usually ignored teaches people to ignore the rest.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from gateway.config.diagnosis import spell
 from gateway.config.errors import Diagnostic
-from gateway.config.model import Config, Match, PoolRung, Route, StaticRung
+from gateway.config.model import Config, PoolRung, Route, StaticRung
+from gateway.config.reach import can_start, covering_domains, covers
 from gateway.config.source import Loc
 from gateway.config.units import format_duration, format_size
+from gateway.routing import words
 
 Finding = tuple[Loc, str, str | None]
 
@@ -29,22 +31,23 @@ def lint(config: Config) -> list[Diagnostic]:
     return sorted(found, key=lambda each: (each.line, each.col))
 
 
-def _covers(wide: Match, narrow: Match) -> bool:
-    """Every request that ``narrow`` takes, ``wide`` takes too."""
-    if wide.host not in (None, narrow.host):
-        return False
-    if wide.methods is not None and not (narrow.methods and set(narrow.methods) <= set(wide.methods)):
-        return False
-    return narrow.literal.startswith(wide.literal) if wide.prefix else wide.path == narrow.path
-
-
 def unreachable_route(config: Config) -> Iterator[Finding]:
+    """Only earlier routes whose paths begin like this one's, and which share a host with it, are looked at."""
+    earlier: dict[tuple[str, str], list[Route]] = {}
+    lengths: set[int] = set()
     for index, route in enumerate(config.routes):
-        for earlier in config.routes[:index]:
-            if _covers(earlier.match, route.match):
-                message = f"never reached, the route '{earlier.name}' above takes all its requests"
-                yield ("routes", index, "match"), message, "write the narrower route first"
-                break
+        match = route.match
+        host = match.host[0] if match.host else ""
+        hosts = ["", *([host, *covering_domains(host)] if host else [])]
+        heads = [match.head[:length] for length in sorted(lengths) if length <= len(match.head)]
+        near = (wide for head in heads for each in hosts for wide in earlier.get((head, each), ()))
+        taker = next((wide for wide in near if covers(wide.match, match)), None)
+        if taker is not None:
+            message = f"never reached, the route '{taker.name}' above takes all its requests"
+            yield ("routes", index, "match"), message, "write the narrower route first"
+        lengths.add(len(match.head))
+        for each in match.host or ("",):
+            earlier.setdefault((match.head, each), []).append(route)
 
 
 def retry_of_writes(config: Config) -> Iterator[Finding]:
@@ -58,7 +61,7 @@ def retry_of_writes(config: Config) -> Iterator[Finding]:
 
 def late_connect(config: Config) -> Iterator[Finding]:
     for index, route in enumerate(config.routes):
-        connect = config.pools[route.pool].connections.connect_timeout
+        connect = max((config.pools[pool].connections.connect_timeout for pool in route.pools), default=0.0)
         if connect >= route.timeout:
             message = (
                 f"the pool's connect_timeout ({format_duration(connect)}) is not shorter, so a retry never happens"
@@ -89,7 +92,7 @@ def rung_order(config: Config) -> Iterator[Finding]:
     for index, route in enumerate(config.routes):
         for rung_index, rung in enumerate(route.degrade):
             loc: Loc = ("routes", index, "degrade", rung_index)
-            if isinstance(rung, PoolRung) and rung.pool == route.pool:
+            if isinstance(rung, PoolRung) and route.pools == (rung.pool,):
                 yield (*loc, "pool"), "the route's own pool has already failed when the ladder starts", None
             if isinstance(rung, StaticRung) and rung_index + 1 < len(route.degrade):
                 yield loc, "a static answer always succeeds, the rungs after it are never used", "write it last"
@@ -97,16 +100,39 @@ def rung_order(config: Config) -> Iterator[Finding]:
 
 def idle_rewrite(config: Config) -> Iterator[Finding]:
     for index, route in enumerate(config.routes):
-        for rung_index, rung in enumerate(route.degrade):
-            for start in rung.rewrite if isinstance(rung, PoolRung) else ():
-                if not _can_start(route, start):
+        loc: Loc = ("routes", index)
+        own = [((*loc, key, "prefix"), part.prefix) for key in ("rewrite", "redirect") if (part := getattr(route, key))]
+        later: list[tuple[Loc, Mapping[str, str]]] = [
+            ((*loc, "degrade", number, "rewrite"), rung.rewrite)
+            for number, rung in enumerate(route.degrade)
+            if isinstance(rung, PoolRung)
+        ]
+        later += [((*loc, "split", number, "rewrite"), side.rewrite) for number, side in enumerate(route.sides)]
+        if route.shadow is not None:
+            later.append(((*loc, "shadow", "rewrite"), route.shadow.rewrite))
+        rewritten = route.rewrite is not None and (route.rewrite.path is not None or route.rewrite.prefix)
+        for place, prefixes in own if rewritten else own + later:
+            for start in prefixes:
+                if not can_start(route.match, start):
                     message = f"no path of this route starts with {start!r}, so nothing is rewritten"
-                    yield ("routes", index, "degrade", rung_index, "rewrite", start), message, None
+                    yield (*place, start), message, None
 
 
-def _can_start(route: Route, start: str) -> bool:
-    literal = route.match.literal
-    return literal.startswith(start) or (route.match.prefix and start.startswith(literal))
+def redirect_to_itself(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        to = route.redirect
+        if to is None or to.path is None or to.host or to.scheme or to.port or "{" in to.path:
+            continue
+        aim = route.match.model_copy(update={"path": to.path})
+        if covers(route.match, aim):
+            yield ("routes", index, "redirect", "path"), "the route takes this path too, so clients go in circles", None
+
+
+def copy_to_the_same_pool(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        if route.shadow is not None and route.shadow.pool in route.pools:
+            message = "the copies go to the pool that answers, and count in its breakers and its max_inflight"
+            yield ("routes", index, "shadow", "pool"), message, "give the shadow a pool of its own"
 
 
 def idle_cache(config: Config) -> Iterator[Finding]:
@@ -123,8 +149,21 @@ def idle_cache(config: Config) -> Iterator[Finding]:
             yield loc, f"{message} ({format_size(config.cache.max_bytes)})", None
 
 
+def shared_answers(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        edits = route.request_headers
+        if route.cache is None or edits is None:
+            continue
+        for verb, fields in (("set", edits.set), ("add", edits.add)):
+            for name, text in fields.items():
+                if {"client", "peer"} & set(words.names(text)):
+                    message = "the backend is told who asks, but the route's cached answers are the same for everybody"
+                    yield ("routes", index, "request_headers", verb, name), message, "remove the route's 'cache'"
+
+
 def unused_names(config: Config) -> Iterator[Finding]:
-    pools = {route.pool for route in config.routes}
+    pools = {pool for route in config.routes for pool in route.pools}
+    pools |= {route.shadow.pool for route in config.routes if route.shadow is not None}
     pools |= {rung.pool for route in config.routes for rung in route.degrade if isinstance(rung, PoolRung)}
     limits = {name for route in config.routes for name in route.limits}
     for kind, defined, used in (("pools", config.pools, pools), ("limits", config.limits, limits)):
@@ -147,7 +186,10 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     drained_pool,
     rung_order,
     idle_rewrite,
+    redirect_to_itself,
+    copy_to_the_same_pool,
     idle_cache,
+    shared_answers,
     unused_names,
     nobody_gets_in,
 )

@@ -15,10 +15,21 @@ from gateway.config.addresses import Listen, Origin, StoreUrl
 from gateway.config.provenance import Provenance
 from gateway.config.scalars import Address, Whole
 from gateway.config.sections.base import Name, Section
+from gateway.config.sections.matching import Match, ValueTest
 from gateway.config.sections.policies import ApiKeys, Identity, Limit
 from gateway.config.sections.pools import Backend, Breaker, Connections, Health, Pool
 from gateway.config.sections.process import AccessLog, Admin, CacheStore, Drain, Http, Store, Tracing
-from gateway.config.sections.routes import Match, PoolRung, Retry, Route, RouteCache, Rung, StaleRung, StaticRung
+from gateway.config.sections.routes import PoolRung, Retry, Route, RouteCache, Rung, StaleRung, StaticRung
+from gateway.config.sections.traffic import (
+    Redirect,
+    RequestEdits,
+    Respond,
+    ResponseEdits,
+    Rewrite,
+    Shadow,
+    Side,
+    Sticky,
+)
 
 __all__ = [
     "AccessLog",
@@ -39,15 +50,24 @@ __all__ = [
     "Origin",
     "Pool",
     "PoolRung",
+    "Redirect",
+    "RequestEdits",
+    "Respond",
+    "ResponseEdits",
     "Retry",
+    "Rewrite",
     "Route",
     "RouteCache",
     "Rung",
+    "Shadow",
+    "Side",
     "StaleRung",
     "StaticRung",
+    "Sticky",
     "Store",
     "StoreUrl",
     "Tracing",
+    "ValueTest",
 ]
 
 

@@ -198,7 +198,9 @@ class Ratio(Kind):
     def accept(self, value: object) -> float:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and self.ge <= value <= self.le:
             return float(value)
-        raise refuse(f"must be a number from {self.ge:g} to {self.le:g}, not {shown(value)}")
+        percent = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?%", value) if isinstance(value, str) else None
+        hint = f"{value} is {float(percent[1]) / 100:g}" if percent else None
+        raise refuse(f"must be a number from {self.ge:g} to {self.le:g}, not {shown(value)}", hint)
 
     def json_schema(self) -> dict[str, Any]:
         return {"type": "number", "minimum": self.ge, "maximum": self.le}

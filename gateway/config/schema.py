@@ -24,7 +24,8 @@ def schema() -> dict[str, Any]:
     sections = {each.__name__: each for each in _sections(Config)}
     for name, definition in [("Config", produced), *produced.get("$defs", {}).items()]:
         if name in sections:
-            _spell_defaults(definition, sections[name])
+            for option in (definition, *definition.get("anyOf", ())):  # what may be a word or a section
+                _spell_defaults(option, sections[name])
     produced["title"] = "Sluicegate configuration"
     return {"$schema": DIALECT} | produced
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.paths import Prefixes, replace_prefix
 from gateway.request import Request, Response
 
 
@@ -29,7 +30,7 @@ class PoolRung:
     """Another pool, usually a smaller model. `timeout` in seconds; None: what is left of the request's time."""
 
     pool: str
-    rewrite: tuple[tuple[bytes, bytes], ...] = ()
+    rewrite: Prefixes = ()
     timeout: float | None = None
 
     @property
@@ -41,10 +42,7 @@ class PoolRung:
 
     def target(self, request: Request) -> bytes:
         """The request target with the first matching prefix replaced."""
-        for prefix, replacement in self.rewrite:
-            if request.target.startswith(prefix):
-                return replacement + request.target[len(prefix) :]
-        return request.target
+        return replace_prefix(request.target, self.rewrite)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class Line(NamedTuple):
     method: bytes
     target: bytes
     route: str
+    pool: str
     status: int
     sent: int
     total_ns: int
@@ -112,6 +113,7 @@ def _record(at: float, line: Line) -> dict[str, object]:
         "method": _text(line.method),
         "target": _text(line.target),
         "route": line.route,
+        "pool": line.pool,
         "status": line.status,
         "bytes": line.sent,
         "ms": round(line.total_ns / 1e6, 3),

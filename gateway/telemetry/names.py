@@ -36,6 +36,13 @@ RETRIES: Final = Metric("gateway_retries_total", "counter", "Attempts after the 
 RETRIES_DENIED: Final = Metric(
     "gateway_retries_denied_total", "counter", "Retries not made because the budget was spent."
 )
+SPLIT: Final = Metric("gateway_split_requests_total", "counter", "Requests of a split route by the pool they came to.")
+SHADOWS: Final = Metric(
+    "gateway_shadow_requests_total", "counter", "Shadow copies by result: a class of statuses, failed or dropped."
+)
+SHADOW_DURATION: Final = Metric(
+    "gateway_shadow_duration_seconds", "histogram", "Time of one shadow copy, whatever its result."
+)
 SHED: Final = Metric("gateway_shed_total", "counter", "Requests over a pool's in-flight limit.")
 ATTEMPTS: Final = Metric("gateway_backend_attempts_total", "counter", "Attempts at a backend by outcome.")
 BACKEND_INFLIGHT: Final = Metric("gateway_backend_inflight", "gauge", "Attempts under way at a backend.")

@@ -36,6 +36,15 @@ CASES = {
     "drained_pool": (route("").replace('"http://c:1"', '"http://c:1", weight: 0'), "every backend has weight 0"),
     "rung_order": (route("degrade: [{pool: p}]"), "already failed"),
     "idle_rewrite": (route("degrade: [{pool: q, rewrite: {/y: /z}}]"), "nothing is rewritten"),
+    "redirect_to_itself": (
+        route("").replace("pool: p, }", "redirect: {path: /xy}}") + "  - {name: y, match: {path: /y}, pool: p}\n",
+        "clients go in circles",
+    ),
+    "copy_to_the_same_pool": (route("shadow: {pool: p}"), "the copies go to the pool that answers"),
+    "shared_answers": (
+        route("cache: {fresh: 1s}, request_headers: {set: {x-tenant: '{client}'}}"),
+        "the same for everybody",
+    ),
     "idle_cache": (route("cache: {}"), "never used"),
     "unused_names": (route("").replace("pools:", "pools:\n  r: {backends: [{url: 'http://d:1'}]}"), "no route uses it"),
     "nobody_gets_in": (route("") + "identity: {anonymous: deny}\n", "every request is refused"),

@@ -73,8 +73,9 @@ def laughs(width: int, depth: int, item: str) -> str:
         "- " * 200_000,
         "{a: " * 200_000,
         "x" * (MAX_BYTES + 1),
+        "- 1\n" * 260_000,
     ],
-    ids=["aliases", "merges", "merge-itself", "itself", "flow", "block", "mappings", "size"],
+    ids=["aliases", "merges", "merge-itself", "itself", "flow", "block", "mappings", "size", "values"],
 )
 def test_bounded(text: str) -> None:
     started = time.process_time()

@@ -9,7 +9,7 @@ from gateway.telemetry import access_log
 from gateway.telemetry.access_log import AccessLog, Line
 
 LINE = Line(
-    b"id-1", b"alice", b"10.0.0.9", b"POST", b"/x?\xff", "digits", 200, 12, 4_567_890, 200_000, 4_000_000,
+    b"id-1", b"alice", b"10.0.0.9", b"POST", b"/x?\xff", "digits", "small", 200, 12, 4_567_890, 200_000, 4_000_000,
     "digits/127.0.0.1:1", 1, b"stale;age=3",
 )  # fmt: skip
 
@@ -32,7 +32,7 @@ def test_a_line(tmp_path, quick):
     assert record.pop("time").endswith("Z")
     assert record == {
         "id": "id-1", "client": "alice", "peer": "10.0.0.9", "method": "POST", "target": "/x?\ufffd",
-        "route": "digits", "status": 200, "bytes": 12, "ms": 4.568, "limits_ms": 0.2, "upstream_ms": 4.0,
+        "route": "digits", "pool": "small", "status": 200, "bytes": 12, "ms": 4.568, "limits_ms": 0.2, "upstream_ms": 4.0,
         "backend": "digits/127.0.0.1:1", "attempts": 1, "degraded": "stale;age=3",
     }  # fmt: skip
 

@@ -3,10 +3,10 @@
 The ladder ``degrade`` is tried from its first rung to its last; after the last comes an honest 503.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    ConfigDict,
     Discriminator,
     Field,
     GetJsonSchemaHandler,
@@ -20,42 +20,22 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from gateway.config.scalars import Duration, Rate, Ratio, Size, Text, Whole, refuse
+from gateway.config.scalars import Duration, Rate, Ratio, Size, Whole, refuse
 from gateway.config.sections.base import FileName, Name, Section, surroundings
-
-PATH = Text(r"/[!-)+->@-~]*", "a path that starts with / (no spaces, no '?', no '*')")
-PATH_OR_PREFIX = Text(r"/[!-)+->@-~]*\*?", "a path that starts with /, with at most one '*', at its end")
-METHOD = Text(r"[A-Z][A-Z-]*", "an HTTP method in capitals, such as POST")
-HOST = Text(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", "a host name in lower case, without a port")
-
-CONTENT_TYPES = {
-    ".json": "application/json",
-    ".txt": "text/plain; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-}
-
-
-class Match(Section):
-    """Which requests a route takes. All conditions given must hold."""
-
-    path: Annotated[str, PATH_OR_PREFIX] = Field(
-        description="The path to equal, or a prefix that ends in '*'. Routes are tried in the order they are written.",
-        examples=["/v1/models/digits*"],
-    )
-    methods: tuple[Annotated[str, METHOD], ...] | None = Field(
-        default=None, min_length=1, description="HTTP methods, such as [GET, POST]; any if not given."
-    )
-    host: Annotated[str, HOST] | None = Field(default=None, description="Host name of the request; any if not given.")
-
-    @property
-    def prefix(self) -> bool:
-        """True if ``literal`` is a prefix, False if it is the whole path."""
-        return self.path.endswith("*")
-
-    @property
-    def literal(self) -> str:
-        """The path without its final ``*``."""
-        return self.path.removesuffix("*")
+from gateway.config.sections.matching import Match
+from gateway.config.sections.traffic import (
+    CONTENT_TYPES,
+    PREFIXES,
+    Prefixes,
+    Redirect,
+    RequestEdits,
+    Respond,
+    ResponseEdits,
+    Rewrite,
+    Shadow,
+    Side,
+    Sticky,
+)
 
 
 def _or_numbers(schema: dict[str, Any]) -> None:
@@ -130,10 +110,7 @@ class PoolRung(Section):
     """Another pool, for example with a smaller model."""
 
     pool: Name = Field(description="Pool to ask instead.", examples=["digits-small"])
-    rewrite: Mapping[Annotated[str, PATH], Annotated[str, PATH]] = Field(
-        default={},
-        description="Path prefixes to replace, {from: to}; the longest 'from' that the path starts with counts.",
-    )
+    rewrite: Prefixes = PREFIXES
     timeout: Annotated[float, Duration("1ms", "1h")] | None = Field(
         default=None, description="Time allowed to this pool; what is left of the route's timeout if not given."
     )
@@ -194,12 +171,36 @@ Rung = Annotated[
 ]
 
 
+def _one_destination(schema: dict[str, Any]) -> None:
+    schema["oneOf"] = [{"required": [each]} for each in ("pool", "split", "redirect", "respond")]
+
+
 class Route(Section):
-    """One class of requests and everything that is done for it."""
+    """One class of requests and everything that is done for it. It has one of pool, split, redirect and respond."""
+
+    model_config = ConfigDict(json_schema_extra=_one_destination)
 
     name: Name = Field(description="Name in metrics, logs and limits; unique.", examples=["digits"])
     match: Match = Field(description="Which requests the route takes.", examples=["{path: /v1/models/digits*}"])
-    pool: Name = Field(description="Pool that answers.", examples=["digits"])
+    pool: Name | None = Field(default=None, description="Pool that answers.", examples=["digits"])
+    split: tuple[Side, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Pools that share the requests by weight, instead of one pool: canary releases, A/B tests. If the "
+        "chosen pool cannot answer, the ladder 'degrade' decides; it may name the other pool.",
+        examples=["[{pool: digits, weight: 95}, {pool: digits-canary, weight: 5}]"],
+    )
+    sticky: Sticky | None = Field(
+        default=None,
+        description="Keeps a caller on one side of the split: client, {header: NAME} or {cookie: NAME}; a request "
+        "without it is drawn by lot.",
+    )
+    redirect: Redirect | None = Field(default=None, description="Send the client elsewhere instead of asking a pool.")
+    respond: Respond | None = Field(default=None, description="Give a fixed answer instead of asking a pool.")
+    shadow: Shadow | None = Field(default=None, description="Send copies to another pool as well.")
+    rewrite: Rewrite | None = Field(default=None, description="Path and Host that the pool is asked with.")
+    request_headers: RequestEdits | None = Field(default=None, description="Edits of the request's header fields.")
+    response_headers: ResponseEdits | None = Field(default=None, description="Edits of the answer's header fields.")
     limits: tuple[Name, ...] = Field(default=(), description="Limits that a request must pass, in this order.")
     timeout: Annotated[float, Duration("1ms", "1h")] = Field(
         default=30.0, description="Deadline of the whole request, retries and other pools included."
@@ -211,3 +212,13 @@ class Route(Section):
     degrade: tuple[Rung, ...] = Field(
         default=(), description="What to answer when the pool cannot, from the first rung to the last; then 503."
     )
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The sides of the split, if there is one."""
+        return self.split or ()
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The pools that answer, in the order written; none for a redirect or a fixed answer."""
+        return tuple(side.pool for side in self.sides) or ((self.pool,) if self.pool is not None else ())
