@@ -46,12 +46,16 @@ _OTHER_PROTOCOL: Final = b" RTSP/"  # llhttp reads it as it reads "HTTP/"
 
 _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 # Options of Connection that name no field, and the fields that frame this very message.
-_KEPT: Final = frozenset((b"", b"close", b"connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade"))
+_KEPT: Final = frozenset((b"", b"connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade"))
 # Naming one of these would change what a message says between here and the backend.
 _END_TO_END: Final = _SINGLE - {b"transfer-encoding"} | {b"cache-control", b"content-encoding", b"cookie"}
 
 # llhttp's words for what deserves another status than 400.
-_STATUS: Final = {"Invalid HTTP version": 505, "Expected HTTP/2 Connection Preface": 505}
+_STATUS: Final = {
+    "Invalid HTTP version": 505,
+    "Expected HTTP/2 Connection Preface": 505,
+    "Pause on PRI/Upgrade": 505,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class RequestReader:
             return "behind a request"
         if not self._headers:
             return "in the request line or the first field"
-        return f"behind the field {next(reversed(self._headers)).decode('latin-1')!r}"
+        return f"behind the field {_quote(next(reversed(self._headers)))}"
 
     def _bound(self, fed: int) -> None:
         """Bounds what llhttp holds by itself: an unfinished field of head or trailers, a chunk's extensions."""
@@ -187,14 +191,12 @@ class RequestReader:
         self._count += 1
         if name in headers:
             if name in _SINGLE:
-                raise ProtocolError(f"the field {name.decode()!r} is repeated")
+                raise ProtocolError(f"the field {_quote(name)} is repeated")
             value = headers[name] + (b"; " if name == b"cookie" else b", ") + value
         headers[name] = value.rstrip()
         if self._head_size > self._limits.header_bytes:
             raise ProtocolError(
-                f"the header fields, up to {name.decode()!r}, are larger than the "
-                f"{self._limits.header_bytes} bytes allowed",
-                431,
+                f"the fields up to {_quote(name)} are larger than the {self._limits.header_bytes} bytes allowed", 431
             )
         if self._count > self._limits.header_count:
             raise ProtocolError(f"there are more header fields than the {self._limits.header_count} allowed", 431)
@@ -247,8 +249,10 @@ class RequestReader:
         for option in named.lower().split(b","):
             name = option.strip()
             if name in _END_TO_END:
-                raise ProtocolError(f"the field 'connection' names {name.decode()!r}, which is for the whole way")
-            if name not in _KEPT:
+                raise ProtocolError(f"the field 'connection' names {_quote(name)}, which is for the whole way")
+            if name == b"close":
+                self._keep_alive = False  # RFC 9112 section 9.3: whatever else it says
+            elif name not in _KEPT:
                 self._headers.pop(name, None)
 
     def on_body(self, data: bytes) -> None:
@@ -284,6 +288,11 @@ class RequestReader:
                 self._keep_alive,
             )
         )
+
+
+def _quote(name: bytes) -> str:
+    """A field's name for a message, which must not grow with it."""
+    return repr(name.decode("latin-1") if len(name) <= 40 else f"{name[:40].decode('latin-1')}...")
 
 
 def _check_host(host: bytes) -> None:

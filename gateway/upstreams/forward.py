@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.request import Request
 
-_SPELT: Final = frozenset(
+_DROPPED: Final = frozenset(
     (
         b"connection", b"content-length", b"expect", b"forwarded", b"grpc-timeout", b"host", b"keep-alive",
         b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
@@ -18,13 +18,21 @@ _SPELT: Final = frozenset(
         b"x-request-timeout",
     )
 )  # fmt: skip
-# A backend behind CGI or WSGI reads both spellings as one, so the other is as good as a forgery.
-_DROPPED: Final = _SPELT | {name.replace(b"-", b"_") for name in _SPELT}
 
 
 def dropped_fields(key_header: bytes) -> frozenset[bytes]:
-    """The fields never sent on, for a snapshot whose callers put their key in `key_header`."""
-    return _DROPPED | {key_header, key_header.replace(b"-", b"_")}
+    """The fields never sent on, for a snapshot whose callers put their key in `key_header`.
+
+    With every underscore spelling: a backend behind CGI or WSGI reads all of them as one field.
+    """
+    return frozenset(spelling for name in (*_DROPPED, key_header) for spelling in _spellings(name))
+
+
+def _spellings(name: bytes) -> set[bytes]:
+    found = {b""}
+    for byte in name:
+        found = {begun + last for begun in found for last in ((b"-", b"_") if byte == 0x2D else (bytes((byte,)),))}
+    return found
 
 
 def serialise(request: Request, target: bytes, authority: bytes, timeout_ms: int, dropped: frozenset[bytes]) -> bytes:

@@ -94,7 +94,7 @@ MALFORMED = {
     "HTTP/2.0": (get(line=b"GET / HTTP/2.0"), 505),
     "HTTP/0.9": (get(line=b"GET / HTTP/0.9"), 505),
     "HTTP/1.2": (get(line=b"GET / HTTP/1.2"), 505),
-    "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     "no version": (b"GET /\r\n\r\n", 505),
     "unknown method": (get(line=b"FOO / HTTP/1.1"), 400),
