@@ -91,7 +91,9 @@ for what, extension in {
     "text behind the quote": b';a="b"c', "LF and a size": b";\n0\r\n\r\n" + SMUGGLED + b"3",
 }.items():  # fmt: skip
     extensions.refused(
-        id, chunked(b"3%s\r\nabc\r\n0\r\n\r\n" % extension + SMUGGLED), "EXT.TERM and TERM.EXT: who ends the line here?"
+        what,
+        chunked(b"3%s\r\nabc\r\n0\r\n\r\n" % extension + SMUGGLED),
+        "EXT.TERM and TERM.EXT: who ends the line here?",
     )
 extensions.refused("huge", chunked(b"3;" + b"a" * ENDLESS), status=431, note="no number of bytes is read for nothing")
 extensions.refused("many", chunked(b"1;%s\r\na\r\n" % (b"a" * 50) * 5_000), status=413, clause="RFC 9110 15.5.14")
@@ -105,7 +107,7 @@ for what, field in {
     "Upgrade": b"Connection: Upgrade\r\nUpgrade: h2c", "several": b"A: b\r\nC: d\r\nE: f", "Expect": b"Expect: 100-continue",
 }.items():  # fmt: skip
     trailers.passes(
-        id,
+        what,
         chunked(b"3\r\nabc\r\n0\r\n" + field + b"\r\n\r\n") + NEXT,
         ABC,
         SAW_NEXT,

@@ -51,7 +51,13 @@ connection.passes(
     "close, then a request", get(b"Connection: close") + SMUGGLED, Once(), closes=True, clause="RFC 9112 9.6"
 )
 connection.passes("closed", get(b"Connection: closed") + get(), Once(), Once(), note="another word")
-connection.passes("Proxy-Connection", get(b"Proxy-Connection: close"), Once(), note="not a field of HTTP; dropped")
+connection.passes(
+    "Proxy-Connection",
+    get(b"Proxy-Connection: close"),
+    Once(),
+    closes=True,
+    note="not a field of HTTP, but meant; dropped",
+)
 for name in (
     b"Host",
     b"Content-Length",
