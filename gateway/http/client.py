@@ -38,8 +38,10 @@ _MAX_HEAD: Final = 64 * 1024  # bytes (nginx's largest proxy_buffer_size in the 
 _LARGE: Final = 64 * 1024  # bytes: what a socket takes at once, or nearly
 _BODILESS: Final = frozenset((204, 304))
 _NOTHING: Final = frozenset((None, b"0"))  # framing that announces no body
-_VERSION: Final = b"HTTP/1.1 "
-_OLD_VERSION: Final = b"HTTP/1.0 "
+# How an answer begins; anything else is looked at closer.
+_USUAL: Final = (b"HTTP/1.1 2", b"HTTP/1.1 4", b"HTTP/1.1 5", b"HTTP/1.1 3")
+_INTERIM: Final = b"HTTP/1.1 1"
+_OLD: Final = (b"HTTP/1.0 2", b"HTTP/1.0 4", b"HTTP/1.0 5", b"HTTP/1.0 3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._started = False
         self._head_done = False
         self._old = False  # the answer is in HTTP/1.0
-        self._line = b""  # how the answer begins, while that is less than a version
+        self._line = b""  # how the answer begins, while that is too short to tell
         self._status = 0
         self._fed = 0
         self._large = False  # a request was sent that may still be on its way when its answer comes
@@ -130,14 +132,16 @@ class UpstreamConnection(asyncio.Protocol):
         if self._waiter is None:
             self.fail(BadUpstreamResponse("unasked-for bytes"))
             return
-        if not self._started:
-            if not data.startswith(_VERSION):
-                data = self._begin(data)
-                if not data:
-                    return
-            self._started = True
         try:
+            if not self._started:
+                if self._line or not data.startswith(_USUAL):
+                    data = self._begin(data)
+                    if not data:
+                        return
+                self._started = True
             self._parser.feed_data(data)
+        except BadUpstreamResponse as error:
+            self.fail(error)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             self.fail(cause if isinstance(cause, BadUpstreamResponse) else BadUpstreamResponse("unreadable response"))
@@ -154,26 +158,41 @@ class UpstreamConnection(asyncio.Protocol):
             self.usable = False  # perhaps more came than the head, and would be taken for the next answer
 
     def _begin(self, data: bytes) -> bytes:
-        """What to parse of an answer that does not begin with 'HTTP/1.1 ': llhttp would take RTSP and HTTP/2.0 too.
+        """What to parse of an answer that begins unlike most; empty when it is not there yet, or never will be.
 
-        A beginning shorter than a version is kept until there is more; then the result is empty.
+        llhttp would take RTSP, HTTP/2.0 and empty lines in front too. So each beginning is looked at, that behind an
+        interim answer (RFC 9110 section 15.2) as well, and kept while it is too short to tell.
         """
         data = self._line + data
-        if data.startswith((_VERSION, _OLD_VERSION)):
-            self._line = b""
-            self._old = data.startswith(_OLD_VERSION)
-            return data
-        if _VERSION.startswith(data) or _OLD_VERSION.startswith(data):
-            self._line = data
-        else:
-            self.fail(BadUpstreamResponse("the response does not begin with HTTP/1.1 or HTTP/1.0"))
-        return b""
+        self._line = b""
+        while not data.startswith(_USUAL):
+            if data.startswith(_INTERIM):
+                end = data.find(b"\r\n\r\n") + 4
+                if end < 4:
+                    if self._fed + len(data) > _MAX_HEAD:
+                        raise BadUpstreamResponse("the head of the response is larger than 64 KiB")
+                    self._line = data
+                    return b""
+                self._fed += end
+                if self._fed > _MAX_HEAD:
+                    raise BadUpstreamResponse("the interim responses are larger than 64 KiB")
+                self._parser.feed_data(data[:end])
+                data = data[end:]
+            elif data.startswith(_OLD):
+                self._old = True
+                return data
+            elif any(begun.startswith(data) for begun in (*_USUAL, *_OLD, _INTERIM)):
+                self._line = data
+                return b""
+            else:
+                raise BadUpstreamResponse("the response does not begin with HTTP/1.1 or HTTP/1.0 and a status")
+        return data
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
         if self._waiter is None:
             return
-        if not self._started and not self._line:
+        if not self._started and not self._line and not self._fed:
             kind = StaleConnection if self.reused else ConnectionBroken
             self.fail(kind("the backend closed the connection before it answered"))
         elif self._head_done and self._length is None and exc is None:

@@ -49,6 +49,7 @@ _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"
 _KEPT: Final = frozenset((b"", b"connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade"))
 # Naming one of these would change what a message says between here and the backend.
 _END_TO_END: Final = _SINGLE - {b"transfer-encoding"} | {b"cache-control", b"content-encoding", b"cookie"}
+_NO_TRAILER: Final = frozenset((b"connection", b"proxy-connection"))  # llhttp would act on them
 
 # llhttp's words for what deserves another status than 400.
 _STATUS: Final = {
@@ -183,8 +184,10 @@ class RequestReader:
             raise ProtocolError(f"the request target is longer than the {self._limits.request_line} bytes allowed", 414)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.in_head:
-            return  # a trailer
+        if not self.in_head:  # a trailer
+            if name.lower() in _NO_TRAILER:
+                raise ProtocolError(f"the field {_quote(name.lower())} cannot be a trailer")
+            return
         headers = self._headers
         name = name.lower()
         self._head_size += len(name) + len(value) + 4
