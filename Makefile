@@ -21,6 +21,7 @@ test: ## Set up, build and run every test (checks, Go, unit, integration, the st
 	@$(PY) -m demo.prepare
 	@$(MAKE) check
 	@$(PY) -m backends.build --test -race
+	-@$(PY) -m loadtests.bench_peers nginx
 	@$(PY) -m pytest tests/integration
 
 check: ## Format, lint, types, import rules and unit tests, in under a minute

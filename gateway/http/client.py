@@ -165,28 +165,28 @@ class UpstreamConnection(asyncio.Protocol):
         """
         data = self._line + data
         self._line = b""
-        while not data.startswith(_USUAL):
-            if data.startswith(_INTERIM):
-                end = data.find(b"\r\n\r\n") + 4
-                if end < 4:
-                    if self._fed + len(data) > _MAX_HEAD:
-                        raise BadUpstreamResponse("the head of the response is larger than 64 KiB")
-                    self._line = data
-                    return b""
-                self._fed += end
-                if self._fed > _MAX_HEAD:
+        at = 0
+        while not data.startswith(_USUAL, at):
+            if data.startswith(_INTERIM, at):
+                end = data.find(b"\r\n\r\n", at) + 4
+                size = (len(data) if end < 4 else end) - at
+                if self._fed + size > _MAX_HEAD:
                     raise BadUpstreamResponse("the interim responses are larger than 64 KiB")
-                self._parser.feed_data(data[:end])
-                data = data[end:]
-            elif data.startswith(_OLD):
+                if end < 4:
+                    self._line = data[at:]
+                    return b""
+                self._fed += size
+                self._parser.feed_data(data[at:end])
+                at = end
+            elif data.startswith(_OLD, at):
                 self._old = True
-                return data
-            elif any(begun.startswith(data) for begun in (*_USUAL, *_OLD, _INTERIM)):
-                self._line = data
+                break
+            elif any(begun.startswith(data[at : at + len(begun)]) for begun in (*_USUAL, *_OLD, _INTERIM)):
+                self._line = data[at:]
                 return b""
             else:
                 raise BadUpstreamResponse("the response does not begin with HTTP/1.1 or HTTP/1.0 and a status")
-        return data
+        return data[at:]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
