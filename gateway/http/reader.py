@@ -61,12 +61,13 @@ _STATUS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """Sizes in bytes."""
+    """Sizes in bytes, and how strict to be where there is a choice."""
 
     request_line: int = 8 * 1024
     header_bytes: int = 32 * 1024
     header_count: int = 100
     body: int = 16 * 1024 * 1024
+    plain_paths_only: bool = False  # refuse what would be normalised
 
 
 class RequestReader:
@@ -227,7 +228,7 @@ class RequestReader:
         host = headers.get(b"host", b"")
         if self._asked != (host, self._url):  # a connection mostly asks for the same thing again
             _check_host(host)
-            self._path, self._target = split_target(self._url, host)
+            self._path, self._target = split_target(self._url, host, plain_only=self._limits.plain_paths_only)
             self._asked = (host, self._url)
         length = headers.get(b"content-length")
         if length is not None:

@@ -21,8 +21,8 @@ _NOT_IN_QUERY: Final = re.compile(rb"[\x00-\x20\x7f-\xff#]")  # a raw blank woul
 _DOTS_WITH_PARAMETER: Final = re.compile(rb"/\.\.?(?:;|%3B)")  # "..;" is ".." to servlet containers
 
 
-def split_target(raw: bytes, host: bytes) -> tuple[bytes, bytes]:
-    """Returns (path, target) for the `raw` request target.
+def split_target(raw: bytes, host: bytes, *, plain_only: bool = False) -> tuple[bytes, bytes]:
+    """Returns (path, target) for the `raw` request target; with `plain_only` a path is refused that is not normal.
 
     Origin-form and absolute-form are accepted; in absolute-form the authority must equal the Host field.
     Raises ProtocolError (400) for anything else.
@@ -36,8 +36,10 @@ def split_target(raw: bytes, host: bytes) -> tuple[bytes, bytes]:
         raise ProtocolError("the query holds a character that must be percent-encoded")
     if _SUSPECT.search(path) is None:
         return path, raw
-    path = _normalise(path)
-    return path, path + mark + query
+    normal = _normalise(path)
+    if plain_only and normal != path:
+        raise ProtocolError(f"the path is not in its normal form, which is {normal[:100].decode()!r}")
+    return normal, normal + mark + query
 
 
 def _from_absolute(raw: bytes, host: bytes) -> bytes:

@@ -168,6 +168,34 @@ async def test_repr_counts_what_is_active():
         assert repr(one).endswith("[0 active, 1 idle]>")
 
 
+async def test_a_connection_is_not_reused_while_its_request_is_still_being_written():
+    """The backend answers before it has read the request; what is left of it must not be read as another."""
+    accepted = 0
+
+    async def hasty(reader, writer):
+        nonlocal accepted
+        accepted += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK.data)
+        await over.wait()
+        writer.transport.abort()
+
+    over = asyncio.Event()
+    server = await asyncio.start_server(hasty, "127.0.0.1", 0, limit=1 << 16)
+    one = ConnectionPool(Address("127.0.0.1", server.sockets[0].getsockname()[1]), ClientLimits())
+    try:
+        large = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30000000\r\n\r\n" + b"x" * 30_000_000
+        assert (await exchange(one, large)).body == b"ok"
+        assert one.idle == 0
+        assert (await exchange(one)).body == b"ok"
+        assert accepted == 2
+    finally:
+        one.close()
+        server.close()
+        over.set()
+        await asyncio.sleep(0.01)
+
+
 async def test_a_fresh_connection_can_be_asked_for():
     async with pool([OK], [answer(b"new")]) as one:
         await exchange(one)
