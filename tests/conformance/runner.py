@@ -162,7 +162,9 @@ class ResponseRun:
                 await asyncio.sleep(0.06)
                 await canary(client, number)
             seen = [each for each in origin.seen if each.target == target]
-            assert len(seen) == 1, f"asked {len(seen)} times"
+            # A GET whose kept connection ends before a byte of the answer is sent once more, on a new one.
+            most = 2 if case.says == (None,) else 1
+            assert 1 <= len(seen) <= most, f"asked {len(seen)} times"
             behind = [each for each in origin.seen if each.connection == seen[0].connection]
             behind = behind[behind.index(seen[0]) + 1 :]
             if case.reused is False:
