@@ -24,6 +24,7 @@ test: ## Set up, build and run every test (checks, Go, unit, integration, the st
 	@$(PY) -m demo.prepare
 	@$(MAKE) check
 	@$(PY) -m backends.build --test -race
+	-@$(PY) -m loadtests.bench_peers nginx
 	@$(PY) -P -m pytest --import-mode=importlib $(COMPILED_TESTS)
 	@$(PY) -m pytest tests/integration
 

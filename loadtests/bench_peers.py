@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from loadtests.peers.programs import BUILT, find_go, find_program
@@ -36,12 +36,12 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# Written by sluicegate's bench-peers for the time of one installation.\nexit 101\n"
 
 
-def missing_packages() -> list[str]:
-    """Debian packages whose proof is absent."""
+def missing_packages(wanted: Sequence[str] = tuple(PACKAGES)) -> list[str]:
+    """Debian packages among `wanted` whose proof is absent."""
     return [
         package
         for package, proof in PACKAGES.items()
-        if not (Path(proof).exists() if proof.startswith("/") else find_program(proof))
+        if package in wanted and not (Path(proof).exists() if proof.startswith("/") else find_program(proof))
     ]
 
 
@@ -59,9 +59,9 @@ def no_service_starts() -> Iterator[None]:
             POLICY.unlink(missing_ok=True)
 
 
-def install_packages() -> str | None:
-    """Install the missing Debian packages; the reason when that cannot be done."""
-    missing = missing_packages()
+def install_packages(wanted: Sequence[str] = tuple(PACKAGES)) -> str | None:
+    """Install the missing Debian packages among `wanted`; the reason when that cannot be done."""
+    missing = missing_packages(wanted)
     if not missing:
         print("debian packages: all there")
         return None
@@ -115,7 +115,12 @@ def _run(command: list[str], environment: dict[str, str]) -> subprocess.Complete
 
 
 def main() -> int:
-    """Install and build; exit 0 when every peer can run, 1 otherwise."""
+    """Install and build; exit 0 when every peer can run, 1 otherwise. Names of packages: those alone, nothing built."""
+    if sys.argv[1:]:
+        problem = install_packages(sys.argv[1:])
+        if problem:
+            print(f"bench-peers: {problem}", file=sys.stderr)
+        return 1 if problem else 0
     BUILT.mkdir(parents=True, exist_ok=True)
     problems = [install_packages()]
     go = find_go()

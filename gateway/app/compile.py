@@ -56,7 +56,13 @@ def backend_address(backend: model.Backend) -> Address:
 def server_limits(http: model.Http) -> ServerLimits:
     """The front door's limits."""
     return ServerLimits(
-        read=ReadLimits(http.max_request_line, http.max_header_bytes, http.max_headers, http.max_body),
+        read=ReadLimits(
+            http.max_request_line,
+            http.max_header_bytes,
+            http.max_headers,
+            http.max_body,
+            plain_paths_only=http.paths == "refuse",
+        ),
         header_timeout=http.header_timeout,
         body_timeout=http.body_timeout,
         idle_timeout=http.idle_timeout,

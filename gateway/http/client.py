@@ -1,8 +1,10 @@
 """The pooled upstream client: HTTP/1.1 exchanges with one backend over keep-alive connections.
 
 Invariants: one exchange at a time per connection; a connection returns to the pool only after a clean, complete,
-persistent answer; bytes that nobody asked for condemn the connection; a cancelled exchange closes it, so a late
-answer can never reach another request. The pool is LIFO, so that surplus connections grow old and are closed.
+persistent answer; bytes that nobody asked for condemn the connection; so does the announcement of a body where none
+may follow (HEAD, 204, 304), for it could still come and be taken for the next answer; a cancelled exchange closes it,
+so a late answer can never reach another request. What is accepted is HTTP/1.0 or 1.1 with one framing, as llhttp
+(strict) reads it. The pool is LIFO, so that surplus connections grow old and are closed.
 """
 
 from __future__ import annotations
@@ -35,6 +37,13 @@ _HOP_BY_HOP: Final = frozenset(
 )  # fmt: skip
 _PLAIN_CONNECTION: Final = frozenset((b"", b",keep-alive", b",close"))
 _MAX_HEAD: Final = 64 * 1024  # bytes (nginx's largest proxy_buffer_size in the field)
+_LARGE: Final = 64 * 1024  # bytes: what a socket takes at once, or nearly
+_BODILESS: Final = frozenset((204, 304))
+_NOTHING: Final = frozenset((None, b"0"))  # framing that announces no body
+# How an answer begins; anything else is looked at closer.
+_USUAL: Final = (b"HTTP/1.1 2", b"HTTP/1.1 4", b"HTTP/1.1 5", b"HTTP/1.1 3")
+_INTERIM: Final = b"HTTP/1.1 1"
+_OLD: Final = (b"HTTP/1.0 2", b"HTTP/1.0 4", b"HTTP/1.0 5", b"HTTP/1.0 3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +71,14 @@ class UpstreamConnection:
     """One connection to a backend, an `asyncio.Protocol` by its methods."""
 
     __slots__ = (
-        "_chunks", "_fed", "_head_done", "_headers", "_length_known", "_limit", "_named", "_no_body", "_parser",
-        "_size", "_started", "_status", "_waiter", "deadline", "idle_since", "loop", "reused", "transport", "usable",
+        "_chunks", "_fed", "_head_done", "_headers", "_large", "_length", "_limit", "_limit_digits", "_line", "_named",
+        "_no_body", "_old", "_parser", "_size", "_started", "_status", "_waiter", "deadline", "idle_since", "loop",
+        "reused", "transport", "usable",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._limit_digits = len(str(limit))
         self.loop = asyncio.get_running_loop()  # kept, for each look-up is a system call (getpid) in Python 3.11
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Response] | None = None
@@ -79,8 +90,11 @@ class UpstreamConnection:
         self._no_body = False
         self._started = False
         self._head_done = False
+        self._old = False  # the answer is in HTTP/1.0
+        self._line = b""  # how the answer begins, while that is too short to tell
         self._status = 0
         self._fed = 0
+        self._large = False  # a request was sent that may still be on its way when its answer comes
 
     # -- one exchange -------------------------------------------------------------------------------------------
 
@@ -92,6 +106,8 @@ class UpstreamConnection:
         self._started = False
         self._head_done = False
         self._fed = 0
+        if len(data) > _LARGE:
+            self._large = True
         assert self.transport is not None
         self.transport.write(data)
         return waiter
@@ -118,9 +134,16 @@ class UpstreamConnection:
         if self._waiter is None:
             self.fail(BadUpstreamResponse("unasked-for bytes"))
             return
-        self._started = True
         try:
+            if not self._started:
+                if self._line or not data.startswith(_USUAL):
+                    data = self._begin(data)
+                    if not data:
+                        return
+                self._started = True
             self._parser.feed_data(data)
+        except BadUpstreamResponse as error:
+            self.fail(error)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             self.fail(cause if isinstance(cause, BadUpstreamResponse) else BadUpstreamResponse("unreadable response"))
@@ -145,14 +168,45 @@ class UpstreamConnection:
     def resume_writing(self) -> None:
         """See `pause_writing`."""
 
+    def _begin(self, data: bytes) -> bytes:
+        """What to parse of an answer that begins unlike most; empty when it is not there yet, or never will be.
+
+        llhttp would take RTSP, HTTP/2.0 and empty lines in front too. So each beginning is looked at, that behind an
+        interim answer (RFC 9110 section 15.2) as well, and kept while it is too short to tell.
+        """
+        data = self._line + data
+        self._line = b""
+        at = 0
+        while not data.startswith(_USUAL, at):
+            if data.startswith(_INTERIM, at):
+                end = data.find(b"\r\n\r\n", at) + 4
+                size = (len(data) if end < 4 else end) - at
+                if self._fed + size > _MAX_HEAD:
+                    raise BadUpstreamResponse("the interim responses are larger than 64 KiB")
+                if end < 4:
+                    self._line = data[at:]
+                    return b""
+                self._fed += size
+                self._parser.feed_data(data[at:end])
+                at = end
+            elif data.startswith(_OLD, at):
+                self._old = True
+                break
+            elif any(begun.startswith(data[at : at + len(begun)]) for begun in (*_USUAL, *_OLD, _INTERIM)):
+                self._line = data[at:]
+                return b""
+            else:
+                raise BadUpstreamResponse("the response does not begin with HTTP/1.1 or HTTP/1.0 and a status")
+        return data[at:]
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
         if self._waiter is None:
             return
-        if not self._started:
+        if not self._started and not self._line and not self._fed:
             kind = StaleConnection if self.reused else ConnectionBroken
             self.fail(kind("the backend closed the connection before it answered"))
-        elif self._head_done and not self._length_known and exc is None:
+        elif self._head_done and self._length is None and exc is None:
             self._finish()  # RFC 9112 section 6.3: such a body ends where the connection does
         else:
             self.fail(ConnectionBroken("the backend closed the connection in the middle of its answer"))
@@ -165,7 +219,7 @@ class UpstreamConnection:
         self._named = b""
         self._size = 0
         self._head_done = False
-        self._length_known = False
+        self._length: bytes | None = None  # how the body is framed: its stated length, or "chunked"
         if self._waiter is None:
             self.usable = False
 
@@ -173,19 +227,21 @@ class UpstreamConnection:
         if self._head_done:
             return  # a trailer
         name = name.lower()
-        self._size += len(name) + len(value)
+        self._size += len(name) + len(value) + 4
         if self._size > _MAX_HEAD:
             raise BadUpstreamResponse("the head of the response is larger than 64 KiB")
         if name in _HOP_BY_HOP:
             if name == b"content-length":
-                self._length_known = True
+                self._length = value
                 if not self._no_body:
+                    if len(value) >= self._limit_digits and int(value) > self._limit:
+                        raise self._too_large()
                     return  # the answer to HEAD keeps it: nobody else knows it
             else:
                 if name == b"transfer-encoding":
-                    self._length_known = True
-                    if value.lower() != b"chunked":
-                        raise BadUpstreamResponse("the response has a transfer coding other than 'chunked'")
+                    if self._length is not None or self._old or value.lower() != b"chunked":
+                        raise BadUpstreamResponse("the response is framed by something else than one 'chunked'")
+                    self._length = b"chunked"
                 elif name == b"connection":
                     self._named += b"," + value.lower()
                 return
@@ -202,7 +258,9 @@ class UpstreamConnection:
             self._headers = [header for header in self._headers if header[0] not in named]
         if self._no_body and status >= 200:
             # llhttp cannot be told that the answer to HEAD has no body, so it is given a fresh start.
-            self._finish(keep=self._parser.should_keep_alive())
+            if status == 204:  # RFC 9110 section 8.6
+                self._headers = [header for header in self._headers if header[0] != b"content-length"]
+            self._finish(keep=self._parser.should_keep_alive() and self._length in _NOTHING)
             self._parser = httptools.HttpResponseParser(self)
 
     def on_body(self, data: bytes) -> None:
@@ -211,12 +269,17 @@ class UpstreamConnection:
             return
         self._size += len(data)
         if self._size > self._limit:
-            raise BadUpstreamResponse(f"the response is larger than the {self._limit} bytes allowed")
+            raise self._too_large()
         self._chunks.append(data)
+
+    def _too_large(self) -> BadUpstreamResponse:
+        return BadUpstreamResponse(f"the response is larger than the {self._limit} bytes allowed")
 
     def on_message_complete(self) -> None:
         status = self._status
         if status >= 200:
+            if status != 200 and status in _BODILESS and self._length not in _NOTHING:
+                self.usable = False
             if self._waiter is not None:
                 self._finish(keep=self._parser.should_keep_alive())
         elif status == 101:
@@ -229,6 +292,9 @@ class UpstreamConnection:
         response = Response(self._status, self._headers, chunks[0] if len(chunks) == 1 else b"".join(chunks))
         if not keep:
             self.usable = False
+        if self._large and self.transport is not None and self.transport.get_write_buffer_size():
+            self.usable = False
+            self.transport.abort()  # an answer before the end of the request: the rest must not be read as another
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(response)

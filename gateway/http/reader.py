@@ -2,8 +2,10 @@
 
 Invariants: what the reader accepts has exactly one meaning. llhttp (strict) refuses CL+TE, duplicate or
 malformed Content-Length, bare CR or LF, obs-fold, NUL and white space before the colon; refused here are unknown
-transfer codings, a missing or repeated Host, HTTP versions other than 1.0 and 1.1, and everything over a limit.
-Trailers are dropped (RFC 9112 section 7.1.2 allows it).
+transfer codings, a missing or repeated Host, other protocols and versions than HTTP/1.0 and 1.1, and everything over
+a limit. Fields that `Connection` names are gone before anybody decides on them; fields for the whole way cannot be
+named (RFC 9110 section 7.6.1). Trailers are dropped (RFC 9112 section 7.1.2 allows it).
+An error says where: the field it stands in or behind.
 Precedents for the defaults: request line 8 KiB (nginx, Apache), header fields 32 KiB (nginx 4 x 8 KiB), 100 fields
 (Apache).
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Final
 
 import httptools
@@ -26,18 +29,45 @@ _SINGLE: Final = frozenset(
     (b"host", b"content-length", b"content-type", b"authorization", b"expect", b"transfer-encoding")
 )
 
-# uri-host [":" port] (RFC 9110 section 7.2); the field is sent on and looked up, so it must be nothing else.
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# uri-host [":" port] (RFC 9110 section 7.2); the field is sent on and looked up, so it must be nothing else. Escapes
+# are legal there and never needed: what "%2F" or "%00" would mean is left to nobody.
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=-]*|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
+
+# What llhttp knows of HTTP, without RTSP's and ICE's methods and the preface of HTTP/2.
+_METHODS: Final = frozenset(
+    (
+        b"ACL", b"BIND", b"CHECKOUT", b"COPY", b"DELETE", b"GET", b"HEAD", b"LINK", b"LOCK", b"M-SEARCH", b"MERGE",
+        b"MKACTIVITY", b"MKCALENDAR", b"MKCOL", b"MOVE", b"NOTIFY", b"OPTIONS", b"PATCH", b"POST", b"PROPFIND",
+        b"PROPPATCH", b"PURGE", b"PUT", b"QUERY", b"REBIND", b"REPORT", b"SEARCH", b"SUBSCRIBE", b"TRACE", b"UNBIND",
+        b"UNLINK", b"UNLOCK", b"UNSUBSCRIBE",
+    )
+)  # fmt: skip
+_OTHER_PROTOCOL: Final = b" RTSP/"  # llhttp reads it as it reads "HTTP/"
+
+_PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
+# Options of Connection that name no field, and the fields that frame this very message.
+_KEPT: Final = frozenset((b"", b"connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade"))
+# Naming one of these would change what a message says between here and the backend.
+_END_TO_END: Final = _SINGLE - {b"transfer-encoding"} | {b"cache-control", b"content-encoding", b"cookie"}
+_NO_TRAILER: Final = frozenset((b"connection", b"proxy-connection"))  # llhttp would act on them
+
+# llhttp's words for what deserves another status than 400.
+_STATUS: Final = {
+    "Invalid HTTP version": 505,
+    "Expected HTTP/2 Connection Preface": 505,
+    "Pause on PRI/Upgrade": 505,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """Sizes in bytes."""
+    """Sizes in bytes, and how strict to be where there is a choice."""
 
     request_line: int = 8 * 1024
     header_bytes: int = 32 * 1024
     header_count: int = 100
     body: int = 16 * 1024 * 1024
+    plain_paths_only: bool = False  # refuse what would be normalised
 
 
 class RequestReader:
@@ -78,6 +108,8 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         """Parses `data`. Raises ProtocolError with the status to answer."""
         rest: bytes | memoryview = data
+        if _OTHER_PROTOCOL in data and not self.in_body:
+            rest = self._past_other_protocol(data)
         while rest:
             try:
                 self._parser.feed_data(rest)
@@ -89,9 +121,34 @@ class RequestReader:
                 cause = error.__context__
                 raise cause if isinstance(cause, ProtocolError) else ProtocolError("malformed request") from error
             except httptools.HttpParserError as error:
-                raise ProtocolError(f"malformed request: {error.args[0] if error.args else 'unreadable'}") from None
+                what = error.args[0] if error.args else "unreadable"
+                raise ProtocolError(f"malformed request {self._where()}: {what}", _STATUS.get(what, 400)) from None
         if self.in_head or self.in_body:
             self._bound(len(data))
+
+    def _past_other_protocol(self, data: bytes) -> bytes:
+        """Looks closer where `data` speaks of RTSP; returns what is left to parse. llhttp would take it for HTTP."""
+        done = 0
+        found = data.find(_OTHER_PROTOCOL)
+        while found >= 0:
+            start = data.rfind(b"\n", done, found) + 1
+            if start > done:
+                self.feed(data[done:start])
+                done = start
+            if not self.in_body and not (self.in_head and self._url):
+                raise ProtocolError("malformed request in the request line: RTSP is not spoken here; use HTTP/1.1", 505)
+            found = data.find(_OTHER_PROTOCOL, found + 1)
+        return data[done:]
+
+    def _where(self) -> str:
+        """The part of the request that an error was found in."""
+        if self.in_body:
+            return "in the body"
+        if not self.in_head:
+            return "behind a request"
+        if not self._headers:
+            return "in the request line or the first field"
+        return f"behind the field {_quote(next(reversed(self._headers)))}"
 
     def _bound(self, fed: int) -> None:
         """Bounds what llhttp holds by itself: an unfinished field of head or trailers, a chunk's extensions."""
@@ -125,24 +182,28 @@ class RequestReader:
     def on_url(self, url: bytes) -> None:
         self._url += url
         if len(self._url) > self._limits.request_line:
-            raise ProtocolError("the request target is longer than allowed", 414)
+            raise ProtocolError(f"the request target is longer than the {self._limits.request_line} bytes allowed", 414)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.in_head:
-            return  # a trailer
+        if not self.in_head:  # a trailer
+            if name.lower() in _NO_TRAILER:
+                raise ProtocolError(f"the field {_quote(name.lower())} cannot be a trailer")
+            return
         headers = self._headers
         name = name.lower()
         self._head_size += len(name) + len(value) + 4
         self._count += 1
         if name in headers:
             if name in _SINGLE:
-                raise ProtocolError(f"the field {name.decode('latin-1')!r} is repeated")
+                raise ProtocolError(f"the field {_quote(name)} is repeated")
             value = headers[name] + (b"; " if name == b"cookie" else b", ") + value
         headers[name] = value.rstrip()
         if self._head_size > self._limits.header_bytes:
-            raise ProtocolError("the header fields are larger than allowed", 431)
+            raise ProtocolError(
+                f"the fields up to {_quote(name)} are larger than the {self._limits.header_bytes} bytes allowed", 431
+            )
         if self._count > self._limits.header_count:
-            raise ProtocolError("there are more header fields than allowed", 431)
+            raise ProtocolError(f"there are more header fields than the {self._limits.header_count} allowed", 431)
 
     def on_headers_complete(self) -> None:
         if self._upgrading:
@@ -161,14 +222,13 @@ class RequestReader:
         else:
             raise ProtocolError(f"HTTP/{version} is not spoken here; use HTTP/1.1", 505)
         self._method = parser.get_method()
-        if self._method == b"CONNECT":
-            raise ProtocolError("CONNECT is not supported", 501)
+        if self._method not in _METHODS:
+            raise ProtocolError(f"the method {self._method.decode()} is not supported", 501)
         self._keep_alive = parser.should_keep_alive()
         host = headers.get(b"host", b"")
         if self._asked != (host, self._url):  # a connection mostly asks for the same thing again
-            if _HOST.fullmatch(host) is None:
-                raise ProtocolError("the Host field is not a host and a port")
-            self._path, self._target = split_target(self._url, host)
+            _check_host(host)
+            self._path, self._target = split_target(self._url, host, plain_only=self._limits.plain_paths_only)
             self._asked = (host, self._url)
         length = headers.get(b"content-length")
         if length is not None:
@@ -177,13 +237,27 @@ class RequestReader:
         elif b"transfer-encoding" in headers and (
             self._minor == 0 or headers[b"transfer-encoding"].lower() != b"chunked"
         ):
-            raise ProtocolError("only the transfer coding 'chunked' is understood", 501)
+            raise _wrong_coding(headers[b"transfer-encoding"], self._minor)
         if b"expect" in headers:
             if headers[b"expect"].lower() != b"100-continue":
                 raise ProtocolError("only 'Expect: 100-continue' is understood", 417)
             self.wants_continue = self._minor == 1
+        named = headers.get(b"connection")
+        if named is not None and named not in _PLAIN_CONNECTION:
+            self._drop_named(named)
         if b"upgrade" in headers and parser.should_upgrade():
             self._upgrading = b"transfer-encoding" in headers or int(length or 0) > 0
+
+    def _drop_named(self, named: bytes) -> None:
+        """Drops the fields that Connection names (RFC 9110 section 7.6.1): limits, cache and backend see the same."""
+        for option in named.lower().split(b","):
+            name = option.strip()
+            if name in _END_TO_END:
+                raise ProtocolError(f"the field 'connection' names {_quote(name)}, which is for the whole way")
+            if name == b"close":
+                self._keep_alive = False  # RFC 9112 section 9.3: whatever else it says
+            elif name not in _KEPT:
+                self._headers.pop(name, None)
 
     def on_body(self, data: bytes) -> None:
         self._begun = True
@@ -218,3 +292,30 @@ class RequestReader:
                 self._keep_alive,
             )
         )
+
+
+def _quote(name: bytes) -> str:
+    """A field's name for a message, which must not grow with it."""
+    return repr(name.decode("latin-1") if len(name) <= 40 else f"{name[:40].decode('latin-1')}...")
+
+
+def _check_host(host: bytes) -> None:
+    """RFC 9112 section 3.2: 400 for a Host that is not a host, or a host and a port."""
+    match = _HOST.fullmatch(host)
+    if match is None or (match[2] and int(match[2]) > 65535):
+        raise ProtocolError("the field 'host' is not a host, or a host and a port")
+    if match[1] is not None:
+        try:
+            IPv6Address(match[1].decode())
+        except ValueError:
+            raise ProtocolError("the field 'host' holds something in brackets that is not an IPv6 address") from None
+
+
+def _wrong_coding(value: bytes, minor: int) -> ProtocolError:
+    """RFC 9112 sections 6.1 and 6.3: 400 where the end of the body cannot be known, 501 for codings not known here."""
+    if minor == 0:
+        return ProtocolError("the field 'transfer-encoding' does not exist in HTTP/1.0")
+    *before, last = (coding.strip().lower() for coding in value.split(b","))
+    if last != b"chunked" or not all(before) or b"chunked" in before:
+        return ProtocolError("the field 'transfer-encoding' must be 'chunked', or the end of the body is not known")
+    return ProtocolError("the field 'transfer-encoding' names another coding than 'chunked'", 501)

@@ -19,5 +19,15 @@ _DROPPED: Final = frozenset(
 
 
 def dropped_fields(key_header: bytes) -> frozenset[bytes]:
-    """The fields never sent on, for a snapshot whose callers put their key in `key_header`."""
-    return _DROPPED | {key_header}
+    """The fields never sent on, for a snapshot whose callers put their key in `key_header`.
+
+    With every underscore spelling: a backend behind CGI or WSGI reads all of them as one field.
+    """
+    return frozenset(spelling for name in (*_DROPPED, key_header) for spelling in _spellings(name))
+
+
+def _spellings(name: bytes) -> set[bytes]:
+    found = {b""}
+    for byte in name:
+        found = {begun + last for begun in found for last in ((b"-", b"_") if byte == 0x2D else (bytes((byte,)),))}
+    return found

@@ -56,6 +56,17 @@ def test_refused(raw):
     assert caught.value.error_status == 400
 
 
+@pytest.mark.parametrize("raw", [b"/a/./b", b"/a/../b", b"/%61", b"/%c3%bc", b"/a/%2e/b", b"http://gw/a/."])
+def test_other_spellings_may_be_refused_too(raw):
+    with pytest.raises(ProtocolError, match="normal form, which is '/"):
+        split_target(raw, b"gw", plain_only=True)
+
+
+@pytest.mark.parametrize("raw", [b"/", b"/a?x=%61/../", b"/a%20b", b"/%C3%BC", b"/.well-known/x", b"http://gw"])
+def test_and_plain_ones_pass_then(raw):
+    assert split_target(raw, b"gw", plain_only=True) == split_target(raw, b"gw")
+
+
 @given(st.text("/.%2eEfF5cC0aA-~?", max_size=25))
 def test_what_is_accepted_is_in_its_final_form(tail):
     raw = b"/" + tail.encode()

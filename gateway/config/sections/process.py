@@ -5,7 +5,7 @@ Precedents for the defaults of ``http``: 8 KiB request line and 32 KiB headers (
 reqtimeout 20 s).
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
@@ -103,6 +103,11 @@ class Http(Section):
     )
     max_body: Annotated[int, Size("1KiB", "4GiB")] = Field(
         default=16 * 1024 * 1024, description="Largest request body; larger is answered 413."
+    )
+    paths: Literal["normalise", "refuse"] = Field(
+        default="normalise",
+        description="What is done with a path that has another spelling (dot segments, escaped letters): 'normalise' "
+        "sends the one on that the routes decided on, 'refuse' answers 400. What is ambiguous is always refused.",
     )
     header_timeout: Annotated[float, Duration("10ms", "10m")] = Field(
         default=10.0, description="Time from the first byte of a request to the end of its headers; then 408."
