@@ -25,7 +25,8 @@ from typing import Any, Final
 from gateway.errors import ProtocolError, UpstreamError
 from gateway.http.client import UpstreamConnection
 from gateway.http.reader import ReadLimits, RequestReader
-from gateway.upstreams.forward import dropped_fields, serialise
+from gateway.http.serialise import serialise
+from gateway.upstreams.forward import dropped_fields
 from tests.conformance import model
 from tests.conformance.case import MAX_BODY, MAX_HEADER_BYTES, MAX_HEADERS, MAX_REQUEST_LINE
 from tests.conformance.origin import Fault, Origin

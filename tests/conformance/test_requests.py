@@ -9,7 +9,8 @@ import pytest
 
 from gateway.errors import ProtocolError
 from gateway.http.reader import ReadLimits, RequestReader
-from gateway.upstreams.forward import dropped_fields, serialise
+from gateway.http.serialise import serialise
+from gateway.upstreams.forward import dropped_fields
 from tests.conformance.case import MAX_BODY, MAX_HEADER_BYTES, MAX_HEADERS, MAX_REQUEST_LINE, Case
 from tests.conformance.requests import CASES
 

@@ -101,4 +101,5 @@ def test_the_answer():
 
 
 def test_what_is_never_sent_on_cannot_be_edited():
-    assert dropped_fields(b"x-api-key") - {b"x-api-key"} <= {name.encode() for name in OWN_REQUEST}
+    dropped = {name.replace(b"_", b"-") for name in dropped_fields(b"x-api-key")}
+    assert dropped - {b"x-api-key"} <= {name.encode() for name in OWN_REQUEST}
