@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -271,6 +272,8 @@ async def test_kill_fails_fast_and_a_new_server_is_linked_to_again(fresh, heldou
 async def test_a_stopped_server_is_noticed_by_its_silence(fresh, heldout):
     one = await Gateway(fresh, times=LinkLimits(0.1, 0.2)).linked()
     fresh.signal(signal.SIGSTOP)
+    while Path(f"/proc/{fresh.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        await asyncio.sleep(0.001)  # a stop of many threads takes its time
     began = time.monotonic()
     with pytest.raises(ConnectionBroken, match="ping"):
         await one.predict(heldout[0][0])
