@@ -100,9 +100,9 @@ class LinkConnection(Receiver):
     """
 
     __slots__ = (
-        "_allowed", "_credit", "_decoder", "_dropped", "_flush_due", "_flushed", "_gone", "_greeting",
-        "_heads", "_heard", "_at_once", "_loop", "_max_response", "_mine", "_next", "_on_gone", "_out", "_owed",
-        "_paused", "_peers", "_pinged", "_quiet", "_served", "_skipped", "_suspect", "_sweeper", "_theirs", "_times",
+        "_allowed", "_at_once", "_credit", "_decoder", "_dropped", "_flush_due", "_flushed", "_gone", "_greeting",
+        "_heads", "_heard", "_loop", "_max_response", "_mine", "_next", "_on_gone", "_out", "_owed", "_paused",
+        "_peers", "_pinged", "_quiet", "_served", "_skipped", "_suspect", "_sweeper", "_theirs", "_times",
         "_transport", "_upgrade", "_uploads", "idle_since", "load", "lost", "max_streams", "opened", "streams",
     )  # fmt: skip
 
