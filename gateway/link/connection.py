@@ -100,11 +100,10 @@ class LinkConnection(Receiver):
     """
 
     __slots__ = (
-        "_allowed", "_credit", "_decoder", "_dropped", "_flush_due", "_flushed", "_gone", "_greeting",
-        "_heads", "_heard", "_loop", "_max_response", "_mine", "_next", "_on_gone", "_out", "_owed",
-        "_paused", "_peers", "_pinged", "_quiet", "_served", "_skipped", "_suspect", "_sweeper", "_theirs", "_times",
-        "_transport", "_upgrade", "_uploads", "_with_head", "idle_since", "load", "lost", "max_streams", "opened",
-        "streams",
+        "_allowed", "_at_once", "_credit", "_decoder", "_dropped", "_flush_due", "_flushed", "_gone", "_greeting",
+        "_heads", "_heard", "_loop", "_max_response", "_mine", "_next", "_on_gone", "_out", "_owed", "_paused",
+        "_peers", "_pinged", "_quiet", "_served", "_skipped", "_suspect", "_sweeper", "_theirs", "_times",
+        "_transport", "_upgrade", "_uploads", "idle_since", "load", "lost", "max_streams", "opened", "streams",
     )  # fmt: skip
 
     SWEEP: Final = 0.01  # seconds between looks at running exchanges: a deadline is late by at most this
@@ -142,7 +141,7 @@ class LinkConnection(Receiver):
         self._flushed = 0  # the last stream whose REQUEST was given to the transport
         self._paused = False
         self._uploads: deque[Stream] = deque()
-        self._with_head = 0  # most bytes of body in a REQUEST
+        self._at_once = 0  # most bytes of body in a REQUEST
         self._credit = 0  # bytes of body the backend takes before it grants more
         self._allowed = self._mine.connection_window  # the same the other way
         self._owed = 0  # bytes taken in and not yet granted anew
@@ -206,7 +205,7 @@ class LinkConnection(Receiver):
         self.streams[stream_number] = stream
         body = request.body
         size = len(body)
-        if not size or (size <= self._with_head and size <= self._credit and not self._uploads):
+        if not size or (size <= self._at_once and size <= self._credit and not self._uploads):
             self._credit -= size
             start = frames.request_start(
                 stream_number, min(deadline_us, _MAX_DEADLINE), slot, len(extra), len(head), size, end=True
@@ -363,7 +362,7 @@ class LinkConnection(Receiver):
         self._theirs = settings
         self.max_streams = settings.max_streams
         self._credit = settings.connection_window
-        self._with_head = min(frames.CHUNK, settings.stream_window)
+        self._at_once = min(frames.CHUNK, settings.stream_window)
         self._heads = SentHeads(settings.slots)
         self.idle_since = self._loop.time()
         if not self.opened.done():

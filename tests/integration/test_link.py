@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,7 @@ from gateway.retries.budget import RetryBudget
 from gateway.telemetry.cells import Cells
 from gateway.upstreams.backend import Backend, Pool
 from gateway.upstreams.caller import Caller, RetryRules
+from tests.integration.gateways import running
 from tests.link.peer import DROPPED, request
 
 PREDICT = b"/v1/models/digits:predict"
@@ -271,6 +273,8 @@ async def test_kill_fails_fast_and_a_new_server_is_linked_to_again(fresh, heldou
 async def test_a_stopped_server_is_noticed_by_its_silence(fresh, heldout):
     one = await Gateway(fresh, times=LinkLimits(0.1, 0.2)).linked()
     fresh.signal(signal.SIGSTOP)
+    while Path(f"/proc/{fresh.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        await asyncio.sleep(0.001)  # a stop of many threads takes its time
     began = time.monotonic()
     with pytest.raises(ConnectionBroken, match="ping"):
         await one.predict(heldout[0][0])
@@ -305,3 +309,26 @@ async def test_a_gateway_that_breaks_the_protocol_loses_its_link_alone(server, h
     assert await bad.predict(heldout[0][0]) == heldout[0][1]  # on a new link
     good.pool.close()
     bad.pool.close()
+
+
+def test_a_reload_changes_what_a_gateway_speaks_and_drops_nothing(server, heldout, tmp_path):
+    with running(tmp_path) as gateway:
+        body = json.dumps({"instances": [heldout[0][0]]}).encode()
+        ours = gateway.text.replace(f":{gateway.backend.port}", f":{server.port}")
+
+        def speak(protocol, wanted):
+            gateway.path.write_text(ours.replace("{p: {", f"{{p: {{protocol: {protocol}, "))
+            assert gateway.admin("/reload", b"")[0] == 200
+            before = server.metric("go_infer_link_streams_total")
+            for _ in range(100):
+                status, answer = gateway.ask(PREDICT.decode(), body)
+                assert status == 200
+                assert json.loads(answer)["predictions"][0]["label"] == heldout[0][1]
+            for worker in gateway.status()["workers"]:
+                assert {each["protocol"] for each in worker["backends"]} == {wanted}
+            return server.metric("go_infer_link_streams_total") - before
+
+        assert speak("http", "http/1.1") == 0
+        assert speak("auto", "sluice-link/1") > 80
+        assert speak("link", "sluice-link/1") == 100
+        assert speak("http", "http/1.1") == 0
