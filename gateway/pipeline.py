@@ -10,6 +10,7 @@ refusal is a value; what is acquired is released in a `finally`.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -18,10 +19,17 @@ from typing import TYPE_CHECKING, Final
 from gateway import problems
 from gateway.degrade.cache import AnswerCache, cache_key, may_store
 from gateway.degrade.ladder import PoolRung, StaleRung
-from gateway.errors import BadUpstreamResponse, ConnectionBroken, ProtocolError, StaleConnection, UpstreamTimeout
+from gateway.errors import (
+    BadUpstreamResponse,
+    ConnectionBroken,
+    ProtocolError,
+    StaleConnection,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from gateway.limits.limiter import Limiter, LimitVerdict
 from gateway.problems import Problem, refuse
-from gateway.request import Header, Request, Response
+from gateway.request import BodyRules, Header, Request, Response
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.access_log import AccessLog, Line
 from gateway.telemetry.cells import Cells
@@ -38,6 +46,9 @@ _TIMEOUT_NS: Final = {
     b"H": 3_600_000_000_000, b"M": 60_000_000_000, b"S": 1_000_000_000, b"s": 1_000_000_000, b"m": 1_000_000,
     b"ms": 1_000_000, b"u": 1_000, b"us": 1_000, b"n": 1, b"ns": 1, None: 1_000_000,
 }  # fmt: skip
+
+
+NO_ROUTE_BODY: Final = BodyRules(64 * 1024, 16 << 20)  # it is refused anyway
 
 
 class Work:
@@ -102,8 +113,6 @@ class Pipeline:
             request.headers[b"traceparent"] = Tracing.traceparent(span)
         route = snapshot.routes.find(request)
         self.active += 1
-        status = 499  # unless we get to the end
-        sent = 0
         try:
             response = self._refuse_early(snapshot, request, route)
             if response is None:
@@ -114,16 +123,39 @@ class Pipeline:
                 response = await self._answer(snapshot, route, request, work)
                 if route.edits is not None:
                     route.edits.answered(request, response)
-            status = response.status
-            sent = len(response.body)
-            response.headers.append((b"x-request-id", request.id))
-            return response
-        except Exception:
-            status = 500
+        except ProtocolError as error:  # what was still to come of the request is not acceptable, or never came
+            response = bad_request(error)
+        except asyncio.CancelledError:
+            self.ended(snapshot, route, request, work, 499, 0, span)
             raise
-        finally:
-            self.active -= 1
-            self._note(snapshot, route, request, work, status, sent, time.monotonic_ns() - began, span)
+        except Exception:
+            self.ended(snapshot, route, request, work, 500, 0, span)
+            raise
+        response.headers.append((b"x-request-id", request.id))
+        if response.stream is not None:
+            response.on_end = _Streaming(self, snapshot, route, request, work, response.status, span).at_the_end
+        else:
+            self.ended(snapshot, route, request, work, response.status, len(response.body), span)
+        return response
+
+    def body_rules(self, request: Request) -> BodyRules:
+        """What the route of `request` says of its body; called while only the head is there."""
+        route = self.snapshot.routes.find(request)
+        return NO_ROUTE_BODY if route is None else route.body
+
+    def ended(
+        self,
+        snapshot: Snapshot,
+        route: Route | None,
+        request: Request,
+        work: Work,
+        status: int,
+        sent: int,
+        span: Span | None,
+    ) -> None:
+        """Called once per request, when its last byte was handed on."""
+        self.active -= 1
+        self._note(snapshot, route, request, work, status, sent, time.monotonic_ns() - request.received, span)
 
     def _refuse_early(self, snapshot: Snapshot, request: Request, route: Route | None) -> Response | None:
         client = snapshot.keys.identify(request)
@@ -150,7 +182,9 @@ class Pipeline:
             patience = min(patience, int(match[1]) * _TIMEOUT_NS[match[2]])
         deadline = began + patience
 
-        key = cache_key(route.key, request) if route.cache is not None else None
+        if len(request.body) > route.body.limit:
+            return bad_request(ProtocolError(f"the body is larger than the {route.body.limit} bytes allowed", 413))
+        key = cache_key(route.key, request) if route.cache is not None and request.stream is None else None
         if key is not None and route.cache is not None and route.cache.fresh:
             entry = await self.cache.find(key, route.cache.fresh, began)
             if entry is not None:
@@ -168,7 +202,7 @@ class Pipeline:
         sent = request if route.edits is None else route.edits.outgoing(request)
         response = await self._from_pool(route, sent, deadline, work)
         if response is not None:
-            if key is not None and route.cache is not None and may_store(response):
+            if key is not None and route.cache is not None and response.stream is None and may_store(response):
                 kept = Response(response.status, list(response.headers), response.body)
                 self.cache.put(key, kept, route.cache, began)
         else:
@@ -192,7 +226,7 @@ class Pipeline:
         if pool.inflight >= pool.max_inflight:
             self.cells.add(route.cells.shed)
             return None
-        if route.shadow is not None:
+        if route.shadow is not None and request.stream is None:
             self.shadows.offer(route.shadow, request, work.dropped)
         route.retry.budget.deposit()
         began = time.monotonic_ns()
@@ -242,7 +276,7 @@ class Pipeline:
     ) -> Response | None:
         """The other pool's answer, if it is one; a refusal or failure there leads on to the next rung."""
         pool = snapshot.pools[rung.pool]
-        if pool.inflight >= pool.max_inflight:
+        if pool.inflight >= pool.max_inflight or request.stream is not None:  # a body that streamed is gone
             return None
         began = time.monotonic_ns()
         patience = route.timeout_ns if rung.timeout is None else int(rung.timeout * 1e9)
@@ -346,6 +380,39 @@ class Pipeline:
             facts["gateway.degraded"] = work.degraded.decode()
         name = request.method.decode("latin-1")
         Tracing.end(span, name if route is None else f"{name} {route.name}", facts, failed=status >= 500)
+
+
+class _Streaming:
+    """A request whose answer streams: it ends, and is noted, when the last byte has left or something broke."""
+
+    __slots__ = ("_pipeline", "_request", "_route", "_snapshot", "_span", "_status", "_work")
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        snapshot: Snapshot,
+        route: Route | None,
+        request: Request,
+        work: Work,
+        status: int,
+        span: Span | None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._snapshot = snapshot
+        self._route = route
+        self._request = request
+        self._work = work
+        self._status = status
+        self._span = span
+
+    def at_the_end(self, sent: int, error: BaseException | None) -> None:
+        """The status was said long ago; the log, metrics and trace say how it ended: 499 client gone, 502 cut off."""
+        status = self._status
+        if isinstance(error, UpstreamError):
+            status = 502
+        elif error is not None:
+            status = 499
+        self._pipeline.ended(self._snapshot, self._route, self._request, self._work, status, sent, self._span)
 
 
 def bad_request(error: ProtocolError) -> Response:

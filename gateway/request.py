@@ -1,14 +1,18 @@
 """The nouns every stage of the request path speaks.
 
-`Request` and `Response` are whole messages held in memory: header names are lower-case bytes, values are
-bytes as they came. An expected refusal is a `Response`, never an exception.
+`Request` and `Response` hold whole messages in memory, but for bodies that are large or slow: those are a `stream` and
+`body` is empty. Header names are lower-case bytes, values are bytes as they came. An expected refusal is a `Response`,
+never an exception.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
+from typing import NamedTuple
 
 from gateway.status import REASONS
+from gateway.stream import Stream
 
 
 class Outcome(enum.IntEnum):
@@ -20,12 +24,23 @@ class Outcome(enum.IntEnum):
     DROPPED = 3  # refused for overload, by us or by the backend
 
 
+class BodyRules(NamedTuple):
+    """What a route says of bodies, in bytes: up to `buffer` they are held whole (and may be sent twice), above it they
+    stream; above `limit` they are refused. `upgrade` names the protocols (lower case) that may take over.
+    """
+
+    buffer: int
+    limit: int
+    upgrade: frozenset[bytes] = frozenset()
+
+
 class Request:
-    """One request, complete with its body.
+    """One request, complete with its body, or with the `stream` in which the body comes.
 
     `headers` maps a lower-case name to its value; repeated fields are joined with a comma (RFC 9110 5.3).
     `path` is the normalised path the gateway decides on; `target` is what a backend is sent (path and query).
-    `received` is monotonic nanoseconds at the moment the head was complete.
+    `received` is monotonic nanoseconds at the moment the head was complete. `upgrade` is the protocol the client may
+    switch to: then `stream` is everything it sends behind the head.
     """
 
     __slots__ = (
@@ -39,7 +54,9 @@ class Request:
         "path",
         "peer",
         "received",
+        "stream",
         "target",
+        "upgrade",
     )
 
     def __init__(
@@ -64,6 +81,8 @@ class Request:
         self.received = 0
         self.client = b""
         self.id = b""
+        self.stream: Stream | None = None
+        self.upgrade = b""
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode()} {self.target.decode('latin-1')} {len(self.body)} B>"
@@ -73,15 +92,20 @@ Header = tuple[bytes, bytes]
 
 
 class Response:
-    """One response, complete with its body; `headers` excludes framing (Content-Length, Transfer-Encoding)."""
+    """One response, complete with its body or with the `stream` it comes in; `headers` excludes framing.
 
-    __slots__ = ("body", "close", "headers", "status")
+    Who writes a streaming response calls `on_end` once with the bytes sent and what went wrong, if anything did.
+    """
+
+    __slots__ = ("body", "close", "headers", "on_end", "status", "stream")
 
     def __init__(self, status: int, headers: list[Header], body: bytes = b"", *, close: bool = False) -> None:
         self.status = status
         self.headers = headers
         self.body = body
         self.close = close
+        self.stream: Stream | None = None
+        self.on_end: Callable[[int, BaseException | None], None] | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of `name` (lower-case), or None."""

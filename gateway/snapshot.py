@@ -13,6 +13,7 @@ from gateway.degrade.cache import CacheRules
 from gateway.degrade.ladder import Rung
 from gateway.identity.keys import KeyRing
 from gateway.limits.limiter import RouteLimits
+from gateway.request import BodyRules
 from gateway.routing.edits import Edits
 from gateway.routing.replies import Reply
 from gateway.routing.split import Split
@@ -59,6 +60,7 @@ class Route:
     edits: Edits | None = None
     reply: Reply | None = None
     shadow: ShadowRules | None = None
+    body: BodyRules = BodyRules(1 << 20, 16 << 20)  # noqa: RUF009 - immutable
 
 
 @dataclass(frozen=True, slots=True)

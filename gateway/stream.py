@@ -12,19 +12,24 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from gateway.errors import GatewayError
+
 HIGH: Final = 256 * 1024  # bytes that may wait before the producer is paused
 
 
-class Abandoned(Exception):
+class Abandoned(GatewayError):
     """The consumer wants no more: its own peer has gone, or it has heard enough."""
 
 
 class Stream:
-    """`pause` and `go_on` act on the producer's socket. `length` is the stated length in bytes, None where unknown."""
+    """`pause` and `go_on` act on the producer's socket; `wanted` is called when the consumer first reads.
+
+    `length` is the stated length in bytes, None where unknown.
+    """
 
     __slots__ = (
         "_chunks", "_ended", "_error", "_go_on", "_listeners", "_loop", "_pause", "_paused", "_waiter", "_waiting",
-        "high", "length", "total",
+        "_wanted", "high", "length", "total",
     )  # fmt: skip
 
     def __init__(
@@ -34,6 +39,7 @@ class Stream:
         go_on: Callable[[], None],
         length: int | None = None,
         high: int = HIGH,
+        wanted: Callable[[], None] | None = None,
     ) -> None:
         self.length = length
         self.high = high
@@ -41,6 +47,7 @@ class Stream:
         self._loop = loop
         self._pause = pause
         self._go_on = go_on
+        self._wanted = wanted
         self._chunks: list[bytes] = []
         self._waiting = 0  # bytes fed and not read
         self._paused = False
@@ -107,6 +114,9 @@ class Stream:
 
     async def read(self) -> bytes:
         """All bytes that wait, as soon as there are any; b"" at the end. Raises what the producer failed with."""
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None:
+            wanted()
         while not self._chunks:
             if self._ended:
                 if self._error is not None:

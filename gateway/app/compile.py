@@ -18,6 +18,7 @@ from gateway.identity.keys import KeyRing
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.limiter import RouteLimits
 from gateway.limits.policy import LimitPolicy
+from gateway.request import BodyRules
 from gateway.retries.budget import RetryBudget
 from gateway.routing.table import RouteTable
 from gateway.snapshot import Route, Snapshot
@@ -67,6 +68,7 @@ def server_limits(http: model.Http) -> ServerLimits:
         body_timeout=http.body_timeout,
         idle_timeout=http.idle_timeout,
         write_timeout=http.write_timeout,
+        body_min_rate=http.body_min_rate,
         max_connections=http.max_connections,
         max_pipelined=http.max_pipelined,
     )
@@ -75,7 +77,15 @@ def server_limits(http: model.Http) -> ServerLimits:
 def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRegistry) -> Pool:
     gate = BreakerSettings(pool.breaker.failures, pool.breaker.open_for, pool.breaker.probes)
     connections = pool.connections
-    limits = ClientLimits(connections.max, connections.idle, connections.connect_timeout, pool.max_response)
+    limits = ClientLimits(
+        connections.max,
+        connections.idle,
+        connections.connect_timeout,
+        pool.max_response,
+        whole=pool.stream_above,
+        gather=pool.stream_after,
+        idle_stream=pool.stream_idle,
+    )
     backends = []
     for backend in pool.backends:
         live = registry.obtain(
@@ -115,6 +125,11 @@ def _route(
         edits=edits(route, route.pool or "", None),
         reply=reply(route),
         shadow=shadow(route, catalogue, pools),
+        body=BodyRules(
+            route.buffer,
+            config.http.max_body if route.max_body is None else route.max_body,
+            frozenset(protocol.encode() for protocol in route.upgrade),
+        ),
     )
     return split(route, compiled, catalogue, pools) if route.split else compiled
 

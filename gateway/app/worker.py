@@ -140,7 +140,9 @@ class WorkerProcess:
             tracing=self.tracing,
             access_log=None if path == "off" else AccessLog(path),
         )
-        self.server = Server(self.pipeline.handle, bad_request, compiled.server_limits(config.http))
+        self.server = Server(
+            self.pipeline.handle, bad_request, compiled.server_limits(config.http), self.pipeline.body_rules
+        )
         for sock in self.sockets:
             await self.server.listen(sock)
         gc.collect()

@@ -5,6 +5,8 @@ persistent answer; bytes that nobody asked for condemn the connection; so does t
 may follow (HEAD, 204, 304), for it could still come and be taken for the next answer; a cancelled exchange closes it,
 so a late answer can never reach another request. What is accepted is HTTP/1.0 or 1.1 with one framing, as llhttp
 (strict) reads it. The pool is LIFO, so that surplus connections grow old and are closed.
+An answer that is larger than `whole`, or of unstated length and not there within `gather`, is handed on as a stream;
+its connection returns to the pool when the stream ends well, and closes when it does not.
 """
 
 from __future__ import annotations
@@ -20,12 +22,16 @@ from gateway.errors import (
     BadUpstreamResponse,
     ConnectFailed,
     ConnectionBroken,
+    GatewayError,
     PoolExhausted,
     StaleConnection,
     UpstreamTimeout,
 )
 from gateway.http.serialise import serialise
 from gateway.request import Header, Request, Response
+from gateway.stream import Stream
+
+NEVER: Final = float("inf")
 
 # RFC 9110 section 7.6.1: these concern one connection only. Framing and the request's id are ours to say anew.
 _HOP_BY_HOP: Final = frozenset(
@@ -54,6 +60,9 @@ class ClientLimits:
     idle: float = 50.0
     connect_timeout: float = 0.25
     max_response: int = 64 * 1024 * 1024
+    whole: int = 1024 * 1024  # an answer of a stated length up to this is waited for
+    gather: float = 0.02  # an answer of unstated length is waited for so long, but for server-sent events
+    idle_stream: float = 60.0  # an answer that streams may be silent for so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +81,14 @@ class UpstreamConnection:
 
     __slots__ = (
         "_chunks", "_fed", "_head_done", "_headers", "_large", "_length", "_limit", "_limit_digits", "_line", "_named",
-        "_no_body", "_old", "_parser", "_size", "_started", "_status", "_waiter", "deadline", "idle_since", "loop",
-        "reused", "transport", "usable",
+        "_no_body", "_old", "_parser", "_settings", "_size", "_started", "_status", "_switching", "_waiter", "deadline",
+        "gathering", "idle_since", "loop", "reused", "stream", "transport", "usable", "writable",
     )  # fmt: skip
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._limit_digits = len(str(limit))
+    def __init__(self, limits: ClientLimits) -> None:
+        self._settings = limits
+        self._limit = limits.max_response
+        self._limit_digits = len(str(self._limit))
         self.loop = asyncio.get_running_loop()  # kept, for each look-up is a system call (getpid) in Python 3.11
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Response] | None = None
@@ -95,10 +105,19 @@ class UpstreamConnection:
         self._status = 0
         self._fed = 0
         self._large = False  # a request was sent that may still be on its way when its answer comes
+        self._headers: list[Header] = []
+        self._chunks: list[bytes] = []
+        self._length: bytes | None = None  # how the body is framed: its stated length, or "chunked"
+        self._switching = False  # the request asks for another protocol
+        self.gathering = 0.0  # until when an answer of unstated length is waited for
+        self.stream: Stream | None = None  # the answer's body, while it streams
+        self.writable: asyncio.Future[None] | None = None  # while the backend takes nothing
 
     # -- one exchange -------------------------------------------------------------------------------------------
 
-    def send(self, data: bytes, *, head_only: bool, deadline: float) -> asyncio.Future[Response]:
+    def send(
+        self, data: bytes, *, head_only: bool, deadline: float, switching: bool = False
+    ) -> asyncio.Future[Response]:
         """Writes a request and returns the future of its answer; it fails with an UpstreamError."""
         self._waiter = waiter = self.loop.create_future()
         self.deadline = deadline
@@ -106,11 +125,19 @@ class UpstreamConnection:
         self._started = False
         self._head_done = False
         self._fed = 0
+        self._switching = switching
+        self.gathering = 0.0
         if len(data) > _LARGE:
             self._large = True
         assert self.transport is not None
         self.transport.write(data)
         return waiter
+
+    def transport_done(self) -> None:
+        """The client's side of a tunnel is at its end."""
+        self.usable = False
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
 
     def fail(self, error: Exception) -> None:
         """Ends the exchange with `error` and condemns the connection."""
@@ -118,6 +145,8 @@ class UpstreamConnection:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
+        if self.stream is not None:
+            self.stream.fail(error)
         if self.transport is not None:
             self.transport.abort()
 
@@ -131,7 +160,14 @@ class UpstreamConnection:
         self.transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:
+        stream = self.stream
+        if stream is not None:
+            if not stream.paused:
+                self.deadline = self.loop.time() + self._settings.idle_stream
+            if self._switching:
+                stream.feed(data)
+                return
+        elif self._waiter is None:
             self.fail(BadUpstreamResponse("unasked-for bytes"))
             return
         try:
@@ -148,7 +184,7 @@ class UpstreamConnection:
             cause = error.__context__
             self.fail(cause if isinstance(cause, BadUpstreamResponse) else BadUpstreamResponse("unreadable response"))
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self._answered:
+            if self._answered and stream is None:
                 self.usable = False  # the answer was whole; what came after it was not asked for
             else:
                 self.fail(BadUpstreamResponse(f"not an HTTP response: {error.args[0] if error.args else 'unreadable'}"))
@@ -156,6 +192,9 @@ class UpstreamConnection:
             self._fed += len(data)
             if self._fed > _MAX_HEAD:
                 self.fail(BadUpstreamResponse("the head of the response is larger than 64 KiB"))
+        elif self._waiter is not None:
+            if not self._no_body:
+                self._stream_or_wait()
         elif self._no_body and self._answered and not 0 <= data.find(b"\r\n\r\n") == len(data) - 4:
             self.usable = False  # perhaps more came than the head, and would be taken for the next answer
 
@@ -163,10 +202,53 @@ class UpstreamConnection:
         """Returning None closes the transport."""
 
     def pause_writing(self) -> None:
-        """A request is written in one go; what the socket does not take waits in the transport."""
+        if self.writable is None:
+            self.writable = self.loop.create_future()
 
     def resume_writing(self) -> None:
-        """See `pause_writing`."""
+        writable, self.writable = self.writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    # -- an answer that streams ---------------------------------------------------------------------------------
+
+    def _stream_or_wait(self) -> None:
+        """The head is there and the body is not whole: it streams, unless it is small or may be there in a moment."""
+        length = self._length
+        if length is None or length == b"chunked":
+            if not self.gathering:
+                self.gathering = self.loop.time() + (0.0 if self._events() else self._settings.gather)
+            if self._size > self._settings.whole or self.gathering <= self.loop.time():
+                self.hand_over(None)
+        elif int(length) > self._settings.whole:
+            self.hand_over(int(length))
+
+    def _events(self) -> bool:
+        return any(name == b"content-type" and value[:17] == b"text/event-stream" for name, value in self._headers)
+
+    def hand_over(self, length: int | None) -> None:
+        """Gives the answer as a stream to whoever waits for it."""
+        waiter, self._waiter = self._waiter, None
+        self.gathering = 0.0
+        if waiter is None or waiter.done():
+            return
+        response = Response(self._status, self._headers)
+        stream = response.stream = self.stream = Stream(self.loop, self._hold, self._want, length)
+        for chunk in self._chunks:
+            stream.feed(chunk)
+        self._chunks = []
+        self.deadline = NEVER if stream.paused else self.loop.time() + self._settings.idle_stream
+        waiter.set_result(response)
+
+    def _hold(self) -> None:
+        self.deadline = NEVER
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def _want(self) -> None:
+        self.deadline = self.loop.time() + self._settings.idle_stream
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _begin(self, data: bytes) -> bytes:
         """What to parse of an answer that begins unlike most; empty when it is not there yet, or never will be.
@@ -187,7 +269,14 @@ class UpstreamConnection:
                     self._line = data[at:]
                     return b""
                 self._fed += size
-                self._parser.feed_data(data[at:end])
+                try:
+                    self._parser.feed_data(data[at:end])
+                except httptools.HttpParserUpgrade:
+                    switched = self.stream
+                    if switched is None:
+                        raise
+                    switched.feed(data[end:])
+                    return b""
                 at = end
             elif data.startswith(_OLD, at):
                 self._old = True
@@ -201,6 +290,13 @@ class UpstreamConnection:
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
+        self.resume_writing()
+        if self.stream is not None:
+            if self._length is None and exc is None:
+                self.stream.end()  # RFC 9112 section 6.3, and the end of a tunnel
+            else:
+                self.stream.fail(ConnectionBroken("the backend closed the connection in the middle of its answer"))
+            return
         if self._waiter is None:
             return
         if not self._started and not self._line and not self._fed:
@@ -214,14 +310,16 @@ class UpstreamConnection:
     # -- called by llhttp ---------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._headers: list[Header] = []
-        self._chunks: list[bytes] = []
+        self._headers = []
+        self._chunks = []
         self._named = b""
         self._size = 0
         self._head_done = False
-        self._length: bytes | None = None  # how the body is framed: its stated length, or "chunked"
+        self._length = None
         if self._waiter is None:
             self.usable = False
+            if self.stream is not None:
+                raise BadUpstreamResponse("a second answer to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_done:
@@ -264,13 +362,17 @@ class UpstreamConnection:
             self._parser = httptools.HttpResponseParser(self)
 
     def on_body(self, data: bytes) -> None:
-        if self._waiter is None:
+        stream = self.stream
+        if self._waiter is None and stream is None:
             self.usable = False
             return
         self._size += len(data)
         if self._size > self._limit:
             raise self._too_large()
-        self._chunks.append(data)
+        if stream is not None:
+            stream.feed(data)
+        else:
+            self._chunks.append(data)
 
     def _too_large(self) -> BadUpstreamResponse:
         return BadUpstreamResponse(f"the response is larger than the {self._limit} bytes allowed")
@@ -280,9 +382,19 @@ class UpstreamConnection:
         if status >= 200:
             if status != 200 and status in _BODILESS and self._length not in _NOTHING:
                 self.usable = False
-            if self._waiter is not None:
+            if self.stream is not None:
+                if not self._parser.should_keep_alive():
+                    self.usable = False
+                self._abort_upload()
+                self.stream.end()
+            elif self._waiter is not None:
                 self._finish(keep=self._parser.should_keep_alive())
         elif status == 101:
+            if self._switching:
+                self._length = None
+                self.usable = False
+                self.hand_over(None)
+                return
             raise BadUpstreamResponse("the backend switched protocols without being asked")
         else:
             self._head_done = False  # an interim answer: the real one is still to come
@@ -292,12 +404,16 @@ class UpstreamConnection:
         response = Response(self._status, self._headers, chunks[0] if len(chunks) == 1 else b"".join(chunks))
         if not keep:
             self.usable = False
-        if self._large and self.transport is not None and self.transport.get_write_buffer_size():
-            self.usable = False
-            self.transport.abort()  # an answer before the end of the request: the rest must not be read as another
+        self._abort_upload()
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(response)
+
+    def _abort_upload(self) -> None:
+        """After an answer before the end of the request: the rest must not be read as another request."""
+        if self._large and self.transport is not None and self.transport.get_write_buffer_size():
+            self.usable = False
+            self.transport.abort()
 
 
 class ConnectionPool:
@@ -347,6 +463,8 @@ class ConnectionPool:
         What callers use, whatever the protocol: `gateway.link.pool.LinkPool` has it too. Errors as `exchange`.
         """
         data = serialise(request, target, authority, left_ns // 1_000_000 + 1, dropped)
+        if request.stream is not None:
+            return self._upload(data, request, request.stream, left_ns / 1e9, deadline)
         return self.exchange(data, head_only=request.method == b"HEAD", deadline=deadline, fresh=fresh)
 
     async def exchange(self, data: bytes, *, head_only: bool, deadline: float, fresh: bool = False) -> Response:
@@ -367,13 +485,77 @@ class ConnectionPool:
             connection.fail(ConnectionBroken("cancelled"))
             raise
         finally:
-            self.active.discard(connection)
-            if connection.usable and not self._closed:
-                connection.reused = True
-                connection.idle_since = connection.loop.time()
-                self._idle.append(connection)
-            elif connection.transport is not None:
-                connection.transport.close()
+            if connection.stream is None:
+                self._release(connection)
+            else:
+                connection.stream.then(_Release(self, connection).at_the_end)
+
+    def _release(self, connection: UpstreamConnection) -> None:
+        connection.stream = None
+        self.active.discard(connection)
+        if connection.usable and not self._closed:
+            connection.reused = True
+            connection.idle_since = connection.loop.time()
+            self._idle.append(connection)
+        elif connection.transport is not None:
+            connection.transport.close()
+
+    async def _upload(self, data: bytes, request: Request, body: Stream, patience: float, deadline: float) -> Response:
+        """As `exchange`, for a request whose body streams: `patience` seconds run from its end, and for every stall."""
+        connection = await self._connect(deadline)  # a fresh one: what went into a stale one could not be said again
+        self.active.add(connection)
+        loop = connection.loop
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self.SWEEP, self._sweep, loop)
+        pump: asyncio.Task[None] | None = None
+        try:
+            answer = connection.send(
+                data, head_only=request.method == b"HEAD", deadline=NEVER, switching=bool(request.upgrade)
+            )
+            if request.upgrade:
+                connection.deadline = loop.time() + patience
+            pump = loop.create_task(self._pump(connection, request, body, patience))
+            return await answer
+        except asyncio.CancelledError:
+            connection.fail(ConnectionBroken("cancelled"))
+            raise
+        finally:
+            stream = connection.stream
+            if stream is None:
+                if pump is not None and not pump.done():  # answered, or broken, before all was sent
+                    connection.usable = False
+                    pump.cancel()
+                self._release(connection)
+            else:
+                stream.then(_Release(self, connection, pump).at_the_end)
+
+    async def _pump(self, connection: UpstreamConnection, request: Request, body: Stream, patience: float) -> None:
+        """Sends a body as it comes. What goes wrong ends the exchange."""
+        loop, transport = connection.loop, connection.transport
+        assert transport is not None
+        chunked = body.length is None and not request.upgrade
+        try:
+            while data := await body.read():
+                if transport.is_closing():
+                    return
+                transport.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+                if connection.writable is not None:
+                    if connection.stream is None:
+                        connection.deadline = loop.time() + patience
+                    await connection.writable
+                    if connection.stream is None:
+                        connection.deadline = NEVER
+            if request.upgrade:
+                connection.transport_done()
+                return
+            if chunked:
+                transport.write(b"0\r\n\r\n")
+            if connection.stream is None:
+                connection.deadline = loop.time() + patience
+        except GatewayError as error:
+            connection.fail(error)
+        except OSError as error:
+            connection.fail(ConnectionBroken(f"the backend took no more: {error.strerror or error}"))
 
     def _take(self) -> UpstreamConnection | None:
         idle = self._idle
@@ -406,7 +588,7 @@ class ConnectionPool:
         return connection
 
     def _make(self) -> Any:
-        return UpstreamConnection(self.limits.max_response)
+        return UpstreamConnection(self.limits)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeper = None
@@ -415,6 +597,8 @@ class ConnectionPool:
         now = loop.time()
         for connection in [c for c in self.active if c.deadline <= now]:
             connection.fail(UpstreamTimeout(f"{self.address} did not answer in time"))
+        for connection in [c for c in self.active if 0 < c.gathering <= now]:
+            connection.hand_over(None)
         self._sweeper = loop.call_later(self.SWEEP, self._sweep, loop)
 
     def expire(self, now: float) -> None:
@@ -432,3 +616,27 @@ class ConnectionPool:
         """Closes idle connections and refuses to keep more; running exchanges finish."""
         self._closed = True
         self.expire(float("inf"))
+
+
+class _Release:
+    """Gives a connection back when the answer that streams on it has ended, well or not."""
+
+    __slots__ = ("_connection", "_pool", "_pump")
+
+    def __init__(
+        self, pool: ConnectionPool, connection: UpstreamConnection, pump: asyncio.Task[None] | None = None
+    ) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._pump = pump
+
+    def at_the_end(self, error: Exception | None) -> None:
+        connection, pump = self._connection, self._pump
+        if pump is not None and not pump.done():
+            connection.usable = False
+            pump.cancel()
+        if error is not None:
+            connection.usable = False
+            if connection.transport is not None:
+                connection.transport.abort()
+        self._pool._release(connection)  # noqa: SLF001 - its other half

@@ -1,4 +1,7 @@
-"""Bytes from a client in, whole `Request`s out: a pure machine on llhttp (httptools) with no I/O and no clock.
+"""Bytes from a client in, `Request`s out: a pure machine on llhttp (httptools) with no I/O and no clock.
+
+A request comes out once its body is whole; where its route says so (`rules`) a large one comes out before, with a
+stream (`open_stream`) that is fed as the body arrives.
 
 Invariants: what the reader accepts has exactly one meaning. llhttp (strict) refuses CL+TE, duplicate or
 malformed Content-Length, bare CR or LF, obs-fold, NUL and white space before the colon; refused here are unknown
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final
@@ -22,7 +26,10 @@ import httptools
 
 from gateway.errors import ProtocolError
 from gateway.http.target import split_target
-from gateway.request import Request
+from gateway.request import BodyRules, Request
+from gateway.stream import Stream
+
+ALWAYS_WHOLE: Final = 16 * 1024  # bytes: for a body of up to this stated length no route is asked
 
 # A repeated field that is not a list has no defined meaning, so it is refused rather than joined.
 _SINGLE: Final = frozenset(
@@ -78,14 +85,23 @@ class RequestReader:
     """
 
     __slots__ = (
-        "_asked", "_begun", "_body", "_count", "_fed", "_head_size", "_headers", "_keep_alive", "_limits", "_method",
-        "_minor", "_parser", "_path", "_peer", "_size", "_target", "_upgrading", "_url", "in_body", "in_head",
-        "ready", "wants_continue",
+        "_allowed", "_asked", "_begun", "_body", "_count", "_early", "_fed", "_head_size", "_headers", "_keep_alive",
+        "_limits", "_method", "_minor", "_open_stream", "_parser", "_path", "_peer", "_rules", "_size", "_stream",
+        "_target", "_tunnel", "_upgrading", "_url", "_whole", "in_body", "in_head", "ready", "wants_continue",
     )  # fmt: skip
 
-    def __init__(self, limits: ReadLimits, peer: bytes = b"") -> None:
+    def __init__(
+        self,
+        limits: ReadLimits,
+        peer: bytes = b"",
+        rules: Callable[[Request], BodyRules] | None = None,
+        open_stream: Callable[[int | None], Stream] | None = None,
+    ) -> None:
         self._limits = limits
         self._peer = peer
+        self._rules = rules
+        self._open_stream = open_stream
+        self._tunnel: Stream | None = None  # once the connection speaks another protocol
         self._parser = httptools.HttpRequestParser(self)
         self.ready: deque[Request] = deque()
         self.wants_continue = False
@@ -102,11 +118,23 @@ class RequestReader:
         self._size = 0  # of a body of unstated length
         self._fed = 0  # since the last progress: bounds what llhttp holds of an unfinished field
         self._begun = True
+        self._early: Request | None = None  # made before its body is whole
+        self._stream: Stream | None = None  # where its body goes
+        self._whole = 0  # bytes of body that are held before it streams
+        self._allowed = self._limits.body
         self.in_head = False
         self.in_body = False
 
+    @property
+    def tunnelled(self) -> bool:
+        """Whether the connection speaks another protocol now."""
+        return self._tunnel is not None
+
     def feed(self, data: bytes) -> None:
         """Parses `data`. Raises ProtocolError with the status to answer."""
+        if self._tunnel is not None:
+            self._tunnel.feed(data)
+            return
         rest: bytes | memoryview = data
         if _OTHER_PROTOCOL in data and not self.in_body:
             rest = self._past_other_protocol(data)
@@ -116,6 +144,9 @@ class RequestReader:
                 break
             except httptools.HttpParserUpgrade as upgrade:
                 rest = memoryview(rest)[upgrade.args[0] :]
+                if self.tunnelled:
+                    self._early_stream().feed(bytes(rest))
+                    return
                 self._ignore_upgrade()
             except httptools.HttpParserCallbackError as error:
                 cause = error.__context__
@@ -232,8 +263,8 @@ class RequestReader:
             self._asked = (host, self._url)
         length = headers.get(b"content-length")
         if length is not None:
-            if int(length) > self._limits.body:
-                raise ProtocolError(f"the body is larger than the {self._limits.body} bytes allowed", 413)
+            if self._rules is None and int(length) > self._limits.body:
+                raise self._too_large()
         elif b"transfer-encoding" in headers and (
             self._minor == 0 or headers[b"transfer-encoding"].lower() != b"chunked"
         ):
@@ -247,6 +278,52 @@ class RequestReader:
             self._drop_named(named)
         if b"upgrade" in headers and parser.should_upgrade():
             self._upgrading = b"transfer-encoding" in headers or int(length or 0) > 0
+            if not self._upgrading and self._rules is not None:
+                self._upgrade_or_not(self._rules)
+        elif self._rules is not None and (length is not None or b"transfer-encoding" in headers):
+            size = None if length is None else int(length)
+            if size is None or size > ALWAYS_WHOLE or size > self._limits.body:
+                self._begin_body(self._rules, size)
+
+    def _begin_body(self, rules: Callable[[Request], BodyRules], size: int | None) -> None:
+        """A body that may be large: its route says from where on it streams, and how large it may get."""
+        request = self._early = self._request(b"")
+        buffer, self._allowed, _ = rules(request)
+        self._whole = buffer
+        if size is not None and size > self._allowed:
+            raise self._too_large()
+        if (size is None and not buffer) or (size is not None and size > buffer):
+            self._hand_over(request, size)
+
+    def _hand_over(self, request: Request, size: int | None) -> Stream:
+        assert self._open_stream is not None
+        request.stream = self._stream = stream = self._open_stream(size)
+        self.ready.append(request)
+        return stream
+
+    def _early_stream(self) -> Stream:
+        assert self._early is not None
+        assert self._early.stream is not None
+        return self._early.stream
+
+    def _upgrade_or_not(self, rules: Callable[[Request], BodyRules]) -> None:
+        """RFC 9110 section 7.8: a request may ask for another protocol; the route says whether it may have it."""
+        wished = self._headers[b"upgrade"].lower()
+        if self._minor == 1 and self._method == b"GET":
+            request = self._request(b"")
+            if wished in rules(request).upgrade:
+                assert self._open_stream is not None
+                request.upgrade = wished
+                request.stream = self._open_stream(None)
+                self._early = request
+
+    def _request(self, body: bytes) -> Request:
+        return Request(
+            self._method, self._target, self._path, self._headers, body, self._peer, self._minor, self._keep_alive
+        )
+
+    def _too_large(self) -> ProtocolError:
+        return ProtocolError(f"the body is larger than the {self._allowed} bytes allowed", 413)
 
     def _drop_named(self, named: bytes) -> None:
         """Drops the fields that Connection names (RFC 9110 section 7.6.1): limits, cache and backend see the same."""
@@ -263,7 +340,9 @@ class RequestReader:
         self._begun = True
         self._fed = 0
         body = self._body
-        if body == b"":
+        if self._stream is not None:
+            self._stream.feed(data)
+        elif body == b"":
             self._body = data
         elif isinstance(body, list):
             body.append(data)
@@ -271,8 +350,12 @@ class RequestReader:
             self._body = [body, data]
         if b"transfer-encoding" in self._headers:
             self._size += len(data)
-            if self._size > self._limits.body:
-                raise ProtocolError(f"the body is larger than the {self._limits.body} bytes allowed", 413)
+            if self._size > self._allowed:
+                raise self._too_large()
+            if self._early is not None and self._stream is None and self._size > self._whole:
+                stream = self._hand_over(self._early, None)
+                held, self._body = self._body, b""
+                stream.feed(held if isinstance(held, bytes) else b"".join(held))
 
     def on_message_complete(self) -> None:
         if self._upgrading:
@@ -280,18 +363,14 @@ class RequestReader:
         body = self._body
         self.in_body = False
         self.wants_continue = False
-        self.ready.append(
-            Request(
-                self._method,
-                self._target,
-                self._path,
-                self._headers,
-                body if isinstance(body, bytes) else b"".join(body),
-                self._peer,
-                self._minor,
-                self._keep_alive,
-            )
-        )
+        if self._stream is not None:
+            self._stream.end()
+            self._stream = None
+        elif self._early is not None and self._early.upgrade:
+            self._tunnel = self._early.stream
+            self.ready.append(self._early)
+        else:
+            self.ready.append(self._request(body if isinstance(body, bytes) else b"".join(body)))
 
 
 def _quote(name: bytes) -> str:

@@ -24,7 +24,15 @@ def serialise(request: Request, target: bytes, authority: bytes, timeout_ms: int
         if name not in dropped:
             parts += (name, b": ", value, b"\r\n")
     body = request.body
-    if body or request.method in (b"POST", b"PUT", b"PATCH"):
+    stream = request.stream
+    if stream is not None:
+        if request.upgrade:
+            parts.append(b"connection: upgrade\r\nupgrade: %b\r\n\r\n" % request.upgrade)
+        elif stream.length is None:
+            parts.append(b"transfer-encoding: chunked\r\n\r\n")
+        else:
+            parts.append(b"content-length: %d\r\n\r\n" % stream.length)
+    elif body or request.method in (b"POST", b"PUT", b"PATCH"):
         parts.append(b"content-length: %d\r\n\r\n" % len(body))
         parts.append(body)
     else:

@@ -2,8 +2,8 @@
 
 Invariants: answers leave in the order the requests came; one request of a connection is handled at a time;
 a connection whose client has gone cancels the work it was waiting for; after a protocol error the connection
-answers once and closes. Every phase (head, body, idle, write) has a deadline, kept by one sweep over the
-connections instead of a timer per request.
+answers once and closes; a body that streams is read no faster than it is taken. Every phase (head, body, idle, write)
+has a deadline, kept by one sweep over the connections instead of a timer per request.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any, Final
 
-from gateway.errors import ProtocolError
+from gateway.errors import GatewayError, ProtocolError
 from gateway.http.reader import ReadLimits, RequestReader
-from gateway.request import Request, Response
+from gateway.request import BodyRules, Request, Response
 from gateway.status import STATUS_LINES
+from gateway.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class ServerLimits:
 
     read: ReadLimits = field(default_factory=ReadLimits)
     header_timeout: float = 10.0
-    body_timeout: float = 30.0
+    body_timeout: float = 30.0  # for a body, and one second more for each `body_min_rate` bytes of it that came
+    body_min_rate: int = 1024
     idle_timeout: float = 75.0
     write_timeout: float = 30.0
     linger: float = 2.0  # a refused client is listened to, so that a reset does not overtake the answer (nginx: 5)
@@ -65,12 +67,20 @@ class Server:
     """Everything the connections of one worker share.
 
     `handler` is awaited once per request and must not raise for expected failures; if it does raise, the
-    client gets `crashed()` and the error is logged with its trace.
+    client gets `crashed()` and the error is logged with its trace. `body_rules` says which bodies stream; without it
+    all are held whole.
     """
 
-    def __init__(self, handler: Handler, bad_request: ErrorAnswer, limits: ServerLimits) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        bad_request: ErrorAnswer,
+        limits: ServerLimits,
+        body_rules: Callable[[Request], BodyRules] | None = None,
+    ) -> None:
         self.handler = handler
         self.bad_request = bad_request
+        self.body_rules = body_rules
         self.limits = limits
         self.stats = ServerStats()
         self.connections: set[ServerConnection] = set()
@@ -131,6 +141,7 @@ class ServerConnection:
     """One client connection, an `asyncio.Protocol` by its methods; see the module header for what holds."""
 
     __slots__ = (
+        "_body_from",
         "_busy",
         "_closing",
         "_failed",
@@ -139,8 +150,11 @@ class ServerConnection:
         "_paused",
         "_reader",
         "_server",
+        "_stalled",
+        "_stream",
         "_task",
         "_transport",
+        "_unsent",
         "_waiter",
         "_writable",
         "deadline",
@@ -156,6 +170,10 @@ class ServerConnection:
         self._failed: ProtocolError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._unsent = 0  # bytes that waited to be written when the write deadline was last looked at
+        self._stream: Stream | None = None  # the body that is coming in
+        self._body_from = 0.0  # when it began, put forward by the time it was not wanted
+        self._stalled = 0.0  # since when it is not wanted
         self.deadline = NEVER
 
     # -- transport ----------------------------------------------------------------------------------------------
@@ -171,7 +189,12 @@ class ServerConnection:
         server.stats.accepted += 1
         server.connections.add(self)
         peer = transport.get_extra_info("peername")
-        self._reader = RequestReader(server.limits.read, peer[0].encode() if isinstance(peer, tuple) else b"unix")
+        self._reader = RequestReader(
+            server.limits.read,
+            peer[0].encode() if isinstance(peer, tuple) else b"unix",
+            server.body_rules,
+            None if server.body_rules is None else self._open_stream,
+        )
         self.deadline = self._loop.time() + server.limits.header_timeout
         self._task = self._loop.create_task(self._serve())
 
@@ -184,9 +207,18 @@ class ServerConnection:
         except ProtocolError as error:
             self._failed = error
             self._server.stats.protocol_errors += 1
+            if self._stream is not None:
+                self._stream.fail(error)
             self._wake()
             return
         ready = reader.ready
+        stream = self._stream
+        if stream is not None:
+            if stream.done:
+                self._stream = None
+                self.deadline = NEVER
+            elif not stream.paused:
+                self._watch_body(stream)
         if ready:
             self._wake()
             if not self._paused and (
@@ -196,6 +228,43 @@ class ServerConnection:
                 self._transport.pause_reading()
         elif not self._busy and self._writable is None:
             self._go_on_reading()
+
+    # -- a body that streams ------------------------------------------------------------------------------------
+
+    def _open_stream(self, length: int | None) -> Stream:
+        """Called by the reader: the body comes in this from now on."""
+        reader = self._reader
+        wanted = None
+        if reader.wants_continue:
+            reader.wants_continue = False
+            wanted = self._say_continue
+        self._body_from = self._loop.time()
+        self._stream = stream = Stream(self._loop, self._hold_body, self._want_body, length, wanted=wanted)
+        self._watch_body(stream)
+        return stream
+
+    def _say_continue(self) -> None:
+        self._transport.write(_CONTINUE)
+
+    def _watch_body(self, stream: Stream) -> None:
+        """The more has come, the longer it may take (after Apache's mod_reqtimeout); a tunnel may be silent."""
+        limits = self._server.limits
+        if not self._reader.tunnelled:
+            self.deadline = self._body_from + limits.body_timeout + stream.total / limits.body_min_rate
+
+    def _hold_body(self) -> None:
+        self._stalled = self._loop.time()
+        self.deadline = NEVER
+        self._transport.pause_reading()
+
+    def _want_body(self) -> None:
+        self._body_from += self._loop.time() - self._stalled
+        if not self._closing:
+            self._transport.resume_reading()
+            if self._stream is not None:
+                self._watch_body(self._stream)
+
+    # -- reading on ---------------------------------------------------------------------------------------------
 
     def _go_on_reading(self) -> None:
         """Nothing is being answered: the unfinished request may take its time, and is told to go on if it asked."""
@@ -219,6 +288,9 @@ class ServerConnection:
         self.deadline = NEVER
         if self._busy:
             server.stats.client_gone += 1
+        if self._stream is not None:
+            self._stream.fail(ProtocolError("the client has gone"))
+            self._stream = None
         self._task.cancel()
 
     def eof_received(self) -> None:
@@ -238,9 +310,20 @@ class ServerConnection:
     def timed_out(self) -> None:
         """Called by the sweep once `deadline` has passed."""
         reader = self._reader
+        if self._writable is not None and not self._closing:
+            unsent = self._transport.get_write_buffer_size()
+            if unsent < self._unsent:  # slow, and not stuck
+                self._watch_writing()
+                return
         if self._closing or self._writable is not None:
             self._server.stats.timeouts += not self._closing
             self.abort()
+            return
+        if self._stream is not None and not self._stream.done:
+            self._server.stats.timeouts += 1
+            self.deadline = NEVER
+            self._failed = ProtocolError("the body of the request did not arrive in time", 408)
+            self._stream.fail(self._failed)
             return
         if self._busy or reader.ready:
             return  # a request came in the last moment
@@ -295,17 +378,22 @@ class ServerConnection:
                     self._paused = False
                     self._transport.resume_reading()
                 self._busy = True
-                self.deadline = NEVER
+                upload = request.stream
+                if upload is None or request.upgrade:
+                    self.deadline = NEVER
                 try:
                     response = await handler(request)
                 except Exception:
                     log.exception("unhandled error while answering %r", request)
                     response = _CRASHED
                 keep = request.keep_alive and not response.close and not server.draining
-                self._write(response, request, keep=keep)
+                if upload is not None or response.stream is not None:
+                    keep = await self._answer_in_parts(response, request, upload, keep=keep)
+                else:
+                    self._write(response, request, keep=keep)
                 self._busy = False
                 if self._writable is not None:
-                    self.deadline = self._loop.time() + limits.write_timeout
+                    self._watch_writing()
                     await self._writable
                 if not keep:
                     break
@@ -313,7 +401,7 @@ class ServerConnection:
                 self._in_head = False
                 if not ready and (reader.in_head or reader.in_body):
                     self._go_on_reading()
-            if self._failed is not None and not self._closing:
+            if (self._failed is not None or self._stream is not None) and not self._closing:
                 self._linger()
             else:
                 self._close()
@@ -323,6 +411,53 @@ class ServerConnection:
             log.exception("a connection failed")
             self.abort()
 
+    def _watch_writing(self) -> None:
+        self._unsent = self._transport.get_write_buffer_size()
+        self.deadline = self._loop.time() + self._server.limits.write_timeout
+
+    async def _answer_in_parts(
+        self, response: Response, request: Request, upload: Stream | None, *, keep: bool
+    ) -> bool:
+        """Writes an answer whose body, or whose request's body, streams. Returns whether the connection goes on."""
+        stream = response.stream
+        sent = 0
+        error: BaseException | None = None
+        try:
+            if stream is None:
+                keep = keep and (upload is None or upload.done)
+                self._write(response, request, keep=keep)
+                sent = len(response.body)
+            else:
+                chunked = stream.length is None and request.minor == 1 and response.status != 101
+                keep = keep and (upload is None or upload.done) and (chunked or stream.length is not None)
+                self._write(response, request, keep=keep, chunked=chunked)
+                while data := await stream.read():
+                    self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+                    sent += len(data)
+                    if self._writable is not None:
+                        self._watch_writing()
+                        await self._writable
+                        self.deadline = NEVER
+                        if self._stream is not None and not self._stream.paused:
+                            self._watch_body(self._stream)
+                if chunked:
+                    self._transport.write(b"0\r\n\r\n")
+        except GatewayError as broken:
+            error = broken
+            self.abort()  # the client must not take what it got for all there is
+            keep = False
+        except asyncio.CancelledError as gone:
+            error = gone
+            raise
+        finally:
+            if stream is not None and not stream.done:
+                stream.abandon()
+            if upload is not None and not upload.done:
+                upload.abandon()
+            if response.on_end is not None:
+                response.on_end(sent, error)
+        return keep
+
     def _linger(self) -> None:
         """Says that no more will come, and drops what the client still sends until it closes or the time is up.
 
@@ -330,10 +465,11 @@ class ServerConnection:
         """
         self._closing = True
         self.deadline = self._loop.time() + self._server.limits.linger
+        self._transport.resume_reading()
         with contextlib.suppress(OSError):
             self._transport.write_eof()
 
-    def _write(self, response: Response, request: Request | None, *, keep: bool = False) -> None:
+    def _write(self, response: Response, request: Request | None, *, keep: bool = False, chunked: bool = False) -> None:
         bodiless = response.status in _NO_BODY
         parts = [STATUS_LINES[response.status]]
         dated = False
@@ -348,9 +484,16 @@ class ServerConnection:
             bodiless = True
             if body:  # else the backend alone knows the length of what it did not send
                 parts.append(_content_length(len(body)))
+        elif response.stream is not None:
+            if chunked:
+                parts.append(b"transfer-encoding: chunked\r\n")
+            elif response.stream.length is not None:
+                parts.append(_content_length(response.stream.length))
         elif not bodiless:
             parts.append(_content_length(len(body)))
-        if not keep:
+        if response.status == 101 and request is not None:
+            parts.append(b"connection: upgrade\r\nupgrade: %b\r\n" % request.upgrade)
+        elif not keep:
             parts.append(b"connection: close\r\n")
         elif request is not None and request.minor == 0:
             parts.append(b"connection: keep-alive\r\n")

@@ -68,6 +68,8 @@ class LinkPool(ConnectionPool):
         fresh: bool = False,
     ) -> Response:
         """As `ConnectionPool.ask`. A link is always fresh: one that was lost is never asked again."""
+        if request.stream is not None:  # streaming bodies and tunnels go beside the link
+            return await super().ask(request, target, authority, left_ns, dropped, deadline=deadline, fresh=fresh)
         link = self._link
         if link is None or len(link.streams) >= link.max_streams:
             link = await self._required(deadline) if self.required else self._wanted()

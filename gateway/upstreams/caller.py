@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import Final, NamedTuple
 
+from gateway.breakers.gate import Permit
 from gateway.errors import (
     ConnectFailed,
     ConnectionBroken,
@@ -91,7 +92,9 @@ class Caller:
         in too great a hurry must not open the breaker for everybody else.
         """
         tried: list[Backend] = []
-        may_run_twice = request.method in IDEMPOTENT or (rules is not None and rules.replayable)
+        may_run_twice = request.stream is None and (
+            request.method in IDEMPOTENT or (rules is not None and rules.replayable)
+        )
         attempts = 0
         replayed = False
         fresh = False
@@ -142,12 +145,10 @@ class Caller:
                 response, error = None, failed
                 outcome = Outcome.FAILURE
             finally:
-                chosen.inflight -= 1
-                pool.inflight -= 1
-                ended = time.monotonic_ns()
-                chosen.gate.release(permit, outcome, ended)
-                self._cells.values[chosen.series + outcome] += 1
-                self._cells.observe(chosen.series + 4, ended - now)
+                if response is not None and response.stream is not None:
+                    response.stream.then(_Attempt(self, chosen, pool, permit, outcome, now).at_the_end)
+                else:
+                    self.settle(chosen, pool, permit, outcome, now)
             if response is not None and response.status not in UNAVAILABLE:
                 break
             if isinstance(error, StaleConnection) and not replayed:
@@ -163,3 +164,36 @@ class Caller:
                 break
             tried.append(chosen)
         return Answer(response, error, backend, attempts)
+
+    def settle(self, backend: Backend, pool: Pool, permit: Permit, outcome: Outcome, began: int) -> None:
+        """Ends one attempt: gives its place and its permit back, and counts it."""
+        backend.inflight -= 1
+        pool.inflight -= 1
+        ended = time.monotonic_ns()
+        backend.gate.release(permit, outcome, ended)
+        self._cells.values[backend.series + outcome] += 1
+        self._cells.observe(backend.series + 4, ended - began)
+
+
+class _Attempt:
+    """An attempt whose answer streams: it is under way, and proves nothing yet, until the stream ends."""
+
+    __slots__ = ("_backend", "_began", "_caller", "_outcome", "_permit", "_pool")
+
+    def __init__(
+        self, caller: Caller, backend: Backend, pool: Pool, permit: Permit, outcome: Outcome, began: int
+    ) -> None:
+        self._caller = caller
+        self._backend = backend
+        self._pool = pool
+        self._permit = permit
+        self._outcome = outcome
+        self._began = began
+
+    def at_the_end(self, error: Exception | None) -> None:
+        outcome = self._outcome
+        if isinstance(error, UpstreamError):
+            outcome = Outcome.FAILURE
+        elif error is not None:
+            outcome = Outcome.IGNORE  # the client went away
+        self._caller.settle(self._backend, self._pool, self._permit, outcome, self._began)

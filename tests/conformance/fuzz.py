@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from gateway.errors import ProtocolError, UpstreamError
-from gateway.http.client import UpstreamConnection
+from gateway.http.client import ClientLimits, UpstreamConnection
 from gateway.http.reader import ReadLimits, RequestReader
 from gateway.http.serialise import serialise
 from gateway.upstreams.forward import dropped_fields
@@ -204,7 +204,7 @@ def _ask(
 
 
 def _connection() -> UpstreamConnection:
-    connection = UpstreamConnection(MAX_RESPONSE)
+    connection = UpstreamConnection(ClientLimits(max_response=MAX_RESPONSE, whole=MAX_RESPONSE, gather=9e9))
     connection.connection_made(_Transport())  # type: ignore[arg-type]
     return connection
 

@@ -109,5 +109,19 @@ class Pool(Section):
         default=Connections.model_construct(), description="Keep-alive connections to each backend."
     )
     max_response: Annotated[int, Size("1KiB", "16GiB")] = Field(
-        default=64 * 1024 * 1024, description="Largest response body taken from a backend; larger is answered 502."
+        default=64 * 1024 * 1024,
+        description="Largest response body taken from a backend; larger is answered 502, or cut off if it streams.",
+    )
+    stream_above: Annotated[int, Size("0B", "1GiB")] = Field(
+        default=1024 * 1024,
+        description="A response of a stated length up to this is waited for, so that it can be kept or tried again; a "
+        "larger one streams.",
+    )
+    stream_after: Annotated[float, Duration("0ms", "10s")] = Field(
+        default=0.02,
+        description="A response of unstated length (chunked) is waited for so long, then it streams; server-sent events "
+        "stream at once.",
+    )
+    stream_idle: Annotated[float, Duration("100ms", "1d")] = Field(
+        default=60.0, description="A response that streams, or a WebSocket, may be silent for so long."
     )

@@ -104,6 +104,10 @@ class Http(Section):
     max_body: Annotated[int, Size("1KiB", "4GiB")] = Field(
         default=16 * 1024 * 1024, description="Largest request body; larger is answered 413."
     )
+    body_min_rate: Annotated[int, Size("1B", "1GiB")] = Field(
+        default=1024,
+        description="Bytes per second a streaming request body must come at, once http.body_timeout has passed.",
+    )
     paths: Literal["normalise", "refuse"] = Field(
         default="normalise",
         description="What is done with a path that has another spelling (dot segments, escaped letters): 'normalise' "

@@ -205,6 +205,17 @@ class Route(Section):
     timeout: Annotated[float, Duration("1ms", "1h")] = Field(
         default=30.0, description="Deadline of the whole request, retries and other pools included."
     )
+    buffer: Annotated[int, Size("0B", "1GiB")] = Field(
+        default=1024 * 1024,
+        description="A request body up to this is held whole, so that it can be tried again; a larger one streams to "
+        "the backend and is sent once. Bodies of a stated length up to 16 KiB are always held.",
+    )
+    max_body: Annotated[int, Size("1B", "1TiB")] | None = Field(
+        default=None, description="Largest request body on this route; http.max_body if not given."
+    )
+    upgrade: tuple[Literal["websocket"], ...] = Field(
+        default=(), description="Protocols that a client may switch to; the connection then goes to one backend."
+    )
     retry: Retry = Field(default=Retry.model_construct(), description="When a failed try is repeated.")
     cache: RouteCache | None = Field(
         default=None, description="Caching of answers; none unless given ({} for defaults)."
