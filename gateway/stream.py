@@ -1,7 +1,8 @@
 """A body on its way: bytes from one connection to another, bounded, with back-pressure and an end that is told once.
 
 The producer (a connection's parser) calls `feed`, then `end` or `fail`; the consumer awaits `read` until b"", or calls
-`abandon`. Above `high` waiting bytes the producer is told to pause, and to go on once the consumer has taken them.
+`abandon`. Above `high` waiting bytes the producer is told to pause, and to go on once the consumer has taken them; a
+producer that ends while it is paused lets its socket go on by itself.
 Invariants: no byte is lost or said twice; `read` never returns b"" before the end; whoever must know how it went
 (pool, breaker, access log) hears of it once, from `ended`.
 """

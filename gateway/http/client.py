@@ -635,8 +635,11 @@ class _Release:
         if pump is not None and not pump.done():
             connection.usable = False
             pump.cancel()
+        transport = connection.transport
         if error is not None:
             connection.usable = False
-            if connection.transport is not None:
-                connection.transport.abort()
+            if transport is not None:
+                transport.abort()
+        elif connection.stream is not None and connection.stream.paused and connection.usable and transport is not None:
+            transport.resume_reading()
         self._pool._release(connection)  # noqa: SLF001 - its other half

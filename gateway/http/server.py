@@ -217,6 +217,8 @@ class ServerConnection:
             if stream.done:
                 self._stream = None
                 self.deadline = NEVER
+                if stream.paused:
+                    self._transport.resume_reading()
             elif not stream.paused:
                 self._watch_body(stream)
         if ready:

@@ -112,16 +112,16 @@ class Pool(Section):
         default=64 * 1024 * 1024,
         description="Largest response body taken from a backend; larger is answered 502, or cut off if it streams.",
     )
-    stream_above: Annotated[int, Size("0B", "1GiB")] = Field(
+    stream_above: Annotated[int, Size("1B", "1GiB")] = Field(
         default=1024 * 1024,
         description="A response of a stated length up to this is waited for, so that it can be kept or tried again; a "
         "larger one streams.",
     )
-    stream_after: Annotated[float, Duration("0ms", "10s")] = Field(
+    stream_after: Annotated[float, Duration("1ms", "10s")] = Field(
         default=0.02,
-        description="A response of unstated length (chunked) is waited for so long, then it streams; server-sent events "
-        "stream at once.",
+        description="A response of unstated length (chunked) is waited for so long, then it streams; "
+        "server-sent events stream at once.",
     )
-    stream_idle: Annotated[float, Duration("100ms", "1d")] = Field(
+    stream_idle: Annotated[float, Duration("100ms", "24h")] = Field(
         default=60.0, description="A response that streams, or a WebSocket, may be silent for so long."
     )

@@ -205,12 +205,12 @@ class Route(Section):
     timeout: Annotated[float, Duration("1ms", "1h")] = Field(
         default=30.0, description="Deadline of the whole request, retries and other pools included."
     )
-    buffer: Annotated[int, Size("0B", "1GiB")] = Field(
+    buffer: Annotated[int, Size("1B", "1GiB")] = Field(
         default=1024 * 1024,
         description="A request body up to this is held whole, so that it can be tried again; a larger one streams to "
         "the backend and is sent once. Bodies of a stated length up to 16 KiB are always held.",
     )
-    max_body: Annotated[int, Size("1B", "1TiB")] | None = Field(
+    max_body: Annotated[int, Size("1B", "1024GiB")] | None = Field(
         default=None, description="Largest request body on this route; http.max_body if not given."
     )
     upgrade: tuple[Literal["websocket"], ...] = Field(
