@@ -22,7 +22,7 @@ workers: 1
 admin: {{listen: "127.0.0.1:{admin}"}}
 pools:
 """
-POOL = '  {name}: {{backends: [{{url: "http://127.0.0.1:{port}"}}], stream_above: 64KiB, stream_after: 0}}\n'
+POOL = '  {name}: {{backends: [{{url: "http://127.0.0.1:{port}"}}], stream_above: 64KiB, stream_after: 1ms}}\n'
 ROUTE = '  - {{name: {name}, match: {{path: "/{name}/*"}}, pool: {name}, rewrite: {{prefix: {{"/{name}/": "/"}}}}}}\n'
 CHUNKED = b"".join(bytes([97 + number]) * 65536 for number in range(16))
 FILES = ("http.server", "nginx")  # these serve files and take none
