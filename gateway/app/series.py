@@ -15,7 +15,7 @@ from gateway.telemetry.cells import Catalogue, Metric
 from gateway.upstreams.shadow import ShadowCells
 
 #: Statuses with a histogram of their own on each route; the rest shares one labelled "other".
-STATUSES: Final = (200, 400, 401, 404, 405, 413, 429, 499, 500, 502, 503, 504)
+STATUSES: Final = (200, 400, 401, 404, 405, 408, 413, 429, 431, 499, 500, 502, 503, 504)
 BREAKER_STATES: Final = ("closed", "half-open", "open")
 OUTCOMES: Final = ("success", "failure", "ignore", "dropped")  # in the order of `Outcome`
 

@@ -27,7 +27,7 @@ from gateway.degrade.cache import AnswerCache
 from gateway.errors import GatewayError
 from gateway.http.server import Server
 from gateway.limits.limiter import Limiter
-from gateway.pipeline import Pipeline, bad_request
+from gateway.pipeline import Pipeline
 from gateway.store.answers import SharedAnswers
 from gateway.store.buckets import SCRIPT, SharedBuckets
 from gateway.store.link import StoreLink, StoreTimes
@@ -141,7 +141,10 @@ class WorkerProcess:
             access_log=None if path == "off" else AccessLog(path),
         )
         self.server = Server(
-            self.pipeline.handle, bad_request, compiled.server_limits(config.http), self.pipeline.body_rules
+            self.pipeline.handle,
+            self.pipeline.refuse_bytes,
+            compiled.server_limits(config.http),
+            self.pipeline.body_rules,
         )
         for sock in self.sockets:
             await self.server.listen(sock)

@@ -27,7 +27,7 @@ from gateway.stream import Stream
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
-ErrorAnswer = Callable[[ProtocolError], Response]
+ErrorAnswer = Callable[[ProtocolError, bytes], Response]  # what was wrong, and the address of who said it
 
 NEVER: Final = float("inf")
 _NO_BODY: Final = frozenset((204, 304))
@@ -370,7 +370,7 @@ class ServerConnection:
             while not self._closing:
                 if not ready:
                     if self._failed is not None:
-                        self._write(server.bad_request(self._failed), None)
+                        self._write(server.bad_request(self._failed, reader.peer), None)
                         break
                     self._waiter = self._loop.create_future()
                     await self._waiter
