@@ -25,7 +25,8 @@ class Request:
 
     `headers` maps a lower-case name to its value; repeated fields are joined with a comma (RFC 9110 5.3).
     `path` is the normalised path the gateway decides on; `target` is what a backend is sent (path and query).
-    `received` is monotonic nanoseconds at the moment the head was complete.
+    `received` is monotonic nanoseconds at the moment the head was complete. `peer` is the client's address;
+    `via` are the forwarding fields as backends are sent them, whole lines.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Request:
         "peer",
         "received",
         "target",
+        "via",
     )
 
     def __init__(
@@ -64,6 +66,7 @@ class Request:
         self.received = 0
         self.client = b""
         self.id = b""
+        self.via = b""
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode()} {self.target.decode('latin-1')} {len(self.body)} B>"

@@ -14,8 +14,8 @@ _DROPPED: Final = frozenset(
     (
         b"connection", b"content-length", b"expect", b"forwarded", b"grpc-timeout", b"host", b"keep-alive",
         b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
-        b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"x-request-id",
-        b"x-request-timeout",
+        b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-real-ip",
+        b"x-request-id", b"x-request-timeout",
     )
 )  # fmt: skip
 
@@ -33,7 +33,7 @@ def serialise(request: Request, target: bytes, authority: bytes, timeout_ms: int
         dropped = dropped | {name.strip().lower() for name in named.split(b",")}
     parts = [
         request.method, b" ", target, b" HTTP/1.1\r\nhost: ", headers.get(b"host", authority),
-        b"\r\nx-forwarded-for: ", request.peer, b"\r\nx-request-id: ", request.id,
+        b"\r\n", request.via, b"x-request-id: ", request.id,
         b"\r\nx-request-timeout: %dms\r\n" % timeout_ms,
     ]  # fmt: skip
     for name, value in headers.items():
