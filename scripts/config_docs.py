@@ -21,7 +21,8 @@ Made from the model by `scripts/config_docs.py`; a test holds it in step. `confi
 `gateway check` tells what is wrong with a file (`file:line:col`), `gateway schema` prints the JSON schema for editors.
 
 Durations are `500ms 5s 2m 1h`, sizes `16KiB 1MiB 64KB`, rates `100/s 6000/m 1000/h`. Unknown and duplicate keys are
-errors. A reload (SIGHUP, `gateway reload`) may change all but `listen`, `workers`, `admin`, `store` and `access_log`.
+errors. A reload (SIGHUP, `gateway reload`) may change all but `workers`, `admin`, `store`, `access_log` and the
+addresses of `listen`; it reads certificates again.
 """
 
 

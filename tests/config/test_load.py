@@ -27,7 +27,9 @@ def test_shipped_files_are_clean(path: Path) -> None:
 
 def test_the_demo() -> None:
     config = load(ROOT / "config/gateway.yaml")
-    assert [(str(each), each.host, each.port) for each in config.listen] == [("127.0.0.1:8080", "127.0.0.1", 8080)]
+    assert [(str(each), each.address.host, each.address.port) for each in config.listen] == [
+        ("127.0.0.1:8080", "127.0.0.1", 8080)
+    ]
     assert config.workers == 2
     assert config.store.url.embedded
     assert [(each.name, each.weight) for each in config.pools["digits"].backends] == [
