@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from gateway.http.origin import Origin, peer_address
 from gateway.http.proxy_protocol import ProxyHeaderError, ProxyHeaderParser
@@ -45,6 +45,7 @@ class Arrival(asyncio.Protocol):
         self._server = door.server
         self._tls = door.tls
         self._parser = ProxyHeaderParser() if door.proxy else None
+        self._raw = b""  # read before the TLS protocol was in place
         self._early: list[bytes] = []  # decrypted before the handshake's task has gone on
         self._origin: Origin | None = None
         self._transport: asyncio.Transport
@@ -76,7 +77,10 @@ class Arrival(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._shaking is not None:
-            self._early.append(data)
+            if self._transport.get_protocol() is self:
+                self._raw += data  # uvloop reads on although it was told to pause while it makes the connection
+            else:
+                self._early.append(data)
             return
         if self._parser is None or self not in self._server.arriving:
             return
@@ -140,11 +144,11 @@ class Arrival(asyncio.Protocol):
         self.deadline = NEVER
         loop = asyncio.get_running_loop()
         self._transport.pause_reading()
+        self._raw = rest
         self._shaking = loop.create_task(self._shake_hands(self._tls))
-        if rest:
-            # The task's first step puts the TLS protocol in place, and its start in the queue; these bytes come right
-            # behind that start, and before anything else that is read.
-            loop.call_soon(loop.call_soon, self._give_back, rest)
+        # The task's first step pauses, puts the TLS protocol in place, and its start in the queue; what was read until
+        # then comes right behind that start, and before anything else that is read.
+        loop.call_soon(loop.call_soon, self._give_back)
 
     async def _shake_hands(self, context: ssl.SSLContext) -> None:
         limits = self._server.limits
@@ -169,12 +173,12 @@ class Arrival(asyncio.Protocol):
         early, self._early = self._early, []
         self._hand_over(transport, early)
 
-    def _give_back(self, rest: bytes) -> None:
-        """Shows the TLS protocol what was read behind the PROXY header, as if it came from the socket."""
-        protocol = self._transport.get_protocol()
-        if self._lost or not isinstance(protocol, asyncio.BufferedProtocol):
-            return
-        self._feed(protocol.get_buffer, protocol.buffer_updated, rest)
+    def _give_back(self) -> None:
+        """Shows the TLS protocol what was read before it was there, as if it came from the socket."""
+        raw, self._raw = self._raw, b""
+        protocol: Any = self._transport.get_protocol()
+        if raw and not self._lost and protocol is not self:
+            self._feed(protocol.get_buffer, protocol.buffer_updated, raw)
 
     @staticmethod
     def _feed(get_buffer: Callable[[int], Buffer], updated: Callable[[int], None], data: bytes) -> None:
