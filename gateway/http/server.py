@@ -342,6 +342,8 @@ class ServerConnection:
         reader = self._reader
         if not (self._busy or reader.ready or reader.in_head or reader.in_body or self._failed or self._closing):
             self._close()
+            # The end of TLS is a word and its answer, and an idle client may not be listening.
+            self.deadline = self._loop.time() + self._server.limits.linger
 
     def abort(self) -> None:
         """Drops the connection without flushing."""

@@ -299,3 +299,15 @@ async def test_new_rules_reach_open_connections():
             writer.write(ask)
             assert (await answer(reader))[0] == f"{client}|"
         writer.close()
+
+
+async def test_a_drain_does_not_wait_for_idle_clients_to_end_tls():
+    async with house(server_context(PEM), linger=0.05) as one:
+        sock = socket.create_connection(("127.0.0.1", one.port))
+        talk = asyncio.to_thread(client_context().wrap_socket, sock, server_hostname="localhost")
+        with await talk as client:
+            await asyncio.to_thread(client.sendall, GET)
+            assert b" 200 " in await asyncio.to_thread(client.recv, 65536)
+            began = asyncio.get_running_loop().time()
+            assert await one.server.drain(idle=0, timeout=5) == 0
+            assert asyncio.get_running_loop().time() - began < 1
