@@ -22,7 +22,8 @@ OUTCOMES: Final = ("success", "failure", "ignore", "dropped")  # in the order of
 #: Cells of one backend, in this order after its first: outcomes, duration, then the gauges.
 GAUGES: Final[tuple[Metric, ...]] = (
     names.ACTIVE_REQUESTS, names.CONNECTIONS, names.REFUSED_CONNECTIONS, names.PROTOCOL_ERRORS, names.CLIENT_GONE,
-    names.CACHE_BYTES, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES, names.LOG_DROPPED,
+    names.REFUSED_PER_ADDRESS, names.HANDSHAKE_FAILURES, names.PROXY_ERRORS, names.REQUEST_LIMITS, names.CACHE_BYTES,
+    names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES, names.LOG_DROPPED,
 )  # fmt: skip
 
 
