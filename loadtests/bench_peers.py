@@ -25,6 +25,7 @@ PACKAGES = {
     "lua-resty-core": "/usr/share/lua/5.1/resty/core.lua",
     "lua-nginx-redis": "/usr/share/lua/5.1/nginx/redis.lua",
     "haproxy": "haproxy",
+    "slowhttptest": "slowhttptest",
     "wrk": "wrk",
 }
 DAEMONS = ("nginx", "haproxy")
