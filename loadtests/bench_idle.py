@@ -139,7 +139,7 @@ def measure(count: int) -> Growth:
             time.sleep(1.0)
             during = pss(rollup.read_text())
             for client in opened:  # they are all still there
-                client.setblocking(False)  # noqa: FBT003
+                client.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     if client.recv(1) == b"":
                         raise NotUp("the gateway closed an idle connection while it was measured")

@@ -3,10 +3,10 @@
     python -m loadtests.bench_latency [--rounds 7] [--seconds 3] [--share 0.3]
 
 First a closed loop finds what one worker of the gateway can do; then the same open-loop Poisson arrivals, at a share
-of that, go to the origin itself, to nginx in front of it and to the gateway with every policy on, in turn, each round in
-another order. Latency counts from when a request was due (no coordinated omission). What is added is the difference to
-the origin in the same round; the median of the rounds is held to the bars. The least of the rounds is printed beside it:
-what others do on the machine only ever adds.
+of that, go to the origin itself, to nginx in front of it and to the gateway with every policy on, in turn, each round
+in another order. Latency counts from when a request was due (no coordinated omission). What is added is the difference
+to the origin in the same round; the median of the rounds is held to the bars. The least of the rounds is printed
+beside it: what others do on the machine only ever adds.
 
 Exit code 0; 1 if it cannot run, or with --check if a bar is missed.
 """

@@ -2,9 +2,9 @@
 
     python -m loadtests.bench_workers [--rounds 5] [--seconds 2]
 
-Two gateways with every policy on, one of them with two workers, under the same closed loop in turn; CPU is of all workers,
-divided by the requests answered. On two cores the second worker also competes with the load, the origin and the store,
-so the figure is rather too high than too low.
+Two gateways with every policy on, one of them with two workers, under the same closed loop in turn; CPU is of all
+workers, divided by the requests answered. On two cores the second worker also competes with the load, the origin and
+the store, so the figure is rather too high than too low.
 
 Exit code 0; 1 if it cannot run, or with --check if the bar is missed.
 """
