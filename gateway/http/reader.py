@@ -278,9 +278,11 @@ class RequestReader:
             self._drop_named(named)
         if b"upgrade" in headers and parser.should_upgrade():
             self._upgrading = b"transfer-encoding" in headers or int(length or 0) > 0
-            if not self._upgrading and self._rules is not None:
-                self._upgrade_or_not(self._rules)
-        elif self._rules is not None and (length is not None or b"transfer-encoding" in headers):
+            if not self._upgrading:
+                if self._rules is not None:
+                    self._upgrade_or_not(self._rules)
+                return
+        if self._rules is not None and (length is not None or b"transfer-encoding" in headers):
             size = None if length is None else int(length)
             if size is None or size > ALWAYS_WHOLE or size > self._limits.body:
                 self._begin_body(self._rules, size)

@@ -35,6 +35,8 @@ routes:
   - {{name: all, match: {{path: "/*"}}, pool: p, timeout: 1s, buffer: 64KiB, max_body: 1GiB}}
 """
 MB = 1024 * 1024
+#: What Java's HttpClient sends along by itself.
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
 
 
 class Origin:
@@ -284,6 +286,11 @@ async def test_a_body_over_the_limit_is_refused(chain: Chain) -> None:
         (b"POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n", b"x" * 1025),
         (b"POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n", b""),
         (b"POST /small HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"401\r\n" + b"x" * 1025 + b"\r\n"),
+        (b"POST /small HTTP/1.1\r\nHost: a\r\n" + H2C + b"Content-Length: 100000000000\r\n\r\n", b""),
+        (
+            b"POST /small HTTP/1.1\r\nHost: a\r\n" + H2C + b"Transfer-Encoding: chunked\r\n\r\n",
+            b"401\r\n" + b"x" * 1025 + b"\r\n",
+        ),
     ):
         async with await RawClient.connect(chain.port) as client:
             client.send(head + body)
