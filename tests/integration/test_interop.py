@@ -114,7 +114,9 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
                 errors["nginx"] = str(reason)
             else:
                 text = (ROOT / "nginx" / "nginx.conf").read_text()
-                text = text.replace("127.0.0.1:8088", f"127.0.0.1:{front}").replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+                text = text.replace("127.0.0.1:8088", f"127.0.0.1:{front}").replace(
+                    "127.0.0.1:8080", f"127.0.0.1:{port}"
+                )
                 (folder / "nginx.conf").write_text(text.replace("worker_processes auto;", "worker_processes 1;"))
                 process = Process("nginx", nginx(folder / "nginx.conf"), folder)
                 processes.append(process)
@@ -129,10 +131,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
 
 
 CASES = [
-    pytest.param(name, way, case, id=f"{name}-{way}-{case}")
-    for name in CLIENTS
-    for way in WAYS
-    for case in MORE[name]
+    pytest.param(name, way, case, id=f"{name}-{way}-{case}") for name in CLIENTS for way in WAYS for case in MORE[name]
 ]
 
 

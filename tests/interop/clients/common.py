@@ -38,7 +38,7 @@ def show(name: str, seen: dict[str, Any]) -> None:
 def tell(name: str, do: Callable[[], dict[str, Any]]) -> None:
     try:
         seen = do()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is told
         traceback.print_exc(file=sys.stderr)
         seen = {"error": f"{type(error).__name__}: {error}"}
     show(name, seen)
@@ -48,7 +48,7 @@ async def atell(name: str, do: Callable[[], Awaitable[dict[str, Any]]]) -> None:
     try:
         async with asyncio.timeout(20):
             seen = await do()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is told
         traceback.print_exc(file=sys.stderr)
         seen = {"error": f"{type(error).__name__}: {error}"}
     show(name, seen)
