@@ -31,6 +31,7 @@ from gateway.limits.limiter import Limiter, LimitVerdict
 from gateway.problems import Problem, refuse
 from gateway.request import BodyRules, Header, Request, Response
 from gateway.snapshot import Route, Snapshot
+from gateway.status import REASONS
 from gateway.telemetry.access_log import AccessLog, Line
 from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Tracing
@@ -136,6 +137,18 @@ class Pipeline:
             response.on_end = _Streaming(self, snapshot, route, request, work, response.status, span).at_the_end
         else:
             self.ended(snapshot, route, request, work, response.status, len(response.body), span)
+        return response
+
+    def refuse_bytes(self, error: ProtocolError, peer: bytes) -> Response:
+        """Answers bytes that are no acceptable request; counted and logged as a request of which nothing is known."""
+        self._count += 1
+        request = Request(b"-", b"-", b"-", {}, b"", peer)
+        request.received = time.monotonic_ns()
+        request.id = b"%s%x" % (self._id_prefix, self._count)
+        response = bad_request(error)
+        response.headers.append((b"x-request-id", request.id))
+        self.active += 1
+        self.ended(self.snapshot, None, request, Work(self._dropped), response.status, len(response.body), None)
         return response
 
     def body_rules(self, request: Request) -> BodyRules:
@@ -417,7 +430,8 @@ class _Streaming:
 
 def bad_request(error: ProtocolError) -> Response:
     """The answer to bytes that are not an acceptable request; the connection closes after it."""
-    return refuse(Problem(error.error_status, "about:blank", error.title), None, str(error), close=True)
+    title = REASONS.get(error.error_status, error.title)
+    return refuse(Problem(error.error_status, "about:blank", title), None, str(error), close=True)
 
 
 def _again(response: Response, age_s: int, cache_status: bytes) -> Response:

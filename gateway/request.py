@@ -40,7 +40,8 @@ class Request:
     `headers` maps a lower-case name to its value; repeated fields are joined with a comma (RFC 9110 5.3).
     `path` is the normalised path the gateway decides on; `target` is what a backend is sent (path and query).
     `received` is monotonic nanoseconds at the moment the head was complete. `upgrade` is the protocol the client may
-    switch to: then `stream` is everything it sends behind the head.
+    switch to: then `stream` is everything it sends behind the head. `peer` is the client's address; `via` are the
+    forwarding fields as backends are sent them, whole lines.
     """
 
     __slots__ = (
@@ -57,6 +58,7 @@ class Request:
         "stream",
         "target",
         "upgrade",
+        "via",
     )
 
     def __init__(
@@ -83,6 +85,7 @@ class Request:
         self.id = b""
         self.stream: Stream | None = None
         self.upgrade = b""
+        self.via = b""
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode()} {self.target.decode('latin-1')} {len(self.body)} B>"

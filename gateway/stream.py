@@ -9,11 +9,13 @@ Invariants: no byte is lost or said twice; `read` never returns b"" before the e
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import GatewayError
+
+if TYPE_CHECKING:  # the loop is given: the commands that know this noun start without asyncio
+    import asyncio
 
 HIGH: Final = 256 * 1024  # bytes that may wait before the producer is paused
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from loadtests.peers.programs import BUILT, find_go, find_program
+from loadtests.peers.programs import BUILT, ROOT, find_go, find_program
 
 # Debian package -> a file or program that proves it is there.
 PACKAGES = {
@@ -25,9 +25,17 @@ PACKAGES = {
     "lua-resty-core": "/usr/share/lua/5.1/resty/core.lua",
     "lua-nginx-redis": "/usr/share/lua/5.1/nginx/redis.lua",
     "haproxy": "haproxy",
+    "slowhttptest": "slowhttptest",
     "wrk": "wrk",
 }
 DAEMONS = ("nginx", "haproxy")
+
+# The Go programs of this repository: module and package.
+OWN = {
+    "goproxy": ("loadtests/peers/goproxy", "."),
+    "openload": ("loadtests/peers/openload", "."),
+    "linkecho": ("backends/go_infer", "./cmd/linkecho"),
+}
 
 # The commit of envoyproxy/ratelimit that the published figures are of; it has no release tags.
 RATELIMIT = "github.com/envoyproxy/ratelimit/src/service_cmd@v1.4.1-0.20260122083618-3fb702589d36"
@@ -100,13 +108,14 @@ def build_ratelimit(go: str) -> str | None:
     return None
 
 
-def build_goproxy(go: str) -> str | None:
-    """Build the Go reverse proxy of this repository; the reason when that cannot be done."""
-    source = Path(__file__).parent / "peers" / "goproxy"
-    done = _run([go, "build", "-C", str(source), "-o", str(BUILT / "goproxy"), "."], {**os.environ, "CGO_ENABLED": "0"})
+def build_own(go: str, name: str) -> str | None:
+    """Build one of the Go programs of this repository; the reason when that cannot be done."""
+    folder, package = OWN[name]
+    command = [go, "build", "-C", str(ROOT / folder), "-o", str(BUILT / name), package]
+    done = _run(command, {**os.environ, "CGO_ENABLED": "0"})
     if done.returncode:
-        return "building goproxy failed:\n" + done.stderr.strip()[-2000:]
-    print("goproxy: built")
+        return f"building {name} failed:\n" + done.stderr.strip()[-2000:]
+    print(f"{name}: built")
     return None
 
 
@@ -125,9 +134,9 @@ def main() -> int:
     problems = [install_packages()]
     go = find_go()
     if go:
-        problems += [build_goproxy(go), build_ratelimit(go)]
+        problems += [*(build_own(go, name) for name in OWN), build_ratelimit(go)]
     else:
-        problems.append("no Go >= 1.24 found: the peers `go` and `envoy+ratelimit` stay out")
+        problems.append("no Go >= 1.24 found: no `go net/http`, `envoy+ratelimit`, link or latencies")
     found = [problem for problem in problems if problem]
     for problem in found:
         print(f"bench-peers: {problem}", file=sys.stderr)

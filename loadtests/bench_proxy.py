@@ -15,12 +15,14 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from loadtests import bench_report
 from loadtests.measure import Backing, Measured, prove, take, take_quiet
 from loadtests.peers import PEERS, Peer
-from loadtests.peers.backing import Origin, Store
+from loadtests.peers.backing import Echo, Origin, Store
+from loadtests.peers.echoed import ECHO
 from loadtests.peers.processes import NotUp
 from loadtests.peers.programs import ROOT, find_program, find_valkey
 from loadtests.peers.sluicegate import CLIENT_KEY
@@ -56,7 +58,7 @@ def missing_tools() -> list[str]:
 
 
 def start(
-    names: list[str], origin: Origin, store: Store, workdir: Path, stack: contextlib.ExitStack
+    names: list[str], origins: Mapping[str, Origin | Echo], store: Store, workdir: Path, stack: contextlib.ExitStack
 ) -> tuple[dict[str, tuple[Peer, int]], dict[str, str]]:
     """Start what can be started and shows that it works; peers with their ports, and why others stay out."""
     running: dict[str, tuple[Peer, int]] = {}
@@ -69,7 +71,7 @@ def start(
             home.mkdir()
             stack.callback(peer.stop)
             try:
-                port = peer.start(origin.endpoint, store.endpoint, home)
+                port = peer.start(origins[peer.origin].endpoint, store.endpoint, home)
                 prove(peer, port, store, HEADERS)
             except (NotUp, OSError) as error:
                 reason = str(error)
@@ -138,12 +140,15 @@ def main(argv: list[str] | None = None) -> int:
         workdir = Path(temporary)
         with contextlib.ExitStack() as stack:
             try:
-                origin = Origin(workdir)
-                stack.callback(origin.stop)
+                origins: dict[str, Origin | Echo] = {"nginx": Origin(workdir)}
+                stack.callback(origins["nginx"].stop)
+                if find_program("linkecho"):
+                    origins[ECHO] = Echo(workdir)
+                    stack.callback(origins[ECHO].stop)
                 store = Store(workdir)
                 stack.callback(store.stop)
-                running, skipped = start(names, origin, store, workdir, stack)
-                measured = rounds(arguments, running, skipped, (store, origin), workdir)
+                running, skipped = start(names, origins, store, workdir, stack)
+                measured = rounds(arguments, running, skipped, (store, *origins.values()), workdir)
             except NotUp as error:
                 print(f"bench: {error}", file=sys.stderr)
                 return 1

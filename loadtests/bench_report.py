@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from loadtests.bars import Bar
 from loadtests.load.report import aligned
 from loadtests.measure import QUIET, Measured, Measurement
+from loadtests.peers import PEERS, Peer
 
 REFERENCE = "envoy"
 SUBJECT = "sluicegate"
@@ -24,11 +26,24 @@ def _limiting(one: Measurement) -> float:
     return one.limiting_us
 
 
-# Peer, largest ratio of the gateway's worker to it, and what of the peer is counted.
-BARS: tuple[tuple[str, float, Callable[[Measurement], float]], ...] = (
-    ("envoy", 1.3, _proxy),
-    ("envoy+ratelimit", 0.3, _limiting),
+# Ours, peer, largest ratio of our worker to it, and what of the peer is counted. Both have the same origin.
+BARS: tuple[tuple[str, str, float, Callable[[Measurement], float]], ...] = (
+    (SUBJECT, "envoy", 1.0, _proxy),
+    (SUBJECT, "nginx+lua+redis", 1.4, _proxy),
+    (SUBJECT, "envoy+ratelimit", 0.2, _limiting),
+    ("sluicegate@link", "envoy@go", 0.8, _proxy),
+    ("sluicegate@link", "nginx+lua+redis@go", 1.1, _proxy),
 )
+
+
+def origin_of(peer: str) -> str:
+    """What the peer of this name stands in front of: rows are compared with rows in front of the same."""
+    return PEERS[peer].origin if peer in PEERS else Peer.origin
+
+
+def reference_of(peer: str) -> str:
+    """The Envoy in front of the same origin."""
+    return next(name for name in (REFERENCE, f"{REFERENCE}@go") if origin_of(name) == origin_of(peer))
 
 
 def as_dict(measured: Sequence[Measured], skipped: dict[str, str], connections: int, seconds: float) -> dict[str, Any]:
@@ -38,7 +53,7 @@ def as_dict(measured: Sequence[Measured], skipped: dict[str, str], connections: 
         "connections": connections,
         "seconds": seconds,
         "skipped": skipped,
-        "peers": [_peer(each, by_name.get((REFERENCE, each.scenario))) for each in by_name.values()],
+        "peers": [_peer(each, by_name.get((reference_of(each.peer), each.scenario))) for each in by_name.values()],
         "bars": [_bar(by_name, scenario, *bar) for scenario in _scenarios(measured) for bar in BARS],
     }
 
@@ -52,6 +67,7 @@ def _peer(each: Measured, reference: Measured | None) -> dict[str, Any]:
     return {
         "peer": each.peer,
         "scenario": each.scenario,
+        "origin": origin_of(each.peer),
         "cpu_us": {role: each.median(lambda one, role=role: one.cpu_us[role]) for role in roles},  # type: ignore[misc]
         "with_service_us": each.median(_limiting),
         "with_service_us_rounds": [one.limiting_us for one in each.rounds],
@@ -74,12 +90,13 @@ def _ratio(
 def _bar(
     by_name: dict[tuple[str, str], Measured],
     scenario: str,
+    subject: str,
     peer: str,
     most: float,
     theirs: Callable[[Measurement], float],
 ) -> dict[str, Any]:
-    bar: dict[str, Any] = {"scenario": scenario, "to": peer, "most": most, "holds": False, "ratio": None}
-    mine, other = by_name.get((SUBJECT, scenario)), by_name.get((peer, scenario))
+    bar: dict[str, Any] = {"scenario": scenario, "of": subject, "to": peer, "most": most, "holds": False, "ratio": None}
+    mine, other = by_name.get((subject, scenario)), by_name.get((peer, scenario))
     if mine and other:
         bar |= _ratio(mine, other, _proxy, theirs)
         bar["holds"] = bar["ratio"] <= most
@@ -92,12 +109,13 @@ HEADINGS = ("", "CPU us", "+ service", "least", "to envoy", "(rounds)", "req/s",
 def text(result: dict[str, Any]) -> str:
     """The table, cheapest first, then the bars and who stayed out."""
     lines: list[str] = []
-    for scenario in dict.fromkeys(each["scenario"] for each in result["peers"]):
+    for scenario, origin in dict.fromkeys((each["scenario"], each["origin"]) for each in result["peers"]):
         rows: list[tuple[str, ...]] = [HEADINGS]
-        peers = [each for each in result["peers"] if each["scenario"] == scenario]
+        peers = [each for each in result["peers"] if (each["scenario"], each["origin"]) == (scenario, origin)]
         rows += [_row(each) for each in sorted(peers, key=lambda each: each["with_service_us"])]
         lines.append(
-            f"{scenario}: {result['connections']} keep-alive clients, one worker, {result['seconds']:g} s a round"
+            f"{scenario}: {result['connections']} keep-alive clients, one worker, {result['seconds']:g} s a round, "
+            f"origin: {origin}"
         )
         lines += aligned(rows, left=(0, len(HEADINGS) - 1))
         lines.append("")
@@ -131,8 +149,5 @@ def _row(each: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _verdict(bar: dict[str, Any]) -> str:
-    claim = f"{SUBJECT} <= {bar['most']:g}x {bar['to']} ({bar['scenario']})"
-    if bar["ratio"] is None:
-        return f"bar not measured: {claim}"
-    verdict = "holds" if bar["holds"] else "MISSED"
-    return f"bar {verdict}: {claim}: {bar['ratio']:.2f} ({bar['min']:.2f}-{bar['max']:.2f})"
+    claim = f"{bar['scenario']}: {bar['of']} to {bar['to']}"
+    return str(Bar(claim, bar["most"], bar["ratio"], bar.get("min", 0.0), bar.get("max", 0.0), "x"))

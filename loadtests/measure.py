@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtests.peers.backing import ANSWER, Origin, Store
+from loadtests.peers.backing import ANSWER, Echo, Origin, Store
 from loadtests.peers.base import Peer
 from loadtests.peers.processes import NotUp, cpu_seconds, machine_seconds, tree
 from loadtests.wrk import Scenario, run
@@ -24,7 +24,7 @@ PROOF_REQUESTS = 20
 QUIET = 0.1
 TRIES = 3
 
-Backing = tuple[Store, Origin]
+Backing = tuple[Store, *tuple[Origin | Echo, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,10 @@ def take(
     peer: Peer, port: int, scenario: Scenario, script: Path, backing: Backing, connections: int, seconds: float
 ) -> Measurement:
     """One round."""
-    store, origin = backing
+    store, *origins = backing
     roles = peer.roles() | ({"store": [store.process.pid]} if peer.limits else {})
-    everything = [pid for pids in roles.values() for pid in pids] + tree(origin.process.pid)
+    everything = [pid for pids in roles.values() for pid in pids]
+    everything += [pid for origin in origins for pid in tree(origin.process.pid)]
     commands = store.commands()
     machine = sum(machine_seconds())
     known = sum(map(cpu_seconds, everything)) + _own_seconds()

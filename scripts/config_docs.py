@@ -11,9 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gateway.config.schema import schema
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the sources, and not what is installed
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+from gateway.config.schema import schema  # noqa: E402
+
+PAGE = ROOT / "docs" / "configuration.md"
 
 HEAD = """# Configuration
 
@@ -21,7 +24,8 @@ Made from the model by `scripts/config_docs.py`; a test holds it in step. `confi
 `gateway check` tells what is wrong with a file (`file:line:col`), `gateway schema` prints the JSON schema for editors.
 
 Durations are `500ms 5s 2m 1h`, sizes `16KiB 1MiB 64KB`, rates `100/s 6000/m 1000/h`. Unknown and duplicate keys are
-errors. A reload (SIGHUP, `gateway reload`) may change all but `listen`, `workers`, `admin`, `store` and `access_log`.
+errors. A reload (SIGHUP, `gateway reload`) may change all but `workers`, `admin`, `store`, `access_log` and the
+addresses of `listen`; it reads certificates again.
 
 A route has one of `pool`, `split`, `redirect` and `respond`. Rewritten paths and hosts, redirects and header values may
 hold `{captures}` of the route's path and the variables `{client}` `{host}` `{method}` `{path}` `{peer}` `{pool}`

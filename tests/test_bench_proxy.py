@@ -34,19 +34,29 @@ def test_ratios_are_of_medians_and_their_spread_is_of_rounds() -> None:
     printed = result(rounds("sluicegate", 60, 50, 55), rounds("envoy", 60, 40, 50))
     bar = bench_report.as_dict([rounds("sluicegate", 60, 50, 55), rounds("envoy", 60, 40, 50)], {}, 64, 3.0)["bars"][0]
     assert bar == {
-        "scenario": "GET", "to": "envoy", "most": 1.3, "holds": True, "ratio": 1.1, "min": 1.0, "max": 1.25
+        "scenario": "GET", "of": "sluicegate", "to": "envoy", "most": 1.0, "holds": False, "ratio": 1.1,
+        "min": 1.0, "max": 1.25,
     }  # fmt: skip
     text = bench_report.text(printed)
-    assert "bar holds: sluicegate <= 1.3x envoy (GET): 1.10 (1.00-1.25)" in text
+    assert "bar MISSED: GET: sluicegate to envoy <= 1x: 1.10x (1.00-1.25)" in text
     assert "not measured: caddy: not here" in text
-    assert "bar not measured: sluicegate <= 0.3x envoy+ratelimit (GET)" in text
+    assert "bar not measured: GET: sluicegate to envoy+ratelimit <= 0.2x" in text
 
 
 def test_a_limiter_counts_with_its_service_and_without_the_store() -> None:
-    printed = result(rounds("sluicegate", 60), rounds("envoy+ratelimit", 100, service=80))
+    printed = result(rounds("sluicegate", 36), rounds("envoy+ratelimit", 100, service=80))
     text = bench_report.text(printed)
-    assert "bar MISSED: sluicegate <= 0.3x envoy+ratelimit (GET): 0.33 (0.33-0.33)" in text
+    assert "bar holds: GET: sluicegate to envoy+ratelimit <= 0.2x: 0.20x" in text
     assert "ratelimit 80.0 us, store 15.0 us, 1.00 commands a request" in text
+
+
+def test_the_link_is_held_against_peers_with_the_same_origin() -> None:
+    printed = result(rounds("sluicegate@link", 30), rounds("envoy", 10), rounds("envoy@go", 40))
+    text = bench_report.text(printed)
+    assert "bar holds: GET: sluicegate@link to envoy@go <= 0.8x: 0.75x" in text
+    for subject, peer, _, _ in bench_report.BARS:
+        assert PEERS[subject].origin == PEERS[peer].origin
+    assert {bench_report.reference_of(name) for name in PEERS} == {"envoy", "envoy@go"}
 
 
 def test_a_process_is_measured_and_ended_with_its_children(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from gateway.request import Request
 from gateway.retries.budget import RetryBudget
 from gateway.routing.table import Match, RouteTable
 from gateway.snapshot import Route, RouteCells, Snapshot
+from gateway.status import REASONS
 from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Tracing
 from gateway.testing import OK, Close, Never, Pause, Reset, ScriptedBackend, answer
@@ -607,4 +608,5 @@ async def test_traces():
 def test_a_bad_request_is_answered_as_a_problem_and_closes():
     response = bad_request(ProtocolError("too large", 413))
     assert (response.status, response.close) == (413, True)
-    assert orjson.loads(response.body)["detail"] == "too large"
+    body = orjson.loads(response.body)
+    assert (body["title"], body["detail"]) == (REASONS[413], "too large")

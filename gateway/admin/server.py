@@ -5,6 +5,7 @@ the whole gateway and while the workers are busy.
 from __future__ import annotations
 
 import hmac
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -67,12 +68,12 @@ class AdminServer:
         )
         self.port = 0
 
-    async def start(self, listen: Listen) -> None:
-        """Raises StartError when the address cannot be had."""
+    async def start(self, listen: Listen, unix: socket.socket | None = None) -> None:
+        """Raises StartError when the address cannot be had. `unix` is the socket where `listen` names one."""
         await self._runner.setup()
         site: web.BaseSite
-        if listen.unix_path is not None:
-            site = web.UnixSite(self._runner, listen.unix_path)
+        if unix is not None:
+            site = web.SockSite(self._runner, unix)
         else:
             site = web.TCPSite(self._runner, listen.host, listen.port)
         try:

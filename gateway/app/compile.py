@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 
 from gateway.app.routes import edits, match, prefixes, reply, shadow, split
 from gateway.app.series import backend_cells, retry_cells, route_cells
 from gateway.balance.registry import BALANCERS
 from gateway.breakers.gate import BreakerSettings
+from gateway.certificates import server_context
 from gateway.config import model
 from gateway.degrade.cache import CacheRules
 from gateway.degrade.ladder import PoolRung, Rung, StaleRung, StaticRung
 from gateway.http.client import Address, ClientLimits
+from gateway.http.forwarded import TrustedProxies
+from gateway.http.origin import Forwarding
 from gateway.http.reader import ReadLimits
 from gateway.http.server import ServerLimits
 from gateway.identity.keys import KeyRing
@@ -69,9 +73,34 @@ def server_limits(http: model.Http) -> ServerLimits:
         idle_timeout=http.idle_timeout,
         write_timeout=http.write_timeout,
         body_min_rate=http.body_min_rate,
+        handshake_timeout=http.tls_handshake_timeout,
         max_connections=http.max_connections,
+        max_connections_per_address=_or_zero(http.max_connections_per_address),
+        max_requests_per_connection=_or_zero(http.max_requests_per_connection),
         max_pipelined=http.max_pipelined,
     )
+
+
+def _or_zero(bound: int | str) -> int:
+    """A bound as the server takes it: 0 is none."""
+    return bound if isinstance(bound, int) else 0
+
+
+def forwarding(http: model.Http) -> Forwarding:
+    """Whom the front door believes about clients, and what backends are told."""
+    networks = tuple(each for each in http.trusted_proxies if each != "unix")
+    proxies = TrustedProxies(networks, unix="unix" in http.trusted_proxies)
+    return Forwarding(proxies, http.trusted_header.encode(), frozenset(http.forwarded_fields))
+
+
+def tls_contexts(config: model.Config) -> list[ssl.SSLContext | None]:
+    """One per listener. Raises CertificateError where a worker sees what the supervisor did not."""
+    return [
+        server_context(each.tls.pem, each.tls.min_version, each.tls.client_certificate)
+        if each.tls is not None
+        else None
+        for each in config.listen
+    ]
 
 
 def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRegistry) -> Pool:

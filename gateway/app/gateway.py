@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from gateway.telemetry.prometheus import render
 from gateway.upstreams.health import Check, Prober
 from gateway.upstreams.registry import backend_key
 from gateway.workers.control import Message, SetHealth, UseSnapshot
-from gateway.workers.sockets import listen_tcp, listen_unix
+from gateway.workers.sockets import SocketFile, listen_tcp, listen_unix
 from gateway.workers.supervisor import Supervisor, Worker
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Gateway:
         self._supervisor: Supervisor
         self._admin: AdminServer
         self.listening: list[str] = []
+        self._socket_files: list[SocketFile] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -68,11 +70,12 @@ class Gateway:
         tasks: set[asyncio.Task[Any]] = set()
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(asyncio.create_task(self.reload())))
         _try_access_log(self.config.access_log.path)
-        sockets = self._listen()
         self._admin = AdminServer(self, self.config.admin.token)
         started = False
         try:
-            await self._admin.start(self.config.admin.listen)
+            sockets = self._listen()
+            admin = self.config.admin.listen
+            await self._admin.start(admin, self._listen_unix(admin.unix_path, 0o600) if admin.unix_path else None)
             self._store = await self._open_store()
             self._allot()
             self._supervisor = Supervisor(sockets, self._welcome, self._greetings)
@@ -110,24 +113,32 @@ class Gateway:
             if graceful:
                 log.info("draining")
                 await asyncio.sleep(drain.delay)
+                self._remove_socket_files(keep=self.config.admin.listen.unix_path)
                 await self._supervisor.drain(drain.timeout, drain.idle)
             else:
                 await self._supervisor.kill()
         await self._prober.close()
         await self._admin.stop()
+        self._remove_socket_files()
         if self._embedded is not None:
             await self._embedded.stop()
         if graceful:
             log.info("stopped")
+
+    def _remove_socket_files(self, keep: str | None = None) -> None:
+        for file in self._socket_files:
+            if file.path != keep:
+                file.remove()
 
     # -- starting -----------------------------------------------------------------------------------------------
 
     def _listen(self) -> list[Worker]:
         count = self.config.workers if isinstance(self.config.workers, int) else os.cpu_count() or 1
         columns = []
-        for listen in self.config.listen:
+        for listener in self.config.listen:
+            listen = listener.address
             if listen.unix_path is not None:
-                columns.append([listen_unix(listen.unix_path)] * count)
+                columns.append([self._listen_unix(listen.unix_path, int(listener.mode, 8))] * count)
                 self.listening.append(f"unix:{listen.unix_path}")
             else:
                 sockets = listen_tcp(listen.host, listen.port, count)
@@ -135,6 +146,11 @@ class Gateway:
                 host = f"[{listen.host}]" if ":" in listen.host else listen.host
                 self.listening.append(f"{host}:{sockets[0].getsockname()[1]}")
         return [Worker(number, [column[number] for column in columns]) for number in range(count)]
+
+    def _listen_unix(self, path: str, mode: int) -> socket.socket:
+        sock = listen_unix(path, mode)
+        self._socket_files.append(SocketFile(path))
+        return sock
 
     async def _open_store(self) -> StoreAddress:
         url = self.config.store.url

@@ -15,14 +15,15 @@ from gateway.telemetry.cells import Catalogue, Metric
 from gateway.upstreams.shadow import ShadowCells
 
 #: Statuses with a histogram of their own on each route; the rest shares one labelled "other".
-STATUSES: Final = (200, 400, 401, 404, 405, 413, 429, 499, 500, 502, 503, 504)
+STATUSES: Final = (200, 400, 401, 404, 405, 408, 413, 429, 431, 499, 500, 502, 503, 504)
 BREAKER_STATES: Final = ("closed", "half-open", "open")
 OUTCOMES: Final = ("success", "failure", "ignore", "dropped")  # in the order of `Outcome`
 
 #: Cells of one backend, in this order after its first: outcomes, duration, then the gauges.
 GAUGES: Final[tuple[Metric, ...]] = (
     names.ACTIVE_REQUESTS, names.CONNECTIONS, names.REFUSED_CONNECTIONS, names.PROTOCOL_ERRORS, names.CLIENT_GONE,
-    names.CACHE_BYTES, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES, names.LOG_DROPPED,
+    names.REFUSED_PER_ADDRESS, names.HANDSHAKE_FAILURES, names.PROXY_ERRORS, names.REQUEST_LIMITS, names.CACHE_BYTES,
+    names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES, names.LOG_DROPPED,
 )  # fmt: skip
 
 

@@ -25,9 +25,10 @@ from gateway.breakers.gate import STATES
 from gateway.config.model import Config
 from gateway.degrade.cache import AnswerCache
 from gateway.errors import GatewayError
+from gateway.http.doors import Door
 from gateway.http.server import Server
 from gateway.limits.limiter import Limiter
-from gateway.pipeline import Pipeline, bad_request
+from gateway.pipeline import Pipeline
 from gateway.store.answers import SharedAnswers
 from gateway.store.buckets import SCRIPT, SharedBuckets
 from gateway.store.link import StoreLink, StoreTimes
@@ -72,6 +73,7 @@ class WorkerProcess:
         self.config: Config | None = None
         self.pipeline: Pipeline
         self.server: Server
+        self.doors: list[Door] = []
         self.link: StoreLink
         self.buckets: SharedBuckets
 
@@ -105,6 +107,7 @@ class WorkerProcess:
     async def _use(self, message: UseSnapshot) -> None:
         config: Config = message.config
         try:
+            contexts = compiled.tls_contexts(config)
             snapshot = compiled.snapshot(config, message.generation, message.catalogue, self.registry)
         except (GatewayError, KeyError, ValueError) as error:
             self.channel.send(InForce(message.generation, f"{type(error).__name__}: {error}"))
@@ -117,7 +120,12 @@ class WorkerProcess:
         else:
             self.pipeline.use(snapshot)
             self.pipeline.cache.resize(config.cache.max_bytes)
-            self.server.limits = compiled.server_limits(config.http)
+            self.server.use(compiled.server_limits(config.http), compiled.forwarding(config.http))
+        for door, listener, context in zip(self.doors, config.listen, contexts, strict=True):
+            door.tls, door.proxy = context, listener.proxy_protocol
+        if first:
+            for door, sock in zip(self.doors, self.sockets, strict=True):
+                await self.server.listen(sock, door.accept)
         self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
         self._set_health(self.health)
         self.channel.send(InForce(message.generation))
@@ -140,11 +148,10 @@ class WorkerProcess:
             tracing=self.tracing,
             access_log=None if path == "off" else AccessLog(path),
         )
-        self.server = Server(
-            self.pipeline.handle, bad_request, compiled.server_limits(config.http), self.pipeline.body_rules
-        )
-        for sock in self.sockets:
-            await self.server.listen(sock)
+        limits, forwarding = compiled.server_limits(config.http), compiled.forwarding(config.http)
+        pipeline = self.pipeline
+        self.server = Server(pipeline.handle, pipeline.refuse_bytes, limits, forwarding, pipeline.body_rules)
+        self.doors = [Door(self.server) for _ in config.listen]
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: leave it out of every later collection
         gc.set_threshold(20_000, 20, 50)
@@ -189,8 +196,12 @@ class WorkerProcess:
         log_lines = self.pipeline.access_log
         own = {
             names.ACTIVE_REQUESTS: self.pipeline.active,
-            names.CONNECTIONS: len(self.server.connections),
+            names.CONNECTIONS: len(self.server.connections) + len(self.server.arriving),
             names.REFUSED_CONNECTIONS: stats.refused,
+            names.REFUSED_PER_ADDRESS: stats.refused_address,
+            names.HANDSHAKE_FAILURES: stats.handshake_failures,
+            names.PROXY_ERRORS: stats.proxy_errors,
+            names.REQUEST_LIMITS: stats.request_limits,
             names.PROTOCOL_ERRORS: stats.protocol_errors,
             names.CLIENT_GONE: stats.client_gone,
             names.CACHE_BYTES: self.pipeline.cache.size,

@@ -205,9 +205,12 @@ def stale_needs_cache(source: Source) -> Iterator[Diagnostic]:
 def distinct_listeners(source: Source) -> Iterator[Diagnostic]:
     data = _mapping(source.data)
     listen = data.get("listen")
-    places = (
-        [(("listen", i), name) for i, name in _names(listen)] if isinstance(listen, list) else [(("listen",), listen)]
-    )
+    places: list[tuple[Loc, Any]] = [(("listen",), listen)]
+    if isinstance(listen, list):
+        places = [(("listen", index), each) for index, each in enumerate(listen)]
+    places = [
+        ((*loc, "address"), each.get("address")) if isinstance(each, dict) else (loc, each) for loc, each in places
+    ]
     admin = _mapping(data.get("admin")).get("listen", DEFAULT_ADMIN)
     seen = {admin} if isinstance(admin, str) else set()
     for loc, address in places:

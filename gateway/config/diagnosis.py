@@ -63,8 +63,6 @@ def _diagnose(error: ErrorDetails, source: Source, model: type[BaseModel]) -> Di
     loc = real_loc(error["loc"], source)
     if blamed := error.get("ctx", {}).get("at"):
         loc = (*loc, blamed)
-    if loc and loc[:-1] in source.places and isinstance(loc[-1], int) and loc not in source.places:
-        loc = loc[:-1]  # one value written without the list that it stands for
     fault = Fault(error, loc, model)
     message, hint = SENTENCES.get(error["type"], _unforeseen)(fault)
     key = error["type"] in ABOUT_KEYS or error["loc"][-1:] == ("[key]",)
@@ -75,7 +73,10 @@ def real_loc(loc: Sequence[str | int], source: Source) -> Loc:
     """The location that pydantic gives, without its union tags and key markers (unless the file has such a key)."""
     real: Loc = ()
     for part in loc:
-        if part not in MARKERS or (*real, part) in source.places:
+        here = (*real, part) in source.places
+        if isinstance(part, int) and not here and real in source.places:
+            continue  # one value written without the list that it stands for
+        if here or part not in MARKERS:
             real = (*real, part)
     return real
 
@@ -182,7 +183,7 @@ SENTENCES: dict[str, Callable[[Fault], Sentence]] = {
     **dict.fromkeys(CONTAINERS, _container),
 }
 
-MARKERS = ("[key]", "<stale>", "<pool>", "<static>")
+MARKERS = ("[key]", "<stale>", "<pool>", "<static>", "<address>", "<listener>")
 
 ABOUT_KEYS = ("missing", "extra_forbidden", "too_short")
 

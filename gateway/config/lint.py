@@ -5,6 +5,7 @@ always: a warning that is usually ignored teaches people to ignore the rest.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 
 from gateway.config.diagnosis import spell
 from gateway.config.errors import Diagnostic
@@ -178,6 +179,44 @@ def nobody_gets_in(config: Config) -> Iterator[Finding]:
         yield ("identity", "anonymous"), "there are no API keys, so every request is refused", "name a file in api_keys"
 
 
+def certificate_ends(config: Config) -> Iterator[Finding]:
+    now = datetime.now(UTC)
+    for index, listener in enumerate(config.listen):
+        end = listener.tls.not_after if listener.tls is not None else None
+        if end is not None and end < now:
+            yield ("listen", index, "tls", "certificate"), f"expired on {end:%Y-%m-%d}; clients refuse it", None
+        elif end is not None and end - now < timedelta(days=7):
+            yield ("listen", index, "tls", "certificate"), f"expires on {end:%Y-%m-%d}", "renew it, then reload"
+
+
+def idle_client_certificate(config: Config) -> Iterator[Finding]:
+    for index, listener in enumerate(config.listen):
+        tls = listener.tls
+        if tls is not None and tls.client_ca is None and "client_certificate" in tls.model_fields_set:
+            message = "no client certificate is asked for without client_ca"
+            yield ("listen", index, "tls", "client_certificate"), message, "name the authorities in client_ca"
+
+
+def open_proxy_protocol(config: Config) -> Iterator[Finding]:
+    for index, listener in enumerate(config.listen):
+        loc: Loc = ("listen", index, "proxy_protocol")
+        trusted = config.http.trusted_proxies
+        if not listener.proxy_protocol:
+            continue
+        if not trusted and not listener.address.loopback:
+            message = f"whoever can connect to {listener.address} can claim to be any address"
+            yield loc, message, "name your proxies in http.trusted_proxies"
+        elif trusted and listener.address.unix_path is not None and "unix" not in trusted:
+            yield loc, "nobody can connect: http.trusted_proxies does not have 'unix'", None
+
+
+def everybody_trusted(config: Config) -> Iterator[Finding]:
+    for index, text in enumerate(config.http.trusted_proxies):
+        if text in ("0.0.0.0/0", "::/0"):
+            message = "everybody is trusted, so every client can claim to be any address"
+            yield ("http", "trusted_proxies", index), message, "name your proxies alone"
+
+
 RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     unreachable_route,
     retry_of_writes,
@@ -192,4 +231,8 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     shared_answers,
     unused_names,
     nobody_gets_in,
+    certificate_ends,
+    idle_client_certificate,
+    open_proxy_protocol,
+    everybody_trusted,
 )

@@ -13,8 +13,9 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from gateway.config.addresses import Listen, Origin, StoreUrl
 from gateway.config.provenance import Provenance
-from gateway.config.scalars import Address, Whole
+from gateway.config.scalars import Whole
 from gateway.config.sections.base import Name, Section
+from gateway.config.sections.listeners import Listener, OneListener, Tls
 from gateway.config.sections.matching import Match, ValueTest
 from gateway.config.sections.policies import ApiKeys, Identity, Limit
 from gateway.config.sections.pools import Backend, Breaker, Connections, Health, Pool
@@ -46,6 +47,7 @@ __all__ = [
     "Identity",
     "Limit",
     "Listen",
+    "Listener",
     "Match",
     "Origin",
     "Pool",
@@ -66,25 +68,27 @@ __all__ = [
     "Sticky",
     "Store",
     "StoreUrl",
+    "Tls",
     "Tracing",
     "ValueTest",
 ]
 
 
 def _or_one(schema: dict[str, Any]) -> None:
-    """One address may stand without its list."""
+    """One listener may stand without its list."""
     schema["anyOf"] = [schema["items"], {name: schema.pop(name) for name in ("type", "items", "minItems")}]
+    schema["default"] = "127.0.0.1:8080"
 
 
 class Config(Section):
     """The gateway's whole configuration."""
 
     version: Literal[1] = Field(description="Version of this file format; 1 is the only one.", examples=[1])
-    listen: tuple[Annotated[Listen, Address(Listen, "127.0.0.1:8080")], ...] = Field(
-        default=(Listen("127.0.0.1", 8080),),
+    listen: tuple[OneListener, ...] = Field(
+        default=(Listener.model_construct(_fields_set={"address"}, address=Listen("127.0.0.1", 8080)),),
         min_length=1,
-        description="Where clients connect: host:port, [ipv6]:port or unix:/path; one or a list. "
-        "Port 0 takes a free port.",
+        description="Where clients connect: host:port, [ipv6]:port or unix:/path, or a mapping with more; one or a "
+        "list. Port 0 takes a free port.",
         json_schema_extra=_or_one,
     )
     workers: Annotated[int | Literal["auto"], Whole(1, 256, ("auto",))] = Field(
@@ -113,7 +117,7 @@ class Config(Section):
     @field_validator("listen", mode="before")
     @classmethod
     def _one_or_list(cls, value: object) -> object:
-        return [value] if isinstance(value, (str, Listen)) else value
+        return [value] if isinstance(value, (str, Mapping, Listen, Listener)) else value
 
     def placed(self, provenance: Provenance) -> Self:
         """The same configuration, which now knows where it came from. For the loader alone."""

@@ -6,6 +6,7 @@ A kind is metadata inside ``Annotated``: ``timeout: Annotated[float, Duration("1
 * a caller in Python (no validation context) may hand numbers that are already in seconds, bytes or events per second.
 """
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -248,3 +249,25 @@ class Address(Kind):
 
     def json_schema(self) -> dict[str, Any]:
         return {"type": "string", "examples": [self.example]}
+
+
+@dataclass(frozen=True)
+class Network(Kind):
+    """An address or a network in CIDR form, or the word ``unix``; kept as text in canonical form."""
+
+    def accept(self, value: object) -> str:
+        if value == "unix":
+            return "unix"
+        hint = None
+        try:
+            if isinstance(value, str):
+                return str(ipaddress.ip_network(value)).removesuffix("/32").removesuffix("/128")
+        except ValueError:
+            try:
+                hint = f"did you mean '{ipaddress.ip_network(str(value), strict=False)}'?"
+            except ValueError:
+                hint = "host names are not looked up; write addresses" if re.search("[g-z]", str(value)) else None
+        raise refuse(f"must be an address, a network such as 10.0.0.0/8, or unix, not {shown(value)}", hint)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "examples": ["10.0.0.0/8"]}

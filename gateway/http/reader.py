@@ -86,8 +86,8 @@ class RequestReader:
 
     __slots__ = (
         "_allowed", "_asked", "_begun", "_body", "_count", "_early", "_fed", "_head_size", "_headers", "_keep_alive",
-        "_limits", "_method", "_minor", "_open_stream", "_parser", "_path", "_peer", "_rules", "_size", "_stream",
-        "_target", "_tunnel", "_upgrading", "_url", "_whole", "in_body", "in_head", "ready", "wants_continue",
+        "_limits", "_method", "_minor", "_open_stream", "_parser", "_path", "_rules", "_size", "_stream",
+        "_target", "_tunnel", "_upgrading", "_url", "_whole", "in_body", "in_head", "peer", "ready", "wants_continue",
     )  # fmt: skip
 
     def __init__(
@@ -98,7 +98,7 @@ class RequestReader:
         open_stream: Callable[[int | None], Stream] | None = None,
     ) -> None:
         self._limits = limits
-        self._peer = peer
+        self.peer = peer
         self._rules = rules
         self._open_stream = open_stream
         self._tunnel: Stream | None = None  # once the connection speaks another protocol
@@ -321,7 +321,7 @@ class RequestReader:
 
     def _request(self, body: bytes) -> Request:
         return Request(
-            self._method, self._target, self._path, self._headers, body, self._peer, self._minor, self._keep_alive
+            self._method, self._target, self._path, self._headers, body, self.peer, self._minor, self._keep_alive
         )
 
     def _too_large(self) -> ProtocolError:

@@ -17,7 +17,7 @@ def serialise(request: Request, target: bytes, authority: bytes, timeout_ms: int
         dropped = dropped | {name.strip().lower() for name in named.split(b",")}
     parts = [
         request.method, b" ", target, b" HTTP/1.1\r\nhost: ", headers.get(b"host", authority),
-        b"\r\nx-forwarded-for: ", request.peer, b"\r\nx-request-id: ", request.id,
+        b"\r\n", request.via, b"x-request-id: ", request.id,
         b"\r\nx-request-timeout: %dms\r\n" % timeout_ms,
     ]  # fmt: skip
     for name, value in headers.items():

@@ -16,9 +16,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError, ProtocolError
+from gateway.http.origin import Forwarding, Origin, peer_address
 from gateway.http.reader import ReadLimits, RequestReader
 from gateway.request import BodyRules, Request, Response
 from gateway.status import STATUS_LINES
@@ -27,7 +28,7 @@ from gateway.stream import Stream
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
-ErrorAnswer = Callable[[ProtocolError], Response]
+ErrorAnswer = Callable[[ProtocolError, bytes], Response]  # what was wrong, and the address of who said it
 
 NEVER: Final = float("inf")
 _NO_BODY: Final = frozenset((204, 304))
@@ -48,7 +49,10 @@ class ServerLimits:
     write_timeout: float = 30.0
     linger: float = 2.0  # a refused client is listened to, so that a reset does not overtake the answer (nginx: 5)
     sweep: float = 0.25  # between looks at the deadlines: a timeout is late by at most this
+    handshake_timeout: float = 10.0
     max_connections: int = 10_000
+    max_connections_per_address: int = 0  # 0: no bound; an IPv6 address counts as its /64
+    max_requests_per_connection: int = 0  # 0: no bound
     max_pipelined: int = 32
 
 
@@ -58,9 +62,22 @@ class ServerStats:
 
     accepted: int = 0
     refused: int = 0
+    refused_address: int = 0  # of them: one address had too many
+    handshake_failures: int = 0
+    proxy_errors: int = 0
+    request_limits: int = 0
     protocol_errors: int = 0
     timeouts: int = 0
     client_gone: int = 0
+
+
+class Arriving(Protocol):
+    """A connection of which something is awaited before HTTP begins."""
+
+    deadline: float
+
+    def timed_out(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 class Server:
@@ -76,14 +93,18 @@ class Server:
         handler: Handler,
         bad_request: ErrorAnswer,
         limits: ServerLimits,
+        forwarding: Forwarding | None = None,
         body_rules: Callable[[Request], BodyRules] | None = None,
     ) -> None:
         self.handler = handler
         self.bad_request = bad_request
         self.body_rules = body_rules
         self.limits = limits
+        self.forwarding = forwarding if forwarding is not None else Forwarding()
         self.stats = ServerStats()
         self.connections: set[ServerConnection] = set()
+        self.arriving: set[Arriving] = set()
+        self.counts: dict[bytes, int] = {}  # connections by `Origin.group`
         self.draining = False
         self._date = (0, b"")
         self._sweeper: asyncio.TimerHandle | None = None
@@ -96,20 +117,62 @@ class Server:
             self._date = (now, f"date: {formatdate(now, usegmt=True)}\r\n".encode())
         return self._date[1]
 
-    async def listen(self, sock: socket.socket) -> None:
-        """Starts accepting on a listening socket made by the supervisor."""
+    async def listen(self, sock: socket.socket, accept: Callable[[], Any] | None = None) -> None:
+        """Starts accepting on a listening socket made by the supervisor. `accept` makes the protocol of a connection
+        where something stands before HTTP.
+        """
         loop = asyncio.get_running_loop()
-        self._listeners.append(await loop.create_server(self._accept, sock=sock, backlog=4096))
+        self._listeners.append(await loop.create_server(accept or self._accept, sock=sock, backlog=4096))
         if self._sweeper is None:
             self._sweeper = loop.call_later(self.limits.sweep, self._sweep, loop)
 
     def _accept(self) -> Any:
         return ServerConnection(self)
 
+    def use(self, limits: ServerLimits, forwarding: Forwarding) -> None:
+        """Takes new limits, and believes new proxies, also on the connections there are."""
+        self.limits = limits
+        self.forwarding = forwarding
+        for connection in self.connections:
+            connection.believe(forwarding)
+
+    def admit(self, origin: Origin) -> bool:
+        """Whether one more connection of this origin may be; if so it counts until `leave`, else the caller closes."""
+        limits, stats = self.limits, self.stats
+        if len(self.connections) + len(self.arriving) >= limits.max_connections:
+            stats.refused += 1
+            return False
+        if origin.trusted:
+            origin.group = b""  # everybody's connections come from a proxy
+        group = origin.group
+        if group:
+            count = self.counts.get(group, 0)
+            if 0 < limits.max_connections_per_address <= count:
+                origin.group = b""
+                stats.refused += 1
+                stats.refused_address += 1
+                return False
+            self.counts[group] = count + 1
+        stats.accepted += 1
+        return True
+
+    def leave(self, origin: Origin) -> None:
+        """The end of a connection that was admitted."""
+        group = origin.group
+        if group:
+            count = self.counts[group] - 1
+            if count:
+                self.counts[group] = count
+            else:
+                del self.counts[group]
+
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         for connection in [c for c in self.connections if c.deadline <= now]:
             connection.timed_out()
+        if self.arriving:
+            for one in [one for one in self.arriving if one.deadline <= now]:
+                one.timed_out()
         self._sweeper = loop.call_later(self.limits.sweep, self._sweep, loop)
 
     async def drain(self, *, idle: float, timeout: float) -> int:
@@ -132,6 +195,8 @@ class Server:
         left = len(self.connections)
         for connection in list(self.connections):
             connection.abort()
+        for one in list(self.arriving):
+            one.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
         return left
@@ -147,8 +212,10 @@ class ServerConnection:
         "_failed",
         "_in_head",
         "_loop",
+        "_origin",
         "_paused",
         "_reader",
+        "_served",
         "_server",
         "_stalled",
         "_stream",
@@ -160,8 +227,11 @@ class ServerConnection:
         "deadline",
     )
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, origin: Origin | None = None) -> None:
+        """`origin` of a connection that has been admitted already."""
         self._server = server
+        self._origin = origin
+        self._served = 0
         self._loop = asyncio.get_running_loop()
         self._busy = False  # a request is being handled
         self._closing = False
@@ -181,17 +251,17 @@ class ServerConnection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         server = self._server
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        if len(server.connections) >= server.limits.max_connections:
-            server.stats.refused += 1
-            transport.abort()  # type: ignore[attr-defined]
-            self._closing = True
-            return
-        server.stats.accepted += 1
+        origin = self._origin
+        if origin is None:
+            origin = self._origin = Origin(peer_address(transport.get_extra_info("peername")), server.forwarding)
+            if not server.admit(origin):
+                transport.abort()  # type: ignore[attr-defined]
+                self._closing = True
+                return
         server.connections.add(self)
-        peer = transport.get_extra_info("peername")
         self._reader = RequestReader(
             server.limits.read,
-            peer[0].encode() if isinstance(peer, tuple) else b"unix",
+            origin.address,
             server.body_rules,
             None if server.body_rules is None else self._open_stream,
         )
@@ -286,6 +356,8 @@ class ServerConnection:
         if self not in server.connections:
             return
         server.connections.discard(self)
+        if self._origin is not None:
+            server.leave(self._origin)
         self._closing = True
         self.deadline = NEVER
         if self._busy:
@@ -306,6 +378,11 @@ class ServerConnection:
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
+
+    def believe(self, forwarding: Forwarding) -> None:
+        """Decides anew whether the peer is a trusted proxy."""
+        if self._origin is not None:
+            self._origin.decide(forwarding)
 
     # -- deadlines and drain ------------------------------------------------------------------------------------
 
@@ -349,6 +426,8 @@ class ServerConnection:
         reader = self._reader
         if not (self._busy or reader.ready or reader.in_head or reader.in_body or self._failed or self._closing):
             self._close()
+            # The end of TLS is a word and its answer, and an idle client may not be listening.
+            self.deadline = self._loop.time() + self._server.limits.linger
 
     def abort(self) -> None:
         """Drops the connection without flushing."""
@@ -366,11 +445,13 @@ class ServerConnection:
     async def _serve(self) -> None:
         server, reader = self._server, self._reader
         limits, handler, ready = server.limits, server.handler, reader.ready
+        origin = self._origin
+        assert origin is not None
         try:
             while not self._closing:
                 if not ready:
                     if self._failed is not None:
-                        self._write(server.bad_request(self._failed), None)
+                        self._write(server.bad_request(self._failed, reader.peer), None)
                         break
                     self._waiter = self._loop.create_future()
                     await self._waiter
@@ -383,12 +464,17 @@ class ServerConnection:
                 upload = request.stream
                 if upload is None or request.upgrade:
                     self.deadline = NEVER
+                origin.introduce(request)
+                self._served += 1
                 try:
                     response = await handler(request)
                 except Exception:
                     log.exception("unhandled error while answering %r", request)
                     response = _CRASHED
                 keep = request.keep_alive and not response.close and not server.draining
+                if keep and self._served == limits.max_requests_per_connection:
+                    keep = False
+                    server.stats.request_limits += 1
                 if upload is not None or response.stream is not None:
                     keep = await self._answer_in_parts(response, request, upload, keep=keep)
                 else:
@@ -468,8 +554,9 @@ class ServerConnection:
         self._closing = True
         self.deadline = self._loop.time() + self._server.limits.linger
         self._transport.resume_reading()
-        with contextlib.suppress(OSError):
-            self._transport.write_eof()
+        if self._transport.can_write_eof():  # TLS has no half-closed connections
+            with contextlib.suppress(OSError):
+                self._transport.write_eof()
 
     def _write(self, response: Response, request: Request | None, *, keep: bool = False, chunked: bool = False) -> None:
         bodiless = response.status in _NO_BODY

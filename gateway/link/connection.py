@@ -102,8 +102,8 @@ class LinkConnection(Receiver):
     __slots__ = (
         "_allowed", "_at_once", "_credit", "_decoder", "_dropped", "_flush_due", "_flushed", "_gone", "_greeting",
         "_heads", "_heard", "_loop", "_max_response", "_mine", "_next", "_on_gone", "_out", "_owed", "_paused",
-        "_peers", "_pinged", "_quiet", "_served", "_skipped", "_suspect", "_sweeper", "_theirs", "_times",
-        "_transport", "_upgrade", "_uploads", "idle_since", "load", "lost", "max_streams", "opened", "streams",
+        "_pinged", "_quiet", "_served", "_skipped", "_suspect", "_sweeper", "_theirs", "_times",
+        "_transport", "_upgrade", "_uploads", "_via", "idle_since", "load", "lost", "max_streams", "opened", "streams",
     )  # fmt: skip
 
     SWEEP: Final = 0.01  # seconds between looks at running exchanges: a deadline is late by at most this
@@ -128,7 +128,7 @@ class LinkConnection(Receiver):
         self._heads = SentHeads(0)
         self._dropped: frozenset[bytes] = frozenset()
         self._skipped: frozenset[bytes] = frozenset()
-        self._peers: dict[bytes, bytes] = {}
+        self._via: dict[bytes, bytes] = {}
         self.streams: dict[int, Stream] = {}
         self.max_streams = 0
         self.load = LoadReport()
@@ -191,8 +191,8 @@ class LinkConnection(Receiver):
             if len(head) <= frames.MAX_REMEMBERED:
                 slot = self._heads.learn(key)
 
-        peer, number = request.peer, request.id
-        extra = (self._peers.get(peer) or self._peer(peer)) + _ID_START[len(number)] + number
+        via, number = request.via, request.id
+        extra = (self._via.get(via) or self._vouch(via)) + _ID_START[len(number)] + number
         for name in _CHANGING:
             if name in headers and name not in dropped:
                 extra += frames.field(name, headers[name])
@@ -240,10 +240,11 @@ class LinkConnection(Receiver):
             raise ValueError("the head is too large for this backend")
         return head
 
-    def _peer(self, peer: bytes) -> bytes:
-        if len(self._peers) >= _MAX_PEERS:
-            self._peers.clear()
-        known = self._peers[peer] = frames.field(b"x-forwarded-for", peer)
+    def _vouch(self, via: bytes) -> bytes:
+        if len(self._via) >= _MAX_PEERS:
+            self._via.clear()
+        lines = [line.split(b": ", 1) for line in via.split(b"\r\n") if line]
+        known = self._via[via] = b"".join([frames.field(name, value) for name, value in lines])
         return known
 
     def cancel(self, stream: Stream, code: int = frames.C_UNWANTED) -> None:

@@ -14,8 +14,8 @@ CONNECTION: Final = frozenset(
 
 #: Said to backends by `upstreams.forward` (and `host` by a rewrite).
 OWN_REQUEST: Final = CONNECTION | {
-    "forwarded", "grpc-timeout", "host", "traceparent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
-    "x-real-ip", "x-request-id", "x-request-timeout", "x-shadow",
+    "forwarded", "grpc-timeout", "host", "traceparent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port",
+    "x-forwarded-proto", "x-real-ip", "x-request-id", "x-request-timeout", "x-shadow",
 }  # fmt: skip
 
 #: Said to clients by the pipeline and the front door.

@@ -22,6 +22,22 @@ CONNECTIONS: Final = Metric("gateway_client_connections", "gauge", "Open client 
 REFUSED_CONNECTIONS: Final = Metric(
     "gateway_refused_connections_total", "counter", "Client connections over the limit."
 )
+REFUSED_PER_ADDRESS: Final = Metric(
+    "gateway_refused_connections_per_address_total",
+    "counter",
+    "Client connections refused because their address had too many; also counted as refused.",
+)
+HANDSHAKE_FAILURES: Final = Metric(
+    "gateway_tls_handshake_failures_total", "counter", "Client connections that did not get through the TLS handshake."
+)
+PROXY_ERRORS: Final = Metric(
+    "gateway_proxy_protocol_errors_total",
+    "counter",
+    "Connections closed because their PROXY header was missing, malformed, late or not from a trusted proxy.",
+)
+REQUEST_LIMITS: Final = Metric(
+    "gateway_connections_at_request_limit_total", "counter", "Connections closed after their last allowed request."
+)
 PROTOCOL_ERRORS: Final = Metric("gateway_protocol_errors_total", "counter", "Requests that were not acceptable HTTP.")
 CLIENT_GONE: Final = Metric("gateway_client_gone_total", "counter", "Requests whose client left before the answer.")
 LIMIT_DECISIONS: Final = Metric(

@@ -71,6 +71,7 @@ class Shadows:
         target = replace_prefix(request.target, rules.rewrite)
         copy = Request(request.method, target, request.path, headers, request.body, request.peer, request.minor)
         copy.received, copy.client, copy.id = request.received, request.client, request.id + b"-shadow"
+        copy.via = request.via
         self._inflight[rules.route] = inflight + 1
         task = asyncio.get_running_loop().create_task(self._send(rules, copy, dropped - {SHADOW}))
         self._tasks.add(task)

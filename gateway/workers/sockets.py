@@ -44,19 +44,28 @@ def _listen(family: int, address: tuple[object, ...]) -> socket.socket:
     return sock
 
 
-def listen_unix(path: str) -> socket.socket:
-    """One socket that all workers accept from. A stale socket file is replaced, anything else is left alone."""
+def listen_unix(path: str, mode: int = 0o660) -> socket.socket:
+    """One socket that all workers accept from; its file has the permissions `mode` from the first moment.
+
+    A stale socket file is replaced, anything else is left alone: also a link, and a socket that does not say clearly
+    that nobody listens.
+    """
     file = Path(path)
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(file.stat().st_mode):
+        if not stat.S_ISSOCK(file.lstat().st_mode):
             raise StartError(f"{path} exists and is not a socket")
         with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(path) == 0:
-                raise StartError(f"unix:{path} is already in use; stop what listens there or change `listen`")
-        file.unlink()
+            probe.setblocking(False)
+            answer = probe.connect_ex(path)
+        if answer != errno.ECONNREFUSED:
+            raise StartError(f"unix:{path} is already in use; stop what listens there or change `listen`")
+        try:
+            file.unlink()
+        except OSError as error:
+            raise StartError(f"cannot replace the old socket {path}: {error.strerror}") from None
     sock = socket.socket(socket.AF_UNIX)
     try:
-        old = os.umask(0o117)
+        old = os.umask(0o777 ^ mode)
         try:
             sock.bind(path)
         finally:
@@ -65,3 +74,24 @@ def listen_unix(path: str) -> socket.socket:
     except OSError as error:
         raise StartError(f"cannot listen on unix:{path}: {error.strerror or error}") from None
     return sock
+
+
+class SocketFile:
+    """The file of a unix socket just bound: removed at the end if it is still that one, not a successor's."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._identity = self._look()
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = Path(self.path).lstat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def remove(self) -> None:
+        if self._identity is not None and self._look() == self._identity:
+            with contextlib.suppress(OSError):
+                Path(self.path).unlink()
+        self._identity = None

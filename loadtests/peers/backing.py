@@ -1,7 +1,8 @@
 """What every peer is put in front of: one origin and one store, both C programs, the same for all.
 
 The origin is an nginx worker that reads the request body and answers 200 with 64 bytes of JSON; it listens on two
-loopback addresses, so that a balancer has something to choose. The store is a Valkey (or Redis) without persistence.
+loopback addresses, so that a balancer has something to choose. `Echo` answers the same from Go, over HTTP/1.1 and over
+the link, for comparisons in which the link takes part. The store is a Valkey (or Redis) without persistence.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import redis
 from loadtests.peers.base import Endpoint
 from loadtests.peers.nginx import start_nginx
 from loadtests.peers.processes import Process, free_ports
-from loadtests.peers.programs import find_valkey
+from loadtests.peers.programs import find_program, find_valkey
 
 ANSWER = b'{"predictions": [[0.01, 0.02, 0.91, 0.01, 0.05]], "model": "x"}\n'
 
@@ -35,6 +36,27 @@ class Origin:
         [port] = free_ports(1)
         self.endpoint = Endpoint(port)
         self.process = start_nginx("origin", workdir, ORIGIN % {"port": port, "answer": ANSWER.decode()})
+        self.process.wait_for_port(port)
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.stop()
+
+
+class Echo:
+    """The backend that speaks the link, too: `backends/go_infer/cmd/linkecho`, on go_infer's own link code."""
+
+    def __init__(self, workdir: Path) -> None:
+        [port] = free_ports(1)
+        self.endpoint = Endpoint(port)
+        command = [
+            find_program("linkecho") or "linkecho",
+            "-listen",
+            f"127.0.0.1:{port}",
+            "-listen",
+            f"127.0.0.2:{port}",
+        ]
+        self.process = Process("linkecho", command, workdir, {"GOMAXPROCS": "1"})
         self.process.wait_for_port(port)
 
     def stop(self) -> None:

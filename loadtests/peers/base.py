@@ -38,6 +38,8 @@ class Peer(ABC):
     """What it does per request, in a few words."""
     limits: ClassVar[bool] = False
     """Asks the store about every request."""
+    origin: ClassVar[str] = "nginx"
+    """What it is put in front of: nginx, or the Go echo that also speaks the link."""
 
     def __init__(self) -> None:
         self._processes: list[Process] = []

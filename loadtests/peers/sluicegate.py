@@ -21,7 +21,7 @@ CLIENT_KEY = "bench-key"
 CONFIG = """\
 version: 1
 listen: 127.0.0.1:%(port)d
-workers: 1
+workers: %(workers)d
 admin: {listen: "127.0.0.1:%(admin)d"}
 store: {url: "redis://%(store)s/0"}
 identity:
@@ -30,6 +30,7 @@ limits:
   per-client: {key: client, rate: %(rate)d/s, burst: %(burst)d}
 pools:
   origin:
+    protocol: %(protocol)s
     backends:
       - {url: "http://127.0.0.1:%(origin)d"}
       - {url: "http://127.0.0.2:%(origin)d"}
@@ -43,6 +44,7 @@ routes:
     timeout: 10s
     retry: {attempts: 2, on: [connect, 502, 503]}
 tracing: {sample: 0.01}
+http: {max_connections: 20000}
 """
 KEYS = """\
 version: 1
@@ -57,6 +59,9 @@ class Sluicegate(Peer):
     name: ClassVar[str] = "sluicegate"
     does: ClassVar[str] = "all policies: key, token bucket, breaker, least-request, retry, metrics, 1 % traces"
     limits: ClassVar[bool] = True
+    protocol: ClassVar[str] = "http"
+    """What it speaks to its backends."""
+    workers: ClassVar[int] = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,6 +79,7 @@ class Sluicegate(Peer):
         (workdir / "keys.yaml").write_text(KEYS % hashlib.sha256(CLIENT_KEY.encode()).hexdigest())
         file = workdir / "gateway.yaml"
         values = {"port": port, "admin": admin, "store": store, "origin": origin.port, "rate": RATE, "burst": BURST}
+        values |= {"protocol": self.protocol, "workers": self.workers}
         file.write_text(CONFIG % values)
         # The origin answers 200 to anything, so it also serves as the collector that traces are sent to.
         tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{origin}", "OTEL_SERVICE_NAME": "bench"}

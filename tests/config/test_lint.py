@@ -25,6 +25,13 @@ def route(rest: str, match: str = "{path: '/x*'}") -> str:
     return HEAD + f"  - {{name: x, match: {match}, pool: p, {rest}}}\n"
 
 
+def secured(**tls: str) -> str:
+    files = ", ".join(
+        f"{name}: certificates/{value}" if "." in value else f"{name}: {value}" for name, value in tls.items()
+    )
+    return route("") + f"listen: {{address: '127.0.0.1:8443', tls: {{{files}, key: certificates/key.pem}}}}\n"
+
+
 CASES = {
     "unreachable_route": (route("") + "  - {name: y, match: {path: /xy, methods: [GET]}, pool: p}\n", "never reached"),
     "retry_of_writes": (route("retry: {on: [connect, 503]}"), "a POST is not sent again after 503"),
@@ -47,6 +54,13 @@ CASES = {
     ),
     "idle_cache": (route("cache: {}"), "never used"),
     "unused_names": (route("").replace("pools:", "pools:\n  r: {backends: [{url: 'http://d:1'}]}"), "no route uses it"),
+    "certificate_ends": (secured(certificate="ended.pem"), "expired on 2020-02-01"),
+    "idle_client_certificate": (secured(certificate="long.pem", client_certificate="request"), "without client_ca"),
+    "open_proxy_protocol": (
+        route("") + 'listen: {address: "0.0.0.0:80", proxy_protocol: true}\n',
+        "can claim to be any address",
+    ),
+    "everybody_trusted": (route("") + "http: {trusted_proxies: [0.0.0.0/0]}\n", "everybody is trusted"),
     "nobody_gets_in": (route("") + "identity: {anonymous: deny}\n", "every request is refused"),
 }  # fmt: skip
 
@@ -67,6 +81,10 @@ def test_rule(name: str) -> None:
     "text",
     [
         route(""),
+        route("") + "listen: {address: '127.0.0.1:80', proxy_protocol: true}\n",
+        route("") + "listen: {address: '0.0.0.0:80', proxy_protocol: true}\nhttp: {trusted_proxies: [10.0.0.1]}\n",
+        secured(certificate="long.pem"),
+        secured(certificate="long.pem", client_ca="long.pem", client_certificate="request"),
         route("retry: {on: [503]}", "{path: /x, methods: [GET]}"),
         route("retry: {on: [503], attempts: 1}"),
         route("degrade: [{pool: q, rewrite: {/xy: /z, /: /w}}]"),

@@ -13,6 +13,8 @@ from gateway.config.model import Config, PoolRung, StaleRung, StaticRung
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = [ROOT / "config/gateway.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
+EDGE = ROOT / "config/examples/edge.yaml"  # names a certificate that everybody makes for themselves
+SHIPPED.remove(EDGE)
 MINIMAL = """
 version: 1
 pools: {p: {backends: [{url: "http://127.0.0.1:8501"}]}}
@@ -27,7 +29,9 @@ def test_shipped_files_are_clean(path: Path) -> None:
 
 def test_the_demo() -> None:
     config = load(ROOT / "config/gateway.yaml")
-    assert [(str(each), each.host, each.port) for each in config.listen] == [("127.0.0.1:8080", "127.0.0.1", 8080)]
+    assert [(str(each), each.address.host, each.address.port) for each in config.listen] == [
+        ("127.0.0.1:8080", "127.0.0.1", 8080)
+    ]
     assert config.workers == 2
     assert config.store.url.embedded
     assert [(each.name, each.weight) for each in config.pools["digits"].backends] == [
@@ -132,3 +136,20 @@ def test_a_client_may_have_two_keys(tmp_path: Path) -> None:
     config = load_text(MINIMAL + "identity: {api_keys: {file: keys.yaml}}\n", tmp_path / "x.yaml")
     assert config.identity.api_keys is not None
     assert config.identity.api_keys.clients == {"a" * 64: "a", "1" * 64: "a"}
+
+
+def test_the_edge_example(tmp_path: Path) -> None:
+    for ours, theirs in (("long.pem", "cert.pem"), ("key.pem", "key.pem")):
+        (tmp_path / theirs).write_bytes((Path(__file__).parent / "certificates" / ours).read_bytes())
+    config = load_text(EDGE.read_text(), tmp_path / "edge.yaml")
+    assert lint(config) == []
+    assert list(map(str, config.listen)) == [
+        "127.0.0.1:8080",
+        "0.0.0.0:8443 (tls)",
+        "10.0.0.5:8444 (tls, proxy_protocol)",
+        "unix:/run/sluicegate/gateway.sock",
+    ]
+    again = pickle.loads(pickle.dumps(config))
+    assert again.listen[1].tls is not None
+    assert again.listen[1].tls.pem.key == (tmp_path / "key.pem").read_bytes()
+    assert "PRIVATE" not in repr(config)

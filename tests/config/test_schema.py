@@ -51,5 +51,7 @@ def test_what_a_file_may_say_beside_the_model() -> None:
         "StaleRung"
     ]
     assert 503 in document["$defs"]["Retry"]["properties"]["on"]["items"]["enum"]
-    assert [each["type"] for each in document["properties"]["listen"]["anyOf"]] == ["string", "array"]
+    one, several = document["properties"]["listen"]["anyOf"]
+    assert several["items"] == one
+    assert [each.get("type", each.get("$ref")) for each in one["oneOf"]] == ["string", "#/$defs/Listener"]
     assert json.loads(text()) == document

@@ -29,7 +29,7 @@ class Once(NamedTuple):
 
     def wire(self) -> bytes:
         """Its bytes, with the parts that differ each time replaced by a star."""
-        own = b"x-forwarded-for: 127.0.0.1\r\nx-request-id: *\r\nx-request-timeout: *\r\n"
+        own = b"x-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\nx-request-id: *\r\nx-request-timeout: *\r\n"
         framing = b"" if self.body is None else b"content-length: %d\r\n" % len(self.body)
         return b"%s\r\nhost: %s\r\n%s%s%s\r\n%s" % (
             self.line, self.host, own, self.fields, framing, self.body or b"",

@@ -37,6 +37,7 @@ pools:
     backends: [{{{{url: "http://127.0.0.1:{{origin}}"}}}}]
     breaker: {{{{failures: 1000}}}}
     max_response: {MAX_RESPONSE}B
+    stream_after: 10s  # a whole answer or none: so each entry says what becomes of the whole
     connections: {{{{connect_timeout: 5s}}}}
 routes:
   - {{{{name: all, match: {{{{path: "/*"}}}}, pool: p, timeout: {PATIENCE * 1000:.0f}ms, retry: {{{{attempts: 1}}}}}}}}

@@ -33,6 +33,7 @@ def outcome(case: Case, step: int) -> tuple[list[bytes], int | None, RequestRead
 
 def wire(request) -> bytes:
     request.id = b"1"
+    request.via = b"x-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\n"
     return masked(serialise(request, request.target, b"ORIGIN", 1, DROPPED))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.http.reader import ReadLimits
 from gateway.http.server import Server, ServerLimits
-from gateway.pipeline import bad_request
+from gateway.pipeline import bad_request as answer
 from gateway.request import Response
 from gateway.testing import RawClient
 
@@ -30,7 +30,7 @@ class House:
     """A server whose handler is replaced at will; the default one answers with the path."""
 
     def __init__(self, limits):
-        self.server = Server(self.handle, bad_request, replace(limits, sweep=0.005))
+        self.server = Server(self.handle, lambda error, _peer: answer(error), replace(limits, sweep=0.005))
         self.handler = self.echo
         self.handled = []
         self.port = 0

@@ -208,6 +208,20 @@ def test_access_log_and_metrics(tmp_path: Path) -> None:
         assert f"http_server_request_duration_seconds_count{{{labels}}} 1" in metrics
 
 
+def test_bytes_that_are_no_request_are_logged_and_counted(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    with running(tmp_path, extra=f'access_log: {{path: "{log}"}}\n') as gateway:
+        with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+            answer = client.recv(65536).decode()
+        assert answer.startswith("HTTP/1.1 400 Bad Request\r\n")
+        [number] = [line.split(": ")[1] for line in answer.split("\r\n") if line.startswith("x-request-id")]
+        assert until(lambda: log.exists() and number in log.read_text())
+        line = json.loads(log.read_text().splitlines()[-1])
+        assert (line["status"], line["route"], line["peer"]) == (400, "", "127.0.0.1")
+        assert b'http_route="",http_response_status_code="400",le="+Inf"} 1' in gateway.admin("/metrics")[1]
+
+
 def test_traces_go_to_the_collector_that_otel_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collector = Backend()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")

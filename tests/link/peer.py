@@ -19,6 +19,7 @@ SERVER = Settings(max_streams=1024)
 def request(method=b"POST", target=b"/x", body=b"", **fields):
     headers = {b"host": b"a", **{name.replace("_", "-").encode(): value for name, value in fields.items()}}
     one = Request(method, target, target, headers, body, peer=b"192.0.2.7")
+    one.via = b"x-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: http\r\n"
     one.id = b"id-1"
     return one
 

@@ -73,7 +73,7 @@ async def test_what_is_sent():
         assert heard == {
             "type": "request", "stream": 1, "priority": 0, "method": "POST", "target": "/a?b", "end": True,
             "fields": [["host", "a"], ["x-odd", "1"]], "body": b"body".hex(),
-            "extra": [["x-forwarded-for", "192.0.2.7"], ["x-request-id", "id-1"], ["traceparent", "00-1-2-3"]],
+            "extra": [["x-forwarded-for", "192.0.2.7"], ["x-forwarded-proto", "http"], ["x-request-id", "id-1"], ["traceparent", "00-1-2-3"]],
         }  # fmt: skip
         session.say(frames.response(1, 201, JSON, body=b"{}"))
         response = await asked

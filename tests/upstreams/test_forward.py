@@ -14,7 +14,7 @@ def sent(method=b"POST", body=b"hello", dropped=DROPPED, host=b"gw.example", **h
     if host is not None:
         fields = {b"host": host, **fields}
     request = Request(method, b"/a?b", b"/a", fields, body, peer=b"10.0.0.9")
-    request.id = b"id-1"
+    request.id, request.via = b"id-1", b"x-forwarded-for: 10.0.0.9\r\n"
     head, _, rest = serialise(request, b"/a?b", b"127.0.0.1:1", 250, dropped).partition(b"\r\n\r\n")
     line, *lines = head.split(b"\r\n")
     names = [name for name, _, _ in (field.partition(b": ") for field in lines)]
@@ -66,12 +66,14 @@ def test_the_callers_key_is_never_sent_on():
 def test_forged_fields_are_replaced_or_dropped():
     fields = sent(
         x_forwarded_for=b"1.2.3.4", x_forwarded_host=b"evil", x_forwarded_proto=b"https", forwarded=b"for=1.2.3.4",
-        x_real_ip=b"1.2.3.4", x_request_id=b"forged", x_request_timeout=b"9s", grpc_timeout=b"9S",
+        x_forwarded_port=b"1", x_real_ip=b"1.2.3.4", x_request_id=b"forged", x_request_timeout=b"9s", grpc_timeout=b"9S",
     )[1]  # fmt: skip
     assert fields[b"x-forwarded-for"] == b"10.0.0.9"
     assert fields[b"x-request-id"] == b"id-1"
     assert fields[b"x-request-timeout"] == b"250ms"
-    assert not {b"x-forwarded-host", b"x-forwarded-proto", b"forwarded", b"x-real-ip", b"grpc-timeout"} & fields.keys()
+    assert not {
+        b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"forwarded", b"x-real-ip", b"grpc-timeout",
+    } & fields.keys()  # fmt: skip
 
 
 def test_connection_cannot_take_away_what_we_say():

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from gateway.config.addresses import Listen, StoreUrl
-from gateway.config.scalars import Address, Duration, Ratio, Size, Text, Whole, refuse
+from gateway.config.scalars import Address, Duration, Network, Ratio, Size, Text, Whole, refuse
 from gateway.config.sections.base import FileName, Section, surroundings
 
 
@@ -126,11 +126,41 @@ class Http(Section):
         default=30.0,
         description="Longest time a client may take to read an answer that its socket cannot hold at once.",
     )
+    tls_handshake_timeout: Annotated[float, Duration("10ms", "10m")] = Field(
+        default=10.0, description="Time a client has for the TLS handshake; then its connection is closed."
+    )
     max_connections: Annotated[int, Whole(1, 1_000_000)] = Field(
         default=10_000, description="Most client connections per worker; more are closed at once."
     )
+    max_connections_per_address: Annotated[int | Literal["unlimited"], Whole(1, 1_000_000, ("unlimited",))] = Field(
+        default=1_000,
+        description="Most connections of one client address per worker; more are closed at once. An IPv6 address "
+        "counts as its /64. Connections of trusted proxies and over unix sockets are not counted.",
+    )
+    max_requests_per_connection: Annotated[int | Literal["unlimited"], Whole(1, 1_000_000_000, ("unlimited",))] = Field(
+        default="unlimited",
+        description="Requests answered on one connection; the last answer says 'Connection: close'.",
+    )
     max_pipelined: Annotated[int, Whole(1, 1024)] = Field(
         default=32, description="Most requests waiting on one connection before it is no longer read."
+    )
+
+    trusted_proxies: tuple[Annotated[str, Network()], ...] = Field(
+        default=(),
+        description="Proxies whose word about the client is taken: addresses, networks such as 10.0.0.0/8, and 'unix' "
+        "for whoever connects over a unix socket. The client is then the last hop they name that is not one of them.",
+    )
+    trusted_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        default="x-forwarded-for",
+        description="The field that trusted proxies speak through, and the only one looked at: with "
+        "'x-forwarded-for' also X-Forwarded-Proto and X-Forwarded-Host. They must set or remove it themselves.",
+    )
+    forwarded_fields: tuple[Literal["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"], ...] = (
+        Field(
+            default=("x-forwarded-for", "x-forwarded-proto"),
+            description="What backends are told about the client. The lists begin with the client that was decided on, "
+            "then come the trusted proxies; what others claim is never sent on.",
+        )
     )
 
 

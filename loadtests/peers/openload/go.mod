@@ -1,0 +1,3 @@
+module sluicegate/loadtests/openload
+
+go 1.24
