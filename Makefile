@@ -50,6 +50,7 @@ bench: ## Microseconds per route look-up; CPU per request beside nginx, HAProxy,
 	@$(PY) -m loadtests.bench_routing
 	@$(PY) -m loadtests.bench_proxy
 	@$(PY) -m loadtests.bench_large
+	@$(PY) -m loadtests.bench_stages
 	@$(PY) -m loadtests.bench_infer
 
 bench-peers: ## Install the peers that `make bench` compares with

@@ -1,3 +1,0 @@
-module sluicegate/tests/interop/servers/gonet
-
-go 1.24
