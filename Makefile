@@ -44,12 +44,17 @@ story: ## Break the running chain on purpose, ten times, and watch it recover
 	@$(PY) -m demo.prepare
 	@$(PY) -m demo.story
 
-bench: ## Microseconds per route look-up; CPU per request beside nginx, HAProxy, Envoy, Caddy and Go; go_infer beside Flask
+bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, by stage and by worker; latency, memory, attacks; Flask
 	$(setup) build models dev bench
 	@$(PY) -m demo.prepare
 	@$(PY) -m loadtests.bench_routing
 	@$(PY) -m loadtests.bench_proxy
 	@$(PY) -m loadtests.bench_large
+	@$(PY) -m loadtests.bench_stages
+	@$(PY) -m loadtests.bench_workers
+	@$(PY) -m loadtests.bench_latency
+	@$(PY) -m loadtests.bench_idle
+	@$(PY) -m loadtests.bench_slow
 	@$(PY) -m loadtests.bench_infer
 
 bench-peers: ## Install the peers that `make bench` compares with

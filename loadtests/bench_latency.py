@@ -34,6 +34,7 @@ DIRECT, OTHER, SUBJECT = "direct", "nginx", "sluicegate"
 P50_MS = 0.3
 P99_MS = 1.5
 TO_NGINX = 1.5
+NOISY_MS = 0.5  # p99 of the origin alone; 0.2 on a quiet machine
 
 
 def bars(found: Mapping[str, Sequence[Open]], share: float) -> list[Bar]:
@@ -114,6 +115,9 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(f"open loop, {rate:.0f} requests/s ({options.share:.0%} of the gateway's own saturation), one worker")
     print(text(found))
+    own = statistics.median(one.p99 for one in found[DIRECT])
+    if own > NOISY_MS:
+        print(f"warning: the origin's own p99 is {own:.1f} ms: the machine is too busy to judge milliseconds on it")
     return report(bars(found, options.share), check=options.check)
 
 

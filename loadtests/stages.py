@@ -20,7 +20,7 @@ import uvloop
 from gateway.app import compile as compiled
 from gateway.config.load import load
 from gateway.http import reader as reader_module
-from gateway.http.client import UpstreamConnection
+from gateway.http.client import ClientLimits, UpstreamConnection
 from gateway.http.reader import ReadLimits, RequestReader
 from gateway.http.serialise import serialise
 from gateway.http.server import Server, ServerConnection, ServerLimits
@@ -125,7 +125,7 @@ async def measure(config: Path) -> dict[str, float]:
         backend.gate.release(permit, Outcome.SUCCESS, now)
 
     dropped = dropped_fields(b"x-api-key")
-    upstream = UpstreamConnection(1 << 20)
+    upstream = UpstreamConnection(ClientLimits())
     upstream.connection_made(Sink())
 
     def answered() -> Response:
@@ -142,7 +142,7 @@ async def measure(config: Path) -> dict[str, float]:
     async def handler(_: Request) -> Response:
         return response
 
-    front = ServerConnection(Server(handler, bad_request, ServerLimits()))
+    front = ServerConnection(Server(handler, lambda error, _peer: bad_request(error), ServerLimits()))
     front.connection_made(Sink())
     await asyncio.sleep(0)
 

@@ -44,6 +44,11 @@ class Process:
         """Process id, which is also the id of its group."""
         return self._popen.pid
 
+    @property
+    def running(self) -> bool:
+        """It has not ended by itself."""
+        return self._popen.poll() is None
+
     def wait_for_port(self, port: int, timeout: float = 15.0) -> None:
         """Return when something accepts on the loopback port; ``NotUp`` when the process dies or time is over."""
         end = time.monotonic() + timeout
