@@ -1,0 +1,3 @@
+module sluicegate/tests/interop/servers/gonet
+
+go 1.24
