@@ -5,6 +5,8 @@ persistent answer; bytes that nobody asked for condemn the connection; so does t
 may follow (HEAD, 204, 304), for it could still come and be taken for the next answer; a cancelled exchange closes it,
 so a late answer can never reach another request. What is accepted is HTTP/1.0 or 1.1 with one framing, as llhttp
 (strict) reads it. The pool is LIFO, so that surplus connections grow old and are closed.
+A backend sees what a client sends behind an Upgrade only once it has agreed to the protocol asked for: before that, or
+without, those bytes would be read as requests nobody has checked (RFC 9110 section 7.8).
 An answer that is larger than `whole`, or of unstated length and not there within `gather`, is handed on as a stream;
 its connection returns to the pool when the stream ends well, and closes when it does not.
 """
@@ -81,8 +83,8 @@ class UpstreamConnection:
 
     __slots__ = (
         "_chunks", "_fed", "_head_done", "_headers", "_large", "_length", "_limit", "_limit_digits", "_line", "_named",
-        "_no_body", "_old", "_parser", "_settings", "_size", "_started", "_status", "_switching", "_waiter", "deadline",
-        "gathering", "idle_since", "loop", "reused", "stream", "transport", "usable", "writable",
+        "_no_body", "_old", "_parser", "_protocol", "_settings", "_size", "_started", "_status", "_switched", "_waiter",
+        "_wished", "deadline", "gathering", "idle_since", "loop", "reused", "stream", "transport", "usable", "writable",
     )  # fmt: skip
 
     def __init__(self, limits: ClientLimits) -> None:
@@ -108,7 +110,9 @@ class UpstreamConnection:
         self._headers: list[Header] = []
         self._chunks: list[bytes] = []
         self._length: bytes | None = None  # how the body is framed: its stated length, or "chunked"
-        self._switching = False  # the request asks for another protocol
+        self._wished = b""  # the protocol that the request asks for
+        self._protocol = b""  # what the answer says of it
+        self._switched = False
         self.gathering = 0.0  # until when an answer of unstated length is waited for
         self.stream: Stream | None = None  # the answer's body, while it streams
         self.writable: asyncio.Future[None] | None = None  # while the backend takes nothing
@@ -116,16 +120,19 @@ class UpstreamConnection:
     # -- one exchange -------------------------------------------------------------------------------------------
 
     def send(
-        self, data: bytes, *, head_only: bool, deadline: float, switching: bool = False
+        self, data: bytes, *, head_only: bool, deadline: float, upgrade: bytes = b""
     ) -> asyncio.Future[Response]:
-        """Writes a request and returns the future of its answer; it fails with an UpstreamError."""
+        """Writes a request and returns the future of its answer; it fails with an UpstreamError.
+
+        `upgrade` is the protocol asked for, in lower case: the answer to it is a 101 with a stream, or an ordinary one.
+        """
         self._waiter = waiter = self.loop.create_future()
         self.deadline = deadline
         self._no_body = head_only
         self._started = False
         self._head_done = False
         self._fed = 0
-        self._switching = switching
+        self._wished = upgrade
         self.gathering = 0.0
         if len(data) > _LARGE:
             self._large = True
@@ -162,9 +169,8 @@ class UpstreamConnection:
     def data_received(self, data: bytes) -> None:
         stream = self.stream
         if stream is not None:
-            if not stream.paused:
-                self.deadline = self.loop.time() + self._settings.idle_stream
-            if self._switching:
+            self.stir()
+            if self._switched:
                 stream.feed(data)
                 return
         elif self._waiter is None:
@@ -211,6 +217,11 @@ class UpstreamConnection:
             writable.set_result(None)
 
     # -- an answer that streams ---------------------------------------------------------------------------------
+
+    def stir(self) -> None:
+        """Bytes went either way: an answer that streams may be silent for its time again, unless it is held up."""
+        if self.stream is not None and not self.stream.paused:
+            self.deadline = self.loop.time() + self._settings.idle_stream
 
     def _stream_or_wait(self) -> None:
         """The head is there and the body is not whole: it streams, unless it is small or may be there in a moment."""
@@ -313,6 +324,7 @@ class UpstreamConnection:
         self._headers = []
         self._chunks = []
         self._named = b""
+        self._protocol = b""
         self._size = 0
         self._head_done = False
         self._length = None
@@ -342,6 +354,8 @@ class UpstreamConnection:
                     self._length = b"chunked"
                 elif name == b"connection":
                     self._named += b"," + value.lower()
+                elif name == b"upgrade":
+                    self._protocol += b"," + value.strip().lower()
                 return
         self._headers.append((name, value.rstrip()))
 
@@ -390,12 +404,14 @@ class UpstreamConnection:
             elif self._waiter is not None:
                 self._finish(keep=self._parser.should_keep_alive())
         elif status == 101:
-            if self._switching:
-                self._length = None
-                self.usable = False
-                self.hand_over(None)
-                return
-            raise BadUpstreamResponse("the backend switched protocols without being asked")
+            if not self._wished:
+                raise BadUpstreamResponse("the backend switched protocols without being asked")
+            if self._protocol != b"," + self._wished or not self._parser.should_upgrade():
+                raise BadUpstreamResponse("the backend switched to another protocol than it was asked for")
+            self._switched = True
+            self._length = None
+            self.usable = False
+            self.hand_over(None)
         else:
             self._head_done = False  # an interim answer: the real one is still to come
 
@@ -508,14 +524,20 @@ class ConnectionPool:
         if self._sweeper is None:
             self._sweeper = loop.call_later(self.SWEEP, self._sweep, loop)
         pump: asyncio.Task[None] | None = None
+        upgrade = request.upgrade
         try:
             answer = connection.send(
-                data, head_only=request.method == b"HEAD", deadline=NEVER, switching=bool(request.upgrade)
+                data,
+                head_only=request.method == b"HEAD",
+                deadline=loop.time() + patience if upgrade else NEVER,
+                upgrade=upgrade,
             )
-            if request.upgrade:
-                connection.deadline = loop.time() + patience
-            pump = loop.create_task(self._pump(connection, request, body, patience))
-            return await answer
+            if not upgrade:
+                pump = loop.create_task(self._pump(connection, body, patience, tunnel=False))
+            response = await answer
+            if response.status == 101:
+                pump = loop.create_task(self._pump(connection, body, patience, tunnel=True))
+            return response
         except asyncio.CancelledError:
             connection.fail(ConnectionBroken("cancelled"))
             raise
@@ -529,23 +551,25 @@ class ConnectionPool:
             else:
                 stream.then(_Release(self, connection, pump).at_the_end)
 
-    async def _pump(self, connection: UpstreamConnection, request: Request, body: Stream, patience: float) -> None:
+    async def _pump(self, connection: UpstreamConnection, body: Stream, patience: float, *, tunnel: bool) -> None:
         """Sends a body as it comes. What goes wrong ends the exchange."""
         loop, transport = connection.loop, connection.transport
         assert transport is not None
-        chunked = body.length is None and not request.upgrade
+        chunked = body.length is None and not tunnel
         try:
             while data := await body.read():
                 if transport.is_closing():
                     return
                 transport.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+                connection.stir()
                 if connection.writable is not None:
                     if connection.stream is None:
                         connection.deadline = loop.time() + patience
                     await connection.writable
+                    connection.stir()
                     if connection.stream is None:
                         connection.deadline = NEVER
-            if request.upgrade:
+            if tunnel:
                 connection.transport_done()
                 return
             if chunked:
@@ -567,8 +591,13 @@ class ConnectionPool:
 
     async def _connect(self, deadline: float) -> UpstreamConnection:
         limits = self.limits
-        if len(self.active) + self._connecting >= limits.max_connections:
+        taken = len(self.active) + self._connecting
+        if taken >= limits.max_connections:
             raise PoolExhausted(f"all {limits.max_connections} connections to {self.address} are in use")
+        while self._idle and taken + len(self._idle) >= limits.max_connections:  # a fresh one was asked for
+            oldest = self._idle.pop(0)
+            if oldest.transport is not None:
+                oldest.transport.close()
         loop = asyncio.get_running_loop()
         left = deadline - loop.time()
         patience = min(limits.connect_timeout, left)

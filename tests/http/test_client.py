@@ -328,6 +328,18 @@ async def test_the_bound_counts_what_is_active_and_what_connects():
         assert (len(one.active), one.idle) == (0, 0)
 
 
+async def test_the_bound_counts_the_idle_ones_where_a_fresh_one_is_asked_for():
+    async with pool([(Pause(0.005), OK)], max_connections=3) as one:
+        await asyncio.gather(*(exchange(one) for _ in range(3)))
+        oldest = one._idle[0]
+        await exchange(one, fresh=True)
+        assert oldest.transport.is_closing()
+        assert repr(one).endswith("[0 active, 3 idle]>")
+        await asyncio.gather(*(exchange(one, fresh=True) for _ in range(3)))
+        await asyncio.sleep(0.02)
+        assert one.idle == one.backend.open == 3
+
+
 # -- cancellation -------------------------------------------------------------------------------------------------
 
 
