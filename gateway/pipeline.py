@@ -65,6 +65,11 @@ class Work:
         self.limits_ns = 0
         self.upstream_ns = 0
 
+    def discard_answer(self) -> None:
+        """The pool's answer is not used, or is at its end."""
+        if self.answer is not None and self.answer.response is not None:
+            self.answer.response.discard()
+
 
 class Pipeline:
     """One per worker. `draw` returns a float in [0, 1): for the access log's sample, splits and shadows."""
@@ -166,8 +171,9 @@ class Pipeline:
         sent: int,
         span: Span | None,
     ) -> None:
-        """Called once per request, when its last byte was handed on."""
+        """Called once per request, however it ends: when its last byte was handed on, or when none will be."""
         self.active -= 1
+        work.discard_answer()
         self._note(snapshot, route, request, work, status, sent, time.monotonic_ns() - request.received, span)
 
     def _refuse_early(self, snapshot: Snapshot, request: Request, route: Route | None) -> Response | None:
@@ -264,6 +270,7 @@ class Pipeline:
             else:
                 response, says = rung.response(), rung.says()
             if response is not None:
+                work.discard_answer()
                 work.degraded = says
                 self.cells.add(cell)
                 response.headers.append((b"degraded", says))
@@ -298,9 +305,10 @@ class Pipeline:
         work.upstream_ns += time.monotonic_ns() - began
         response = answer.response
         # 404 is a rewrite that missed, not an answer to the client's question.
-        return (
-            response if response is not None and response.status < 500 and response.status not in (404, 429) else None
-        )
+        if response is not None and (response.status >= 500 or response.status in (404, 429)):
+            response.discard()
+            return None
+        return response
 
     # -- limits -------------------------------------------------------------------------------------------------
 

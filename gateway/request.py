@@ -97,7 +97,8 @@ Header = tuple[bytes, bytes]
 class Response:
     """One response, complete with its body or with the `stream` it comes in; `headers` excludes framing.
 
-    Who writes a streaming response calls `on_end` once with the bytes sent and what went wrong, if anything did.
+    Who writes a streaming response calls `on_end` once with the bytes sent and what went wrong, if anything did. Who
+    gets one and does not pass it on calls `discard`: a stream that nobody reads waits for ever.
     """
 
     __slots__ = ("body", "close", "headers", "on_end", "status", "stream")
@@ -109,6 +110,11 @@ class Response:
         self.close = close
         self.stream: Stream | None = None
         self.on_end: Callable[[int, BaseException | None], None] | None = None
+
+    def discard(self) -> None:
+        """For an answer that will not be used: what it holds (its stream's connection and place) is given back."""
+        if self.stream is not None:
+            self.stream.abandon()
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of `name` (lower-case), or None."""

@@ -610,3 +610,78 @@ def test_a_bad_request_is_answered_as_a_problem_and_closes():
     assert (response.status, response.close) == (413, True)
     body = orjson.loads(response.body)
     assert (body["title"], body["detail"]) == (REASONS[413], "too large")
+
+
+# -- answers that stream and are not used ---------------------------------------------------------------------------
+
+HUGE = b"x" * 3_000_000
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_an_answer_that_the_ladder_replaces_is_let_go(status):
+    async with scene(answer(HUGE, status)) as one:
+        one.use(ladder=[StaticRung(200, b"text/plain", b"static")])
+        for _ in range(3):
+            response = await one.ask()
+            assert (response.status, response.body) == (200, b"static")
+            assert said(response)["proxy-status"].endswith(f"received-status={status}")
+            assert one.pools["digits"].inflight == 0
+
+
+@pytest.mark.parametrize("status", [404, 429, 500, 503])
+async def test_so_is_that_of_the_ladders_pool(status):
+    async with scene(answer(HUGE, 503), small=(answer(HUGE, status),)) as one:
+        one.use(ladder=[PoolRung("digits-small"), StaticRung(200, b"text/plain", b"static")])
+        assert (await one.ask()).body == b"static"
+        assert [pool.inflight for pool in one.pools.values()] == [0, 0]
+
+
+async def test_the_ladders_answer_that_streams_replaces_one_that_streams():
+    async with scene(answer(HUGE, 503), small=(answer(HUGE),)) as one:
+        one.use(ladder=[PoolRung("digits-small")])
+        response = await one.ask()
+        assert [pool.inflight for pool in one.pools.values()] == [0, 1]
+        sent = 0
+        while data := await response.stream.read():
+            sent += len(data)
+        response.on_end(sent, None)
+        assert sent == len(HUGE)
+
+
+async def test_a_refusal_that_streams_is_passed_on_where_no_rung_helps():
+    async with scene(answer(HUGE, 503)) as one:
+        response = await one.ask()
+        sent = 0
+        while data := await response.stream.read():
+            sent += len(data)
+        response.on_end(sent, None)
+        assert (response.status, sent) == (503, len(HUGE))
+
+
+async def test_a_client_that_leaves_while_the_ladder_is_walked_leaves_nothing_behind():
+    async with scene(answer(HUGE, 503), small=(Never(),)) as one:
+        one.use(ladder=[PoolRung("digits-small")])
+        task = asyncio.ensure_future(one.ask())
+        while not one.small.requests:
+            await asyncio.sleep(0.001)
+        assert one.pools["digits"].inflight == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [pool.inflight for pool in one.pools.values()] == [0, 0]
+
+
+class BrokenEdits:
+    def outgoing(self, request):
+        return request
+
+    def answered(self, request, response):
+        raise ZeroDivisionError
+
+
+async def test_a_bug_behind_the_answer_leaves_nothing_behind():
+    async with scene(answer(HUGE)) as one:
+        one.use(edits=BrokenEdits())
+        with pytest.raises(ZeroDivisionError):
+            await one.ask()
+        assert one.pools["digits"].inflight == 0

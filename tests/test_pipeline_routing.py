@@ -18,7 +18,7 @@ from gateway.routing.replies import Fixed, Redirect
 from gateway.routing.split import Side, Split, Sticky
 from gateway.routing.table import Match
 from gateway.routing.words import parse
-from gateway.testing import OK, Never, Pause, Reset, answer
+from gateway.testing import OK, Never, Pause, Reset, Say, answer
 from gateway.upstreams.shadow import ShadowCells, ShadowRules
 from tests.test_pipeline import DURATIONS, PREDICT, SHED, said, scene
 
@@ -177,6 +177,28 @@ async def test_a_shadow_that_fails_changes_nothing(script):
         assert response.body == b"ok"
         await settled(one, 1)
         assert one.count(SHADOW.failed) + one.count(SHADOW.classes[4]) == 1
+
+
+async def test_a_copys_answer_that_streams_is_read_to_its_end():
+    async with scene(small=[answer(b"x" * 3_000_000)]) as one:
+        shadowed(one)
+        for number in range(1, 4):
+            await one.ask()
+            await settled(one, number)
+        assert one.pools["digits-small"].inflight == 0
+        assert one.small.connections == 1, "read, so the connection goes on"
+        assert one.count(SHADOW.classes[1]) == 3
+
+
+@pytest.mark.parametrize("end", [Never(), Reset()])
+async def test_a_copys_answer_that_does_not_end_is_let_go_in_time(end):
+    endless = (Say(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 2_000_000), Pause(0.01), end)
+    async with scene(small=[endless]) as one:
+        shadowed(one, timeout=0.1)
+        await one.ask()
+        await settled(one, 1)
+        assert one.pools["digits-small"].inflight == 0
+        assert one.count(SHADOW.failed) == 1
 
 
 async def test_a_client_that_leaves_does_not_end_the_copy():

@@ -2,7 +2,8 @@
 
 Invariants: every permit is released exactly once, with IGNORE when the client went away; a backend is never tried
 twice for one request, but for one replay of a connection that turned out to be stale; a retry is only made for a
-reason the route allows.
+reason the route allows. An answer that streams holds its backend's place until it is read or discarded: an earlier
+attempt's is discarded here, that of the `Answer` is for the caller to dispose of.
 """
 
 from __future__ import annotations
@@ -119,6 +120,9 @@ class Caller:
                     chosen.gate.release(permit, Outcome.IGNORE, now)
                     break
                 self._cells.add(rules.retries_cell)
+            if response is not None:
+                response.discard()
+                response = None
             attempts += 1
             backend = chosen
             outcome = Outcome.IGNORE
@@ -194,6 +198,6 @@ class _Attempt:
         outcome = self._outcome
         if isinstance(error, UpstreamError):
             outcome = Outcome.FAILURE
-        elif error is not None:
-            outcome = Outcome.IGNORE  # the client went away
+        elif error is not None and outcome is Outcome.SUCCESS:
+            outcome = Outcome.IGNORE  # the client went away; a status that says no is proof without its body
         self._caller.settle(self._backend, self._pool, self._permit, outcome, self._began)

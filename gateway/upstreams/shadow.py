@@ -3,8 +3,9 @@
 Invariants: a copy starts as a task of its own once the original has been given to its pool; it shares nothing with the
 original that can change, so a client that leaves does not end it and its fate does not reach the client. At most
 `max_inflight` copies of a route are under way in a worker, across reloads; what comes on top is dropped and counted.
-A copy is tried once, within its own timeout, and charges no limit and no retry budget. The shadow pool's own breakers
-hold: a dead shadow pool costs next to nothing.
+A copy is tried once, within its own timeout, and charges no limit and no retry budget. An answer that streams is read
+to its end and dropped, within that time too, so that the shadow pool does the work it would do for a client. The shadow
+pool's own breakers hold: a dead shadow pool costs next to nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.errors import GatewayError
 from gateway.paths import Prefixes, replace_prefix
 from gateway.request import Request
+from gateway.stream import Stream
 from gateway.telemetry.cells import Cells
 from gateway.upstreams.backend import Pool
 from gateway.upstreams.caller import Caller
@@ -29,7 +32,7 @@ class ShadowCells:
     """Where copies are counted."""
 
     classes: tuple[int, int, int, int, int]  # 1xx to 5xx
-    failed: int  # no answer
+    failed: int  # no answer, or none that came to its end in time
     dropped: int
     duration: int
 
@@ -85,8 +88,13 @@ class Shadows:
             answer = await self._caller.ask(
                 rules.pool, copy, copy.target, began + rules.timeout_ns, None, dropped, rules.timeout_ns // 2
             )
-            if answer.response is not None:
-                cell = cells.classes[min(max(answer.response.status // 100, 1), 5) - 1]
+            response = answer.response
+            if response is not None:
+                if response.stream is not None:
+                    await _read(response.stream, (began + rules.timeout_ns) / 1e9)
+                cell = cells.classes[min(max(response.status // 100, 1), 5) - 1]
+        except (GatewayError, TimeoutError):
+            pass  # it began to answer and did not end: failed
         finally:
             self._inflight[rules.route] -= 1
             self._cells.add(cell)
@@ -107,3 +115,13 @@ class Shadows:
 
     def __repr__(self) -> str:
         return f"<Shadows {len(self._tasks)} under way>"
+
+
+async def _read(stream: Stream, deadline: float) -> None:
+    """Reads to the end and drops what comes. Raises TimeoutError at `deadline`, or what the backend failed with."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            while await stream.read():
+                pass
+    finally:
+        stream.abandon()

@@ -322,6 +322,58 @@ async def test_too_many_connections_are_our_overload_and_no_proof_against_the_ba
         assert one.outcomes() == [2, 0, 0, 28]
 
 
+# -- answers that stream ------------------------------------------------------------------------------------------
+
+STREAMS = ClientLimits(whole=1000)
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_an_answer_that_streams_is_let_go_before_the_next_attempt(status):
+    """Nobody would read it: its connection, its place and its permit would be gone for good."""
+    async with scene([[answer(b"x" * 3_000_000, status)]], [[OK]], limits=STREAMS) as one:
+        got = await one.ask(rules=one.rules(on=(str(status),)))
+        assert (got.attempts, got.response.body) == (2, b"ok")
+        assert one.settled()
+        proved = Outcome.DROPPED if status in (429, 503) else Outcome.FAILURE
+        assert one.outcomes() == [int(proved is each) for each in Outcome]
+
+
+async def test_it_is_kept_where_there_is_no_next_attempt():
+    async with scene([[answer(b"x" * 3_000_000, 503)]], limits=STREAMS) as one:
+        got = await one.ask(rules=one.rules(on=("503",)))
+        assert (got.attempts, got.response.status, one.pool.inflight) == (1, 503, 1)
+        got.response.discard()
+        assert one.settled()
+        got.response.discard()
+        assert one.outcomes() == [0, 0, 0, 1]
+
+
+async def test_a_client_that_leaves_during_the_next_attempt_leaves_nothing_behind():
+    async with scene([[answer(b"x" * 3_000_000, 503)]], [[Never()]], limits=STREAMS) as one:
+        asking = asyncio.ensure_future(one.ask(rules=one.rules(on=("503",))))
+        while not one.servers[1].requests:
+            await asyncio.sleep(0.001)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        assert one.settled()
+        assert [one.outcomes(0), one.outcomes(1)] == [[0, 0, 0, 1], [0, 0, 1, 0]]
+
+
+@pytest.mark.parametrize(("status", "state"), [(502, "open"), (200, "half-open")])
+async def test_a_probe_whose_answer_nobody_reads_is_given_back(status, state):
+    async with scene([[answer(b"x" * 3_000_000, status)]], limits=STREAMS) as one:
+        gate = one.backends[0].gate
+        gate.configure(BreakerSettings(failures=1, open_for=0.0, probes=1))
+        gate.release(gate.try_acquire(0), Outcome.FAILURE, 0)
+        got = await one.ask()
+        assert gate.state == "half-open"
+        assert not gate.available(time.monotonic_ns())
+        got.response.discard()
+        assert gate.state == state
+        assert gate.available(time.monotonic_ns())
+
+
 # -- picking ------------------------------------------------------------------------------------------------------
 
 
