@@ -49,21 +49,25 @@ _TIMEOUT_NS: Final = {
 }  # fmt: skip
 
 
+_METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"  # of those that may have a route, the usual
+_MANY_HOPS: Final = 1_000_000_000
+
 NO_ROUTE_BODY: Final = BodyRules(64 * 1024, 16 << 20)  # it is refused anyway
 
 
 class Work:
     """What is noted about one request on its way, for headers, log and traces. Durations in nanoseconds."""
 
-    __slots__ = ("answer", "degraded", "dropped", "limits_ns", "upstream_ns", "verdict")
+    __slots__ = ("answer", "degraded", "dropped", "limits_ns", "upstream_ns", "verdict", "via")
 
-    def __init__(self, dropped: frozenset[bytes]) -> None:
+    def __init__(self, dropped: frozenset[bytes], via: Header | None = None) -> None:
         self.dropped = dropped  # fields never sent on, under the snapshot the request began with
         self.verdict: LimitVerdict | None = None
         self.answer: Answer | None = None
         self.degraded = b""
         self.limits_ns = 0
         self.upstream_ns = 0
+        self.via = via
 
     def discard_answer(self) -> None:
         """The pool's answer is not used, or is at its end."""
@@ -113,7 +117,7 @@ class Pipeline:
         self._count += 1
         request.received = began
         request.id = b"%s%x" % (self._id_prefix, self._count)
-        work = Work(self._dropped)
+        work = Work(self._dropped, snapshot.via)
         span = self.tracing.begin(request, snapshot.trace_sample) if self.tracing is not None else None
         if span is not None:
             request.headers[b"traceparent"] = Tracing.traceparent(span)
@@ -182,6 +186,10 @@ class Pipeline:
             detail = f"send a known API key in the field '{snapshot.keys.header.decode()}'"
             return refuse(problems.UNKNOWN_CALLER, request, detail, headers=[(b"www-authenticate", b"ApiKey")])
         request.client = client
+        if request.method == b"OPTIONS":
+            answer = _about(request, route)
+            if answer is not None:
+                return answer
         if route is not None:
             return None
         methods = snapshot.routes.allowed(request)
@@ -253,9 +261,12 @@ class Pipeline:
             pool, request, request.target, deadline, route.retry, work.dropped, route.timeout_ns // 2
         )
         work.upstream_ns = time.monotonic_ns() - began
-        if answer.response is None or answer.response.status in UNAVAILABLE:
+        response = answer.response
+        if response is None:
             return None
-        return answer.response
+        if work.via is not None:
+            response.headers.append(work.via)
+        return None if response.status in UNAVAILABLE else response
 
     async def _degrade(
         self, snapshot: Snapshot, route: Route, request: Request, key: bytes | None, deadline: int, work: Work
@@ -308,6 +319,8 @@ class Pipeline:
         if response is not None and (response.status >= 500 or response.status in (404, 429)):
             response.discard()
             return None
+        if response is not None and work.via is not None:
+            response.headers.append(work.via)
         return response
 
     # -- limits -------------------------------------------------------------------------------------------------
@@ -434,6 +447,23 @@ class _Streaming:
         elif error is not None:
             status = 499
         self._pipeline.ended(self._snapshot, self._route, self._request, self._work, status, sent, self._span)
+
+
+def _about(request: Request, route: Route | None) -> Response | None:
+    """The answer to an OPTIONS request that is meant for us: about the server as a whole (RFC 9110 section 9.3.7), or
+    by a client that wants to know this hop (section 7.6.2). None for all others; they have a hop less to go.
+    """
+    if request.path == b"*":
+        return Response(204, [(b"allow", _METHODS)])
+    hops = request.headers.get(b"max-forwards")
+    if route is None or hops is None or not hops.isdigit():
+        return None
+    left = int(hops) if len(hops) < 10 else _MANY_HOPS
+    if not left:
+        methods = route.match.methods
+        return Response(204, [(b"allow", b", ".join(sorted(methods)) if methods else _METHODS)])
+    request.headers[b"max-forwards"] = b"%d" % (left - 1)
+    return None
 
 
 def bad_request(error: ProtocolError) -> Response:

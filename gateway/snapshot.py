@@ -13,7 +13,7 @@ from gateway.degrade.cache import CacheRules
 from gateway.degrade.ladder import Rung
 from gateway.identity.keys import KeyRing
 from gateway.limits.limiter import RouteLimits
-from gateway.request import BodyRules
+from gateway.request import BodyRules, Header
 from gateway.routing.edits import Edits
 from gateway.routing.replies import Reply
 from gateway.routing.split import Split
@@ -65,7 +65,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`generation` counts up from 1."""
+    """`generation` counts up from 1; `via` is the field that an answer of a backend gets."""
 
     generation: int
     routes: RouteTable[Route]
@@ -74,3 +74,4 @@ class Snapshot:
     unrouted: RouteCells
     access_log_sample: float
     trace_sample: float
+    via: Header | None = None

@@ -130,7 +130,7 @@ class Scene:
     def use_limits(self, policy=LIMIT, **changes):
         self.use(limits=RouteLimits("digits", (policy,), "gw"), **changes)
 
-    async def ask(self, *fields, method=b"POST", path=PREDICT, body=b"[1]"):
+    async def ask(self, *fields, method=b"POST", path=PREDICT, body=b"[1]", unique=True):
         headers = {b"host": b"gw", **{name.encode(): value.encode() for name, value in fields}}
         response = await self.pipeline.handle(
             Request(method, path, path.partition(b"?")[0], headers, body, peer=b"10.0.0.9")
@@ -139,7 +139,7 @@ class Scene:
             assert b"\r" not in name + value
             assert b"\n" not in name + value
         names = [name for name, _ in response.headers]
-        assert len(names) == len(set(names)), names
+        assert len(names) == len(set(names)) or not unique, names
         return response
 
     def count(self, cell):
@@ -218,6 +218,54 @@ async def test_a_wrong_method_is_told_the_right_ones():
         assert response.status == 405
         assert said(response)["allow"] == "HEAD, POST"
         assert set(orjson.loads(response.body)) == {"error"}  # a TensorFlow Serving path
+
+
+async def test_options_of_the_server_as_a_whole_are_ours():
+    async with scene() as one:
+        response = await one.ask(method=b"OPTIONS", path=b"*", body=b"")
+        assert (response.status, response.body) == (204, b"")
+        assert said(response)["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+        assert one.main.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("methods", "allow"),
+    [(None, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"), (frozenset((b"POST", b"OPTIONS")), "OPTIONS, POST")],
+)
+async def test_options_with_no_hop_left_end_here(methods, allow):
+    """RFC 9110 section 7.6.2."""
+    async with scene() as one:
+        one.use(match=Match(PREDICT, False, methods))
+        response = await one.ask(("max-forwards", "0"), method=b"OPTIONS", body=b"")
+        assert (response.status, said(response)["allow"]) == (204, allow)
+        assert one.main.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("said_so", "sent"), [("7", "6"), ("1", "0"), ("9" * 30, "999999999"), ("-1", "-1"), ("0x1", "0x1")]
+)
+async def test_options_with_hops_left_go_on_with_one_less(said_so, sent):
+    async with scene() as one:
+        one.use(match=Match(PREDICT, False, None))
+        assert (await one.ask(("max-forwards", said_so), method=b"OPTIONS", body=b"")).status == 200
+        assert b"max-forwards: %s\r\n" % sent.encode() in one.main.requests[0]
+
+
+async def test_max_forwards_says_nothing_of_other_methods():
+    async with scene() as one:
+        assert (await one.ask(("max-forwards", "0"))).status == 200
+        assert b"max-forwards: 0\r\n" in one.main.requests[0]
+
+
+async def test_an_answer_says_whom_it_came_through():
+    async with scene(answer(), answer(headers=[("Via", "1.0 theirs")]), answer(status=503)) as one:
+        one.use(ladder=[StaticRung(200, b"text/plain", b"static")])
+        assert "via" not in said(await one.ask())
+        one.pipeline.use(one.snapshot(via=(b"via", b"1.1 ours")))
+        hops = [value for name, value in (await one.ask(unique=False)).headers if name == b"via"]
+        assert hops == [b"1.0 theirs", b"1.1 ours"]
+        degraded = await one.ask()
+        assert (degraded.body, "via" in said(degraded)) == (b"static", False), "this one is our own"
 
 
 @pytest.mark.parametrize("path", [PREDICT, b"/nothing"])

@@ -50,6 +50,7 @@ def snapshot(config: model.Config, generation: int, catalogue: Catalogue, regist
         unrouted=route_cells(catalogue, None, ()),
         access_log_sample=config.access_log.sample,
         trace_sample=config.tracing.sample,
+        via=(b"via", b"1.1 " + _pseudonym(config.http)) if config.http.via != "off" else None,
     )
 
 
@@ -73,6 +74,8 @@ def server_limits(http: model.Http) -> ServerLimits:
         idle_timeout=http.idle_timeout,
         write_timeout=http.write_timeout,
         body_min_rate=http.body_min_rate,
+        write_min_rate=http.write_min_rate,
+        answer_half_closed=http.half_close == "answer",
         handshake_timeout=http.tls_handshake_timeout,
         max_connections=http.max_connections,
         max_connections_per_address=_or_zero(http.max_connections_per_address),
@@ -90,7 +93,11 @@ def forwarding(http: model.Http) -> Forwarding:
     """Whom the front door believes about clients, and what backends are told."""
     networks = tuple(each for each in http.trusted_proxies if each != "unix")
     proxies = TrustedProxies(networks, unix="unix" in http.trusted_proxies)
-    return Forwarding(proxies, http.trusted_header.encode(), frozenset(http.forwarded_fields))
+    return Forwarding(proxies, http.trusted_header.encode(), frozenset(http.forwarded_fields), _pseudonym(http))
+
+
+def _pseudonym(http: model.Http) -> bytes:
+    return b"" if http.via == "off" else http.via.encode()
 
 
 def tls_contexts(config: model.Config) -> list[ssl.SSLContext | None]:

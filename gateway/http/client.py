@@ -119,9 +119,7 @@ class UpstreamConnection:
 
     # -- one exchange -------------------------------------------------------------------------------------------
 
-    def send(
-        self, data: bytes, *, head_only: bool, deadline: float, upgrade: bytes = b""
-    ) -> asyncio.Future[Response]:
+    def send(self, data: bytes, *, head_only: bool, deadline: float, upgrade: bytes = b"") -> asyncio.Future[Response]:
         """Writes a request and returns the future of its answer; it fails with an UpstreamError.
 
         `upgrade` is the protocol asked for, in lower case: the answer to it is a 101 with a stream, or an ordinary one.

@@ -2,6 +2,7 @@
 
 Whether the peer is a trusted proxy is decided once per connection (and again at a reload). An untrusted peer's
 forwarding fields are then the same for every request and made once; what it says of itself is never looked at.
+`Via` is said with them, behind what earlier hops said (RFC 9110 section 7.6.3).
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ _UNKNOWN: Final = b"unknown"  # what a hop without an address is called (RFC 723
 
 
 class Forwarding:
-    """Whom to believe, and what to send on. `field` is the one that trusted proxies speak through."""
+    """Whom to believe, and what to send on. `field` is the one that trusted proxies speak through; `via` is what the
+    gateway calls itself, b"" to keep it to itself.
+    """
 
-    __slots__ = ("field", "proxies", "tell_for", "tell_forwarded", "tell_host", "tell_proto")
+    __slots__ = ("field", "proxies", "tell_for", "tell_forwarded", "tell_host", "tell_proto", "via")
 
     def __init__(
         self,
         proxies: TrustedProxies | None = None,
         field: bytes = b"x-forwarded-for",
         tells: frozenset[str] = frozenset(("x-forwarded-for", "x-forwarded-proto")),
+        via: bytes = b"",
     ) -> None:
         self.proxies = proxies if proxies is not None else TrustedProxies()
         self.field = field
@@ -32,6 +36,7 @@ class Forwarding:
         self.tell_proto = "x-forwarded-proto" in tells
         self.tell_host = "x-forwarded-host" in tells
         self.tell_forwarded = "forwarded" in tells
+        self.via = via
 
 
 class Origin:
@@ -39,8 +44,8 @@ class Origin:
     address, or the /64 of an IPv6 address, which is what one customer gets; b"" is not counted.
     """
 
-    __slots__ = ("_asked", "_client", "_constant", "_forwarding", "_proxied", "_via", "address", "group", "scheme",
-                 "trusted")  # fmt: skip
+    __slots__ = ("_asked", "_client", "_constant", "_forwarding", "_ours", "_proxied", "_via", "address", "group",
+                 "scheme", "trusted")  # fmt: skip
 
     def __init__(self, address: bytes, forwarding: Forwarding, *, secure: bool = False, proxied: bool = False) -> None:
         """`address` as the kernel or a PROXY header (`proxied`) says it."""
@@ -65,6 +70,7 @@ class Origin:
         self._constant = not self.trusted and not forwarding.tell_host and not forwarding.tell_forwarded
         self._asked = (b"", b"", b"", b"")
         self._client = self.address
+        self._ours = b"via: 1.1 %b\r\n" % forwarding.via if forwarding.via else b""
         self._via = self._lines(Told(self.address, []), b"")
 
     def introduce(self, request: Request) -> None:
@@ -89,7 +95,17 @@ class Origin:
                 self._via = self._lines(Told(self.address, []), host)
                 self._asked = (b"", b"", b"", host)
             request.peer = self._client
-        request.via = self._via
+        if request.minor and b"via" not in request.headers:
+            request.via = self._via
+        else:
+            request.via = self._via[: len(self._via) - len(self._ours)] + self._hops(request)
+
+    def _hops(self, request: Request) -> bytes:
+        """The Via line of a request that has one, or that came in HTTP/1.0."""
+        hops = [said] if (said := request.headers.get(b"via", b"")) else []
+        if self._ours:
+            hops.append(b"1.%d %b" % (request.minor, self._forwarding.via))
+        return b"via: %b\r\n" % b", ".join(hops) if hops else b""
 
     def _lines(self, told: Told, host: bytes) -> bytes:
         forwarding = self._forwarding
@@ -111,6 +127,7 @@ class Origin:
             if host:
                 elements[0] += b';host="%s"' % host
             lines.append(b"forwarded: %s\r\n" % b", ".join(elements))
+        lines.append(self._ours)
         return b"".join(lines)
 
 

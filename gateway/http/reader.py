@@ -40,13 +40,14 @@ _SINGLE: Final = frozenset(
 # are legal there and never needed: what "%2F" or "%00" would mean is left to nobody.
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=-]*|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 
-# What llhttp knows of HTTP, without RTSP's and ICE's methods and the preface of HTTP/2.
+# What llhttp knows of HTTP, without RTSP's and ICE's methods, the preface of HTTP/2, and TRACE, whose answer would tell
+# the client what we added to its request (RFC 9110 section 9.3.8).
 _METHODS: Final = frozenset(
     (
         b"ACL", b"BIND", b"CHECKOUT", b"COPY", b"DELETE", b"GET", b"HEAD", b"LINK", b"LOCK", b"M-SEARCH", b"MERGE",
         b"MKACTIVITY", b"MKCALENDAR", b"MKCOL", b"MOVE", b"NOTIFY", b"OPTIONS", b"PATCH", b"POST", b"PROPFIND",
-        b"PROPPATCH", b"PURGE", b"PUT", b"QUERY", b"REBIND", b"REPORT", b"SEARCH", b"SUBSCRIBE", b"TRACE", b"UNBIND",
-        b"UNLINK", b"UNLOCK", b"UNSUBSCRIBE",
+        b"PROPPATCH", b"PURGE", b"PUT", b"QUERY", b"REBIND", b"REPORT", b"SEARCH", b"SUBSCRIBE", b"UNBIND", b"UNLINK",
+        b"UNLOCK", b"UNSUBSCRIBE",
     )
 )  # fmt: skip
 _OTHER_PROTOCOL: Final = b" RTSP/"  # llhttp reads it as it reads "HTTP/"
@@ -85,9 +86,10 @@ class RequestReader:
     """
 
     __slots__ = (
-        "_allowed", "_asked", "_begun", "_body", "_count", "_early", "_fed", "_head_size", "_headers", "_keep_alive",
-        "_limits", "_method", "_minor", "_open_stream", "_parser", "_path", "_rules", "_size", "_stream",
-        "_target", "_tunnel", "_upgrading", "_url", "_whole", "in_body", "in_head", "peer", "ready", "wants_continue",
+        "_allowed", "_asked", "_begun", "_behind", "_body", "_count", "_early", "_fed", "_head_size", "_headers",
+        "_keep_alive", "_limits", "_line_end", "_line_open", "_method", "_minor", "_open_stream", "_parser", "_path",
+        "_rules", "_size", "_stream", "_target", "_tunnel", "_upgrading", "_url", "_whole", "in_body", "in_head",
+        "peer", "ready", "wants_continue",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +109,9 @@ class RequestReader:
         self.wants_continue = False
         self._upgrading = False
         self._asked = (b"", b"")
+        self._line_open = False  # the request line of the unfinished head may still go on
+        self._line_end = b""  # how it ended so far
+        self._behind = b""  # the bytes that began with the end of a body, while a head may follow in them
         self._reset()
 
     def _reset(self) -> None:
@@ -135,8 +140,13 @@ class RequestReader:
         if self._tunnel is not None:
             self._tunnel.feed(data)
             return
+        if self._line_open:
+            self._follow_line(data)
+        fresh = not (self.in_head or self.in_body)
         rest: bytes | memoryview = data
-        if _OTHER_PROTOCOL in data and not self.in_body:
+        if self.in_body:  # which is not searched: most of it holds no request
+            self._behind = data
+        elif _OTHER_PROTOCOL in data:
             rest = self._past_other_protocol(data)
         while rest:
             try:
@@ -154,8 +164,13 @@ class RequestReader:
             except httptools.HttpParserError as error:
                 what = error.args[0] if error.args else "unreadable"
                 raise ProtocolError(f"malformed request {self._where()}: {what}", _STATUS.get(what, 400)) from None
-        if self.in_head or self.in_body:
+        if self.in_head:
+            self._watch_line(data, fresh)
             self._bound(len(data))
+        else:
+            self._behind = b""
+            if self.in_body:
+                self._bound(len(data))
 
     def _past_other_protocol(self, data: bytes) -> bytes:
         """Looks closer where `data` speaks of RTSP; returns what is left to parse. llhttp would take it for HTTP."""
@@ -166,10 +181,36 @@ class RequestReader:
             if start > done:
                 self.feed(data[done:start])
                 done = start
-            if not self.in_body and not (self.in_head and self._url):
-                raise ProtocolError("malformed request in the request line: RTSP is not spoken here; use HTTP/1.1", 505)
+            if self.in_body:  # it may end on this line, and a request begin
+                self.feed(data[done:found])
+                done = found
+                if self.in_head:
+                    raise _other_protocol()
+            elif not (self.in_head and self._url):
+                raise _other_protocol()
             found = data.find(_OTHER_PROTOCOL, found + 1)
         return data[done:]
+
+    def _watch_line(self, data: bytes, fresh: bool) -> None:
+        """Notes whether the head that `data` left unfinished may still be in its request line: what follows may make it
+        RTSP's. Where it cannot be told, because the head began somewhere behind another request, it counts as such.
+        `fresh`: `data` began with a request.
+        """
+        if data[-1:] == b"\n" or self._headers:
+            self._line_open = False
+        elif self._begun:
+            started = data.lstrip(b"\r\n")
+            self._line_open = not fresh or b"\n" not in started or b"\r\n\r\n" in started
+            self._line_end = data[-len(_OTHER_PROTOCOL) :]
+
+    def _follow_line(self, data: bytes) -> None:
+        """The next bytes of a request line that came in pieces."""
+        end = data.find(b"\n")
+        line = self._line_end + (data if end < 0 else data[:end])
+        if _OTHER_PROTOCOL in line:
+            raise _other_protocol()
+        self._line_open = end < 0
+        self._line_end = line[-len(_OTHER_PROTOCOL) :]
 
     def _where(self) -> str:
         """The part of the request that an error was found in."""
@@ -243,6 +284,9 @@ class RequestReader:
         self.in_head = False
         self.in_body = True
         self._begun = True
+        # Where in these bytes the head began is not known: of two for one target, the first is refused too.
+        if self._behind and b"%b %b%b" % (parser.get_method(), self._url, _OTHER_PROTOCOL) in self._behind:
+            raise _other_protocol()
         version = parser.get_http_version()
         if version == "1.1":
             self._minor = 1
@@ -259,8 +303,12 @@ class RequestReader:
         host = headers.get(b"host", b"")
         if self._asked != (host, self._url):  # a connection mostly asks for the same thing again
             _check_host(host)
-            self._path, self._target = split_target(self._url, host, plain_only=self._limits.plain_paths_only)
-            self._asked = (host, self._url)
+            if self._url == b"*" and self._method == b"OPTIONS":  # RFC 9112 section 3.2.4: of the server as a whole
+                self._path = self._target = self._url
+                self._asked = (b"", b"")
+            else:
+                self._path, self._target = split_target(self._url, host, plain_only=self._limits.plain_paths_only)
+                self._asked = (host, self._url)
         length = headers.get(b"content-length")
         if length is not None:
             if self._rules is None and int(length) > self._limits.body:
@@ -373,6 +421,10 @@ class RequestReader:
             self.ready.append(self._early)
         else:
             self.ready.append(self._request(body if isinstance(body, bytes) else b"".join(body)))
+
+
+def _other_protocol() -> ProtocolError:
+    return ProtocolError("malformed request in the request line: RTSP is not spoken here; use HTTP/1.1", 505)
 
 
 def _quote(name: bytes) -> str:

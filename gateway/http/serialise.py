@@ -1,7 +1,7 @@
 """A request as HTTP/1.1 says it to a backend: serialised anew, never copied through.
 
-Added: who asked, the request's id, the time left, and framing. Left out: what the caller names, and what the
-client's `Connection` names (RFC 9110 section 7.6.1).
+Added: who asked and through whom, the request's id, the time left, and framing. Left out: what the caller names,
+and what the client's `Connection` names (RFC 9110 section 7.6.1).
 """
 
 from __future__ import annotations

@@ -3,7 +3,11 @@
 Invariants: answers leave in the order the requests came; one request of a connection is handled at a time;
 a connection whose client has gone cancels the work it was waiting for; after a protocol error the connection
 answers once and closes; a body that streams is read no faster than it is taken. Every phase (head, body, idle, write)
-has a deadline, kept by one sweep over the connections instead of a timer per request.
+has a deadline, kept by one sweep over the connections instead of a timer per request; a body and an answer must keep a
+pace too. While nothing is read (`deaf`) the event loop cannot tell that the client has gone, so the sweep asks the
+kernel.
+A client that closes its half has gone, unless `answer_half_closed`: then what it asked for whole is answered first. The
+two look alike on the wire; most clients that give up an inference just close (nginx and Envoy take it so, too).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import select
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -46,7 +51,9 @@ class ServerLimits:
     body_timeout: float = 30.0  # for a body, and one second more for each `body_min_rate` bytes of it that came
     body_min_rate: int = 1024
     idle_timeout: float = 75.0
-    write_timeout: float = 30.0
+    write_timeout: float = 30.0  # for a client that takes less than `write_min_rate` of what waits for it
+    write_min_rate: int = 1024
+    answer_half_closed: bool = False
     linger: float = 2.0  # a refused client is listened to, so that a reset does not overtake the answer (nginx: 5)
     sweep: float = 0.25  # between looks at the deadlines: a timeout is late by at most this
     handshake_timeout: float = 10.0
@@ -104,6 +111,7 @@ class Server:
         self.stats = ServerStats()
         self.connections: set[ServerConnection] = set()
         self.arriving: set[Arriving] = set()
+        self.deaf: set[ServerConnection] = set()  # those that are not read now
         self.counts: dict[bytes, int] = {}  # connections by `Origin.group`
         self.draining = False
         self._date = (0, b"")
@@ -170,6 +178,9 @@ class Server:
         now = loop.time()
         for connection in [c for c in self.connections if c.deadline <= now]:
             connection.timed_out()
+        if self.deaf:
+            for connection in [c for c in self.deaf if c.client_has_gone()]:
+                connection.abort()
         if self.arriving:
             for one in [one for one in self.arriving if one.deadline <= now]:
                 one.timed_out()
@@ -210,6 +221,9 @@ class ServerConnection:
         "_busy",
         "_closing",
         "_failed",
+        "_got",
+        "_half_closed",
+        "_in_body",
         "_in_head",
         "_loop",
         "_origin",
@@ -237,12 +251,15 @@ class ServerConnection:
         self._closing = False
         self._paused = False
         self._in_head = True  # the clock of the head runs; from the start, for a client that sends nothing
+        self._in_body = False  # the clock of a body that is held whole runs
+        self._half_closed = False  # the client sends no more, and is answered all the same
         self._failed: ProtocolError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._unsent = 0  # bytes that waited to be written when the write deadline was last looked at
         self._stream: Stream | None = None  # the body that is coming in
-        self._body_from = 0.0  # when it began, put forward by the time it was not wanted
+        self._got = 0  # bytes of a body that is held whole
+        self._body_from = 0.0  # when the body began, put forward by the time it was not wanted
         self._stalled = 0.0  # since when it is not wanted
         self.deadline = NEVER
 
@@ -288,7 +305,7 @@ class ServerConnection:
                 self._stream = None
                 self.deadline = NEVER
                 if stream.paused:
-                    self._transport.resume_reading()
+                    self._listen()
             elif not stream.paused:
                 self._watch_body(stream)
         if ready:
@@ -297,9 +314,9 @@ class ServerConnection:
                 len(ready) >= self._server.limits.max_pipelined or (self._busy and len(ready[-1].body) > _LARGE)
             ):
                 self._paused = True
-                self._transport.pause_reading()
+                self._stop_listening()
         elif not self._busy and self._writable is None:
-            self._go_on_reading()
+            self._go_on_reading(len(data))
 
     # -- a body that streams ------------------------------------------------------------------------------------
 
@@ -327,25 +344,40 @@ class ServerConnection:
     def _hold_body(self) -> None:
         self._stalled = self._loop.time()
         self.deadline = NEVER
-        self._transport.pause_reading()
+        self._stop_listening()
 
     def _want_body(self) -> None:
         self._body_from += self._loop.time() - self._stalled
         if not self._closing:
-            self._transport.resume_reading()
+            self._listen()
             if self._stream is not None:
                 self._watch_body(self._stream)
 
     # -- reading on ---------------------------------------------------------------------------------------------
 
-    def _go_on_reading(self) -> None:
-        """Nothing is being answered: the unfinished request may take its time, and is told to go on if it asked."""
+    def _stop_listening(self) -> None:
+        self._server.deaf.add(self)
+        self._transport.pause_reading()
+
+    def _listen(self) -> None:
+        self._server.deaf.discard(self)
+        self._transport.resume_reading()
+
+    def _go_on_reading(self, size: int = 0) -> None:
+        """Nothing is being answered: the unfinished request, of which `size` bytes came, may take its time, and is told
+        to go on if it asked.
+        """
         if self._reader.wants_continue:
             self._reader.wants_continue = False
             self._transport.write(_CONTINUE)
         reader, limits = self._reader, self._server.limits
         if reader.in_body:
-            self.deadline = self._loop.time() + limits.body_timeout
+            if not self._in_body:
+                self._in_body = True
+                self._got = 0
+                self._body_from = self._loop.time()
+            self._got += size
+            self.deadline = self._body_from + limits.body_timeout + self._got / limits.body_min_rate
         elif reader.in_head and not self._in_head:
             # Only the first byte starts this clock: a client that trickles gains nothing.
             self._in_head = True
@@ -356,6 +388,7 @@ class ServerConnection:
         if self not in server.connections:
             return
         server.connections.discard(self)
+        server.deaf.discard(self)
         if self._origin is not None:
             server.leave(self._origin)
         self._closing = True
@@ -367,8 +400,30 @@ class ServerConnection:
             self._stream = None
         self._task.cancel()
 
-    def eof_received(self) -> None:
-        """A client that has closed its half is gone: returning None closes the transport."""
+    def eof_received(self) -> bool:
+        """The client has closed its half, or all: returning False closes the transport."""
+        if not self._server.limits.answer_half_closed or self._closing or not self._transport.can_write_eof():
+            return False  # TLS has no half-closed connections
+        stream = self._stream
+        if stream is not None:
+            if self._reader.tunnelled:
+                stream.end()
+            else:
+                stream.fail(ProtocolError("the client closed the connection in the middle of the body"))
+        elif not self._busy and not self._reader.ready and self._failed is None:
+            return False  # nothing that could be answered
+        self._half_closed = True
+        self._server.deaf.add(self)
+        return True
+
+    def client_has_gone(self) -> bool:
+        """Asks the kernel, which knows although nothing is read: a reset, or the end of what the client sends."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return False
+        watch = select.poll()
+        watch.register(sock.fileno(), 0 if self._server.limits.answer_half_closed else select.POLLRDHUP)
+        return bool(watch.poll(0))
 
     def pause_writing(self) -> None:
         if self._writable is None:
@@ -390,8 +445,9 @@ class ServerConnection:
         """Called by the sweep once `deadline` has passed."""
         reader = self._reader
         if self._writable is not None and not self._closing:
-            unsent = self._transport.get_write_buffer_size()
-            if unsent < self._unsent:  # slow, and not stuck
+            limits = self._server.limits
+            taken = self._unsent - self._transport.get_write_buffer_size()
+            if taken >= limits.write_timeout * limits.write_min_rate:
                 self._watch_writing()
                 return
         if self._closing or self._writable is not None:
@@ -453,13 +509,15 @@ class ServerConnection:
                     if self._failed is not None:
                         self._write(server.bad_request(self._failed, reader.peer), None)
                         break
+                    if self._half_closed:
+                        break
                     self._waiter = self._loop.create_future()
                     await self._waiter
                     continue
                 request = ready.popleft()
                 if self._paused and len(ready) < max(1, limits.max_pipelined // 2):
                     self._paused = False
-                    self._transport.resume_reading()
+                    self._listen()
                 self._busy = True
                 upload = request.stream
                 if upload is None or request.upgrade:
@@ -472,6 +530,8 @@ class ServerConnection:
                     log.exception("unhandled error while answering %r", request)
                     response = _CRASHED
                 keep = request.keep_alive and not response.close and not server.draining
+                if self._half_closed and not ready:
+                    keep = False
                 if keep and self._served == limits.max_requests_per_connection:
                     keep = False
                     server.stats.request_limits += 1
@@ -486,10 +546,10 @@ class ServerConnection:
                 if not keep:
                     break
                 self.deadline = self._loop.time() + server.limits.idle_timeout
-                self._in_head = False
+                self._in_head = self._in_body = False
                 if not ready and (reader.in_head or reader.in_body):
                     self._go_on_reading()
-            if (self._failed is not None or self._stream is not None) and not self._closing:
+            if (self._failed is not None or self._stream is not None) and not (self._closing or self._half_closed):
                 self._linger()
             else:
                 self._close()
@@ -553,7 +613,7 @@ class ServerConnection:
         """
         self._closing = True
         self.deadline = self._loop.time() + self._server.limits.linger
-        self._transport.resume_reading()
+        self._listen()
         if self._transport.can_write_eof():  # TLS has no half-closed connections
             with contextlib.suppress(OSError):
                 self._transport.write_eof()

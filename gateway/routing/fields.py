@@ -14,12 +14,12 @@ CONNECTION: Final = frozenset(
 
 #: Said to backends by `upstreams.forward` (and `host` by a rewrite).
 OWN_REQUEST: Final = CONNECTION | {
-    "forwarded", "grpc-timeout", "host", "traceparent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port",
-    "x-forwarded-proto", "x-real-ip", "x-request-id", "x-request-timeout", "x-shadow",
+    "forwarded", "grpc-timeout", "host", "traceparent", "via", "x-forwarded-for", "x-forwarded-host",
+    "x-forwarded-port", "x-forwarded-proto", "x-real-ip", "x-request-id", "x-request-timeout", "x-shadow",
 }  # fmt: skip
 
 #: Said to clients by the pipeline and the front door.
 OWN_RESPONSE: Final = CONNECTION | {
     "age", "cache-status", "date", "degraded", "proxy-status", "ratelimit", "ratelimit-policy", "retry-after",
-    "server-timing", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-request-id",
+    "server-timing", "via", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-request-id",
 }  # fmt: skip

@@ -25,7 +25,7 @@ from gateway.retries.budget import RetryBudget
 from gateway.telemetry.cells import Cells
 from gateway.upstreams.backend import Backend, Pool
 
-IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
 
 #: Statuses with which a backend says "not now": reason for a retry (if the route allows it) and for the ladder.
 UNAVAILABLE: Final = frozenset((429, 502, 503, 504))

@@ -11,7 +11,7 @@ from typing import Final
 _DROPPED: Final = frozenset(
     (
         b"connection", b"content-length", b"expect", b"forwarded", b"grpc-timeout", b"host", b"keep-alive",
-        b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+        b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"via",
         b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-real-ip",
         b"x-request-id", b"x-request-timeout", b"x-shadow",
     )

@@ -19,6 +19,9 @@ CHUNKED = b"Transfer-Encoding: chunked"
 LAST = b"0\r\n\r\n"
 
 
+_OWN = b"x-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\nvia: *\r\nx-request-id: *\r\nx-request-timeout: *\r\n"
+
+
 class Once(NamedTuple):
     """A request as the backend must see it: `fields` between the gateway's own and the framing, whole lines."""
 
@@ -29,10 +32,9 @@ class Once(NamedTuple):
 
     def wire(self) -> bytes:
         """Its bytes, with the parts that differ each time replaced by a star."""
-        own = b"x-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\nx-request-id: *\r\nx-request-timeout: *\r\n"
         framing = b"" if self.body is None else b"content-length: %d\r\n" % len(self.body)
         return b"%s\r\nhost: %s\r\n%s%s%s\r\n%s" % (
-            self.line, self.host, own, self.fields, framing, self.body or b"",
+            self.line, self.host, _OWN, self.fields, framing, self.body or b"",
         )  # fmt: skip
 
 

@@ -128,12 +128,11 @@ def check_request(data: bytes, draw: random.Random) -> str:
     reader, status = _read([data])
     cut, cut_status = _read(pieces(draw, data))
     whole, parts = _facts(reader), _facts(cut)
-    if b" RTSP/" not in data:  # in pieces it may pass for HTTP
-        if status in TOO_MUCH or cut_status in TOO_MUCH:  # what is too much may be seen sooner or later
-            if parts != whole[: len(parts)] and whole != parts[: len(whole)]:
-                raise Broken("cut in pieces it is another request")
-        elif (whole, status) != (parts, cut_status):
-            raise Broken(f"cut in pieces it is something else: {status}, {cut_status}")
+    if status in TOO_MUCH or cut_status in TOO_MUCH:  # what is too much may be seen sooner or later
+        if parts != whole[: len(parts)] and whole != parts[: len(whole)]:
+            raise Broken("cut in pieces it is another request")
+    elif (whole, status) != (parts, cut_status) and b" RTSP/" not in data:  # refused, but not always for that first
+        raise Broken(f"cut in pieces it is something else: {status}, {cut_status}")
     at = 0
     for one in reader.ready:
         try:

@@ -28,7 +28,7 @@ _ENDED = (asyncio.IncompleteReadError, ConnectionError)
 
 def masked(raw: bytes) -> bytes:
     """A forwarded request without what differs each time."""
-    return re.sub(rb"(\r\nx-request-(?:id|timeout): )[^\r]*", rb"\1*", raw)
+    return re.sub(rb"(\r\n(?:x-request-(?:id|timeout)|via): )[^\r]*", rb"\1*", raw)
 
 
 class RequestRun:

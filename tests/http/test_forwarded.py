@@ -177,6 +177,23 @@ def test_all_the_fields():
     assert introduced(Origin(PEER, Forwarding(PROXIES, tells=frozenset())), x_forwarded_for=b"192.0.2.1") == (b"192.0.2.1", b"")  # fmt: skip
 
 
+def test_via_comes_behind_what_earlier_hops_said():
+    for proxies in (PROXIES, TrustedProxies()):
+        origin = Origin(PEER, Forwarding(proxies, tells=frozenset(), via=b"ours"))
+        for _ in range(2):
+            assert introduced(origin)[1] == b"via: 1.1 ours\r\n"
+            assert introduced(origin, via=b"1.0 fred, 2 bob (x)")[1] == b"via: 1.0 fred, 2 bob (x), 1.1 ours\r\n"
+        old = Request(b"GET", b"/", b"/", {}, peer=PEER, minor=0)
+        origin.introduce(old)
+        assert old.via == b"via: 1.0 ours\r\n"
+
+
+def test_a_gateway_that_says_nothing_leaves_via_as_it_is():
+    origin = Origin(PEER, Forwarding(PROXIES, tells=frozenset()))
+    assert introduced(origin)[1] == b""
+    assert introduced(origin, via=b"1.0 fred")[1] == b"via: 1.0 fred\r\n"
+
+
 def test_a_unix_socket_has_no_address():
     assert introduced(Origin(b"unix", Forwarding()))[1].startswith(b"x-forwarded-for: unknown\r\n")
     told = introduced(Origin(b"unix", Forwarding(PROXIES)), x_forwarded_for=b"192.0.2.1")

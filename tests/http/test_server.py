@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 from dataclasses import replace
 
 import pytest
@@ -333,6 +334,30 @@ async def test_a_trickle_gains_nothing_in_the_head():
         assert asyncio.get_running_loop().time() < end
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+async def test_a_trickle_gains_next_to_nothing_in_the_body(framing):
+    """Each byte used to begin the body's time anew."""
+    async with house(body_timeout=0.03, body_min_rate=1024) as one, await one.client() as client:
+        end = asyncio.get_running_loop().time() + 0.15
+        client.send(get("/", framing, method="POST") + (b"3e8\r\n" if "chunked" in framing else b""))
+        replied = asyncio.ensure_future(client.reply())
+        while not replied.done() and asyncio.get_running_loop().time() < end:
+            client.send(b"x")
+            await asyncio.sleep(0.004)
+        assert (await replied).status == 408
+        assert asyncio.get_running_loop().time() < end
+
+
+async def test_a_body_that_keeps_its_pace_may_take_its_time():
+    async with house(body_timeout=0.03, body_min_rate=1000) as one, await one.client() as client:
+        for _ in range(2):  # the second has a clock of its own
+            client.send(get("/", "Content-Length: 1000", method="POST"))
+            for _ in range(20):
+                client.send(b"x" * 50)
+                await asyncio.sleep(0.004)
+            assert len((await client.reply()).body) == 1001
+
+
 async def test_a_head_has_its_own_time_however_little_is_left_to_idle():
     async with house(idle_timeout=0.04, header_timeout=5.0) as one, await one.client() as client:
         await client.get()
@@ -375,6 +400,26 @@ async def test_a_slow_reader_holds_up_its_own_connection_and_is_cut_off():
         assert one.server.stats.timeouts == 1
         assert len(one.handled) == 1
         sock.close()
+
+
+async def test_a_client_that_reads_too_slowly_is_cut_off():
+    """It takes something in each `write_timeout`, but not enough."""
+
+    async def large(_request):
+        return Response(200, [], b"x" * 40_000_000)
+
+    for rate, cut in ((1 << 30, True), (1, False)):
+        async with house(write_timeout=0.05, write_min_rate=rate) as one:
+            one.handler = large
+            async with await one.client() as client:
+                client.send(GET)
+                got = 0
+                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                    while got < 40_000_000:
+                        got += len(await client.reader.readexactly(1_000_000))
+                        await asyncio.sleep(0.005)
+                assert (got < 40_000_000) is cut
+                assert (one.server.stats.timeouts == 1) is cut
 
 
 async def test_a_body_that_trickles_does_not_keep_a_client_that_does_not_read():
@@ -442,6 +487,117 @@ async def test_a_client_that_goes_away_cancels_the_work():
             await cancelled.wait()
         await one.quiet()
         assert one.server.stats.client_gone == 1
+
+
+@pytest.mark.parametrize(("how", "answers"), [("end", False), ("reset", False), ("reset", True)])
+async def test_a_client_that_goes_away_while_it_is_not_read_cancels_the_work(how, answers):
+    """What it still sends waits in the kernel, so the event loop does not see it leave."""
+    cancelled = asyncio.Event()
+
+    async def wait(_request):
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async with house(max_pipelined=2, answer_half_closed=answers) as one:
+        one.handler = wait
+        client = await one.client()
+        client.send(GET * 4)
+        while not one.server.deaf:
+            await asyncio.sleep(0.001)
+        client.send(GET)
+        await asyncio.sleep(0.01)
+        if how == "reset":
+            reset_at_close(client)
+        client.close()
+        async with asyncio.timeout(1):
+            await cancelled.wait()
+        await one.quiet()
+        assert len(one.handled) == 1
+        assert one.server.stats.client_gone == 1
+        assert not one.server.deaf
+
+
+async def test_a_client_that_stays_while_it_is_not_read_is_answered():
+    async def slow(request):
+        await asyncio.sleep(0.02)
+        return Response(200, [], request.path)
+
+    async with house(max_pipelined=2) as one, await one.client() as client:
+        one.handler = slow
+        client.send(b"".join(get(f"/{i}") for i in range(8)))
+        assert [(await client.reply()).body for _ in range(8)] == [b"/%d" % i for i in range(8)]
+        assert not one.server.deaf
+
+
+# -- a client that closes its half --------------------------------------------------------------------------------
+
+
+async def slowly(request):
+    await asyncio.sleep(0.02)
+    return Response(200, [], request.path + request.body)
+
+
+async def test_a_half_closed_client_has_gone_unless_told_otherwise():
+    async with house() as one, await one.client() as client:
+        one.handler = slowly
+        client.send(GET)
+        client.writer.write_eof()
+        assert await client.ended() == b""
+        await one.quiet()
+        assert one.server.stats.client_gone == 1
+
+
+async def test_a_half_closed_client_can_be_answered():
+    async with house(answer_half_closed=True) as one, await one.client() as client:
+        one.handler = slowly
+        client.send(get("/1") + get("/2", method="POST", body=b"+") + get("/3") + b"GET /never")
+        client.writer.write_eof()
+        assert [(await client.reply()).body for _ in range(2)] == [b"/1", b"/2+"]
+        reply = await client.reply()
+        assert (reply.body, reply.header("connection")) == (b"/3", "close")
+        assert await client.ended() == b""
+        await one.quiet()
+        assert one.server.stats.client_gone == 0
+
+
+async def test_one_that_asked_for_nonsense_hears_so():
+    async with house(answer_half_closed=True) as one, await one.client() as client:
+        client.send(b"nonsense\r\n\r\n")
+        client.writer.write_eof()
+        assert (await client.reply()).status == 400
+        assert await client.ended() == b""
+        await one.quiet()
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:9], get(method="POST", body=b"12345")[:-2]])
+async def test_one_that_asked_for_nothing_whole_is_closed(sent):
+    async with house(answer_half_closed=True) as one, await one.client() as client:
+        client.send(sent)
+        client.writer.write_eof()
+        assert await client.ended() == b""
+        await one.quiet()
+        assert not one.handled
+
+
+async def test_a_half_closed_client_that_then_goes_away_cancels_the_work():
+    async with house(answer_half_closed=True) as one, await one.client() as client:
+        one.handler = lambda _request: asyncio.sleep(10)
+        client.send(GET)
+        client.writer.write_eof()
+        while not one.server.deaf:
+            await asyncio.sleep(0.001)
+        reset_at_close(client)
+        client.close()
+        await one.quiet()
+        assert one.server.stats.client_gone == 1
+
+
+def reset_at_close(client):
+    sock = client.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def test_a_crash_is_a_500_and_only_that(caplog):

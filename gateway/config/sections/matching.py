@@ -125,7 +125,9 @@ class Match(Section):
         examples=["/v1/models/digits*"],
     )
     methods: tuple[Annotated[str, METHOD], ...] | None = Field(
-        default=None, min_length=1, description="HTTP methods, such as [GET, POST]; any if not given."
+        default=None,
+        min_length=1,
+        description="HTTP methods, such as [GET, POST]; any if not given. CONNECT and TRACE are never served.",
     )
     host: tuple[Annotated[str, HOST], ...] = Field(
         default=(),

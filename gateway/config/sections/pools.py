@@ -49,7 +49,7 @@ class Breaker(Section):
 
 
 class Health(Section):
-    """Active checks: GET 'path' on every backend, 2xx is healthy."""
+    """Active checks: GET 'path' on every backend; any status from 200 to 399 is healthy, redirects are not followed."""
 
     path: Annotated[str, Text(r"/[!-~]*", "a path that starts with /")] = Field(
         default="/readyz", description="Path to ask for."

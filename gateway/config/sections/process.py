@@ -106,7 +106,7 @@ class Http(Section):
     )
     body_min_rate: Annotated[int, Size("1B", "1GiB")] = Field(
         default=1024,
-        description="Bytes per second a streaming request body must come at, once http.body_timeout has passed.",
+        description="Bytes per second a request body must come at, once http.body_timeout has passed.",
     )
     paths: Literal["normalise", "refuse"] = Field(
         default="normalise",
@@ -117,14 +117,27 @@ class Http(Section):
         default=10.0, description="Time from the first byte of a request to the end of its headers; then 408."
     )
     body_timeout: Annotated[float, Duration("10ms", "1h")] = Field(
-        default=30.0, description="Longest silence while a request body arrives; then 408."
+        default=30.0,
+        description="Time a request body has to arrive, and one second more for each http.body_min_rate bytes of it "
+        "that came; then 408. The time in which the backend takes nothing does not count.",
     )
     idle_timeout: Annotated[float, Duration("10ms", "1h")] = Field(
         default=75.0, description="How long a keep-alive connection may wait for its next request."
     )
     write_timeout: Annotated[float, Duration("10ms", "1h")] = Field(
         default=30.0,
-        description="Longest time a client may take to read an answer that its socket cannot hold at once.",
+        description="Time in which a client must take what waits for it of an answer, or at least http.write_min_rate "
+        "bytes for each second of it; then its connection is cut.",
+    )
+    write_min_rate: Annotated[int, Size("1B", "1GiB")] = Field(
+        default=1024, description="Bytes per second a client must take of an answer; see http.write_timeout."
+    )
+    half_close: Literal["cancel", "answer"] = Field(
+        default="cancel",
+        description="What a client means that closes its sending half (shutdown, nc -N). 'cancel': it has given up, so "
+        "its work is cancelled at once; on the wire it looks like a client that just closes, as most do that no longer "
+        "want an inference. 'answer': what it asked for is answered first, and a client that is really gone is noticed "
+        "when it is written to. TLS has no half-closed connections.",
     )
     tls_handshake_timeout: Annotated[float, Duration("10ms", "10m")] = Field(
         default=10.0, description="Time a client has for the TLS handshake; then its connection is closed."
@@ -161,6 +174,11 @@ class Http(Section):
             description="What backends are told about the client. The lists begin with the client that was decided on, "
             "then come the trusted proxies; what others claim is never sent on.",
         )
+    )
+    via: Annotated[str, Text(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", "a name such as sluicegate, or 'off'")] = Field(
+        default="sluicegate",
+        description="What the gateway calls itself in 'Via', which backends and clients are sent behind what earlier "
+        "hops said there (RFC 9110 section 7.6.3); 'off' says nothing, for backends that compress nothing for proxies.",
     )
 
 

@@ -57,7 +57,7 @@ class Retry(Section):
     replayable: StrictBool = Field(
         default=False,
         description="Whether any request of the route may run twice, as pure inference may; without it only GET, HEAD, "
-        "OPTIONS, TRACE, PUT and DELETE are sent again once a backend may have seen them.",
+        "OPTIONS, PUT and DELETE are sent again once a backend may have seen them.",
     )
     budget: Annotated[float, Ratio(0.0, 1.0)] = Field(
         default=0.2, description="Retries allowed as a share of the route's requests, from 0 to 1."

@@ -1,6 +1,6 @@
 """Lines and what they are made of: line ends, white space, names, values, the request line (RFC 9112 sections 2-5)."""
 
-from tests.conformance.case import SMUGGLED, Family, Once, get
+from tests.conformance.case import SMUGGLED, Family, Once, get, post
 
 line_ends = Family("line-ends", "RFC 9112 2.2")
 line_ends.refused("LF everywhere", b"GET / HTTP/1.1\nHost: a\n\n")
@@ -94,6 +94,23 @@ versions.refused("none, with fields", b"GET /\r\nHost: a\r\n\r\n", status=505)
 versions.refused("preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", status=505, clause="RFC 9113 3.4")
 versions.refused("TLS", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + bytes(32))
 versions.refused("RTSP behind a request", get(b"Connection: keep-alive", line=b"OPTIONS / RTSP/1.0"), status=505)
+versions.then_refused(
+    "RTSP behind a body that looks like a head",
+    post(b"Content-Length: 18", body=b"GET / HTTP/1.1\r\na:") + get(line=b"GET / RTSP/1.1"),
+    Once(b"POST / HTTP/1.1", body=b"GET / HTTP/1.1\r\na:"),
+    status=505,
+)
+versions.then_refused(
+    "RTSP behind a body and a request",
+    post(b"Content-Length: 2", body=b"ab") + get(line=b"GET /b HTTP/1.1") + get(line=b"GET / RTSP/1.1"),
+    Once(b"POST / HTTP/1.1", body=b"ab"),
+    Once(b"GET /b HTTP/1.1"),
+    status=505,
+)
+versions.then_refused("RTSP behind another", get() + get(line=b"GET / RTSP/1.0"), Once(), status=505)
+versions.refused("RTSP, with empty lines in front", b"\r\n\r\n" + get(line=b"GET / RTSP/1.0"), status=505)
+versions.passes("RTSP in a field", get(b"A: b RTSP/1.0"), Once(fields=b"a: b RTSP/1.0\r\n"))
+versions.passes("RTSP in the first field", get(b"Host: a", host=b"A: b RTSP/1.0"), Once(fields=b"a: b RTSP/1.0\r\n"))
 versions.passes("1.0", get(line=b"GET / HTTP/1.0"), Once(), closes=True, note="said anew as 1.1")
 versions.passes("1.0 without Host", b"GET / HTTP/1.0\r\n\r\n", Once(host=b"ORIGIN"), closes=True)
 versions.passes("1.0 with keep-alive", get(b"Connection: keep-alive", line=b"GET / HTTP/1.0"), Once())
@@ -113,9 +130,10 @@ for text, status in {
 }.items():  # fmt: skip
     methods.refused(text[:20].decode("latin-1").strip() or "none", get(line=text + b" / HTTP/1.1"), status=status)
 methods.refused("CONNECT as meant", get(line=b"CONNECT a:443 HTTP/1.1"), status=501, clause="RFC 9110 9.3.6")
+methods.refused("TRACE", get(line=b"TRACE / HTTP/1.1"), status=501, clause="RFC 9110 9.3.8")
 methods.refused("RTSP's own", get(line=b"DESCRIBE / RTSP/1.0"), status=505)
 methods.refused("ICE's own", get(line=b"SOURCE / ICE/1.0"), status=501)
-for method in (b"HEAD", b"OPTIONS", b"DELETE", b"TRACE", b"PROPFIND", b"QUERY"):
+for method in (b"HEAD", b"OPTIONS", b"DELETE", b"PROPFIND", b"QUERY"):
     methods.passes(method.decode(), get(line=method + b" / HTTP/1.1"), Once(method + b" / HTTP/1.1"))
 
 blanks = Family("request-line-blanks", "RFC 9112 3")

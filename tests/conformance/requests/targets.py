@@ -55,9 +55,9 @@ for what, target in {
 }.items():  # fmt: skip
     forms.refused(what, asks(target))
 forms.refused("absolute without a host, empty Host", asks(b"http:///x", b"Host:"), clause="RFC 9110 4.2.1")
-forms.refused(
-    "OPTIONS *", get(line=b"OPTIONS * HTTP/1.1"), "there is no server-wide answer here", clause="RFC 9112 3.2.4"
-)
+for method in (b"HEAD", b"POST", b"PUT"):
+    line = method + b" * HTTP/1.1"
+    forms.refused(line[:-9].decode(), get(line=line), "only OPTIONS asks so", clause="RFC 9112 3.2.4")
 
 paths = Family("paths", "RFC 3986 6.2.2, 3.3")
 for target, sent in {
