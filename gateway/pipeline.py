@@ -24,6 +24,7 @@ from gateway.errors import (
     ConnectionBroken,
     ProtocolError,
     StaleConnection,
+    TlsFailed,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -479,5 +480,8 @@ def _unanswered(route: Route, request: Request, answer: Answer | None, *, late: 
         )
     if isinstance(error, (BadUpstreamResponse, ConnectionBroken, StaleConnection)):
         return refuse(problems.BACKEND_FAILED, request, f"a backend of '{route.pool.name}' broke off", headers=headers)
+    if isinstance(error, TlsFailed):
+        detail = f"there is no secure connection to a backend of '{route.pool.name}'"
+        return refuse(problems.BACKEND_FAILED, request, detail, headers=headers)
     detail = f"no backend of the pool '{route.pool.name}' can answer now; try again"
     return refuse(problems.NO_CAPACITY, request, detail, headers=headers, retry_after=1)

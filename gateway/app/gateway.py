@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.admin.server import AdminServer
-from gateway.app.compile import backend_address
+from gateway.app.compile import backend_address, backend_tls
 from gateway.app.reload import Reload, needs_restart
 from gateway.app.series import allot
 from gateway.config.errors import ConfigError
@@ -297,13 +297,15 @@ def _checks(config: Config) -> list[Check]:
     return [
         Check(
             backend_key(name, backend_address(backend)),
-            f"http://{backend_address(backend)}{pool.health.path}",
+            backend_address(backend),
+            pool.health.path,
             pool.health.interval,
             pool.health.timeout,
             pool.health.unhealthy_after,
             pool.health.healthy_after,
+            tls,
         )
         for name, pool in config.pools.items()
         if pool.health is not None
-        for backend in pool.backends
+        for backend, tls in zip(pool.backends, backend_tls(pool), strict=True)
     ]

@@ -10,6 +10,7 @@ nonsensical fails every exchange on it, and says of each whether the backend can
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -20,9 +21,11 @@ from gateway.errors import (
     ConnectionBroken,
     LinkViolation,
     StaleConnection,
+    TlsAlert,
     UpstreamError,
     UpstreamTimeout,
 )
+from gateway.http.dial import tls_reason
 from gateway.link import frames
 from gateway.link.frames import Decoder, LoadReport, Receiver, RequestHead, SentHeads, Settings
 from gateway.request import Header, Request, Response
@@ -330,7 +333,10 @@ class LinkConnection(Receiver):
         """Nothing more will come: asyncio closes the transport."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.drop(None)
+        if isinstance(exc, ssl.SSLError) and not self.opened.done():
+            self.drop(TlsAlert(f"the backend ended TLS instead of opening a link: {tls_reason(exc)}"))
+        else:
+            self.drop(None)
 
     def _handshake(self, answer: bytes) -> bytes:
         """Reads the answer to the Upgrade; what follows its head is returned."""

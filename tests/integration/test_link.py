@@ -19,7 +19,8 @@ from demo.layout import GO_INFER, MODELS
 from gateway.balance.weighted_round_robin import WeightedRoundRobin
 from gateway.breakers.gate import BreakerSettings
 from gateway.errors import BadUpstreamResponse, ConnectFailed, ConnectionBroken, StaleConnection, UpstreamTimeout
-from gateway.http.client import Address, ClientLimits
+from gateway.http.client import ClientLimits
+from gateway.http.dial import Address
 from gateway.link import frames
 from gateway.link.connection import LinkLimits
 from gateway.link.pool import LinkPool

@@ -16,7 +16,8 @@ from gateway.errors import (
     StaleConnection,
     UpstreamTimeout,
 )
-from gateway.http.client import Address, ClientLimits
+from gateway.http.client import ClientLimits
+from gateway.http.dial import Address
 from gateway.link import frames, pool
 from gateway.link.connection import LinkConnection, LinkLimits, NotStarted
 from gateway.link.frames import Settings
