@@ -48,7 +48,7 @@ class Pem:
 class ClientTls:
     """How backends are spoken to. Two are equal when their files are too: a renewed one makes new connections.
 
-    `ca`: whom to believe, None for the authorities the system trusts. `certificate` and `key`: who we are, if we say so.
+    `ca`: whom to believe, None for those the system trusts. `certificate` and `key`: who we are, if we say so.
     """
 
     ca: bytes | None = field(default=None, repr=False)

@@ -31,7 +31,7 @@ from gateway.errors import (
     TlsFailed,
     UpstreamTimeout,
 )
-from gateway.http.dial import Address, Tls, connect, tls_reason
+from gateway.http.dial import Address, Tls, connect, ended_by_backend, tls_reason
 from gateway.http.serialise import serialise
 from gateway.request import Header, Request, Response
 from gateway.stream import Stream
@@ -196,8 +196,8 @@ class UpstreamConnection:
             self.usable = False  # perhaps more came than the head, and would be taken for the next answer
 
     def eof_received(self) -> None:
-        """The backend's own end: a FIN, or over TLS a close_notify. Returning None closes the transport."""
-        self._ended = True
+        """Returning None closes the transport."""
+        self._ended = self.transport is not None and ended_by_backend(self.transport)
 
     def pause_writing(self) -> None:
         if self.writable is None:

@@ -118,6 +118,22 @@ def _failure(address: Address, error: OSError | ValueError, *, reached: bool) ->
     return ConnectFailed(f"{address}: {getattr(error, 'strerror', None) or error}")
 
 
+def ended_by_backend(transport: asyncio.BaseTransport) -> bool:
+    """Whether an end of what comes in, seen now, is the backend's own: a FIN, or over TLS a close_notify.
+
+    uvloop reports no other; asyncio reports a connection that was cut off too (RFC 8446 section 6.1).
+    """
+    secure: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    if secure is None:
+        return True
+    try:
+        return not secure.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False
+
+
 def tls_reason(error: ssl.SSLError) -> str:
     """OpenSSL's reason in words."""
     return error.reason.replace("_", " ").lower() if error.reason else str(error)

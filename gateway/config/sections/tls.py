@@ -13,7 +13,6 @@ from gateway.certificates import CertificateError, ClientTls, Pem, client_contex
 from gateway.config.scalars import Text, refuse
 from gateway.config.sections.base import FileName, Section, surroundings
 
-
 ServerName = Annotated[str, Text(r"[A-Za-z0-9_:][A-Za-z0-9._:-]{0,252}", "a host name or address")]
 
 
