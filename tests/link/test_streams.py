@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
@@ -12,6 +13,7 @@ from gateway.link import frames
 from gateway.link.connection import WINDOW, LinkConnection, LinkLimits
 from gateway.link.frames import Settings
 from gateway.stream import Stream
+from tests.link.fuzz import fuzz_exchanges
 from tests.link.peer import ACCEPTED, DROPPED, SERVER, Nowhere, request
 from tests.link.test_connection import JSON, opened, scene
 
@@ -476,3 +478,7 @@ async def test_what_a_backend_that_never_reads_can_make_us_hold_is_bounded():
     link.connection_lost(None)
     assert isinstance(waiter.exception(), BadUpstreamResponse)
     assert "does not read" in str(waiter.exception())
+
+
+async def test_whatever_backends_and_readers_do_everybody_gets_what_was_said_and_an_end():
+    assert fuzz_exchanges(600, random.Random(1)) > 100
