@@ -64,16 +64,19 @@ class NotSpoken(ConnectFailed):
 
 
 class LinkLimits:
-    """Seconds: how long a link with exchanges may be silent before it is asked, how long it may then take, and how
-    long the backend has to end what was cancelled (and our own last words to leave).
+    """Seconds: how long a link with exchanges may be silent before it is asked, how long it may then take, how long the
+    backend has to end what was cancelled (and our own last words to leave), and how often it hears from us at least.
     """
 
-    __slots__ = ("last_word", "patience", "silence")
+    __slots__ = ("last_word", "patience", "sign_of_life", "silence")
 
-    def __init__(self, silence: float = 1.0, patience: float = 1.0, last_word: float = 5.0) -> None:
+    def __init__(
+        self, silence: float = 1.0, patience: float = 1.0, last_word: float = 5.0, sign_of_life: float = 30.0
+    ) -> None:
         self.silence = silence
         self.patience = patience
         self.last_word = last_word
+        self.sign_of_life = sign_of_life
 
 
 class Exchange:
@@ -147,8 +150,8 @@ class LinkConnection(Receiver):
     __slots__ = (
         "_allowed", "_at_once", "_credit", "_decoder", "_dropped", "_flush_due", "_flushed", "_gone", "_greeting",
         "_heads", "_heard", "_loop", "_mine", "_next", "_on_gone", "_out", "_owed", "_paused", "_pinged", "_quiet",
-        "_served", "_skipped", "_stuck", "_suspect", "_sweeper", "_theirs", "_times", "_transport", "_upgrade",
-        "_uploads", "_via", "idle_since", "limits", "load", "lost", "max_streams", "opened", "streams",
+        "_served", "_skipped", "_spoke", "_stuck", "_suspect", "_sweeper", "_theirs", "_times", "_transport",
+        "_upgrade", "_uploads", "_via", "idle_since", "limits", "load", "lost", "max_streams", "opened", "streams",
     )  # fmt: skip
 
     SWEEP: Final = 0.01  # seconds between looks at running exchanges: a deadline is late by at most this
@@ -196,6 +199,7 @@ class LinkConnection(Receiver):
         self._heard = 0.0
         self._pinged = 0.0
         self._suspect = False
+        self._spoke = 0.0  # when the backend had a sign of life from us, or something else
         self.idle_since = self._loop.time()
 
     def __repr__(self) -> str:
@@ -270,7 +274,7 @@ class LinkConnection(Receiver):
             self._flush_due = True
             self._loop.call_soon(self._flush)
         if self._sweeper is None:
-            self._heard = self._loop.time()
+            self._heard = self._spoke = self._loop.time()
             self._pinged = 0.0
             self._quiet = True
             self._suspect = False
@@ -451,7 +455,7 @@ class LinkConnection(Receiver):
             del self.streams[stream]
             self._served = True
             if future is not None and not future.done():
-                if size and (size > self.limits.max_response or one.head_only or status == 204 or status == 304):
+                if size and (size > self.limits.max_response or one.head_only or status in _BODILESS):
                     future.set_exception(_too_much(bodiless=size <= self.limits.max_response))
                 else:
                     future.set_result(Response(status, fields, body))
@@ -661,11 +665,14 @@ class LinkConnection(Receiver):
             else:
                 self._stuck = True
                 self._leave()
-        if self._stuck and not any([one.wanted for one in self.streams.values()]):
+        if self._stuck and not any(one.wanted for one in self.streams.values()):
             self.drop(None)
             return
         if now - self._heard > self._times.silence:
             self._doubt(now)
+        if now - self._spoke > self._times.sign_of_life:
+            self._spoke = now  # who only listens to a stream has nothing else to say
+            self._say(frames.control(frames.PING, b"go on..."))
         if not self.lost:
             self._sweeper = self._loop.call_later(self.SWEEP, self._sweep)
 

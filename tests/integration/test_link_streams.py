@@ -47,9 +47,7 @@ class Chain:
 
     def memory(self) -> Memory:
         [worker] = [
-            pid
-            for pid in descendants(self._gateway.pid)
-            if b"app.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            pid for pid in descendants(self._gateway.pid) if b"app.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
         return Memory(worker)
 

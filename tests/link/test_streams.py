@@ -55,7 +55,11 @@ async def test_a_large_answer_of_a_stated_length_streams_at_once():
         await session.heard("request")
         session.say(frames.response(2, 200, JSON, extra=stated(101), body=b"a" * 50, end=False))
         response = await asked
-        assert (response.status, response.headers, response.body) == (200, [(b"content-type", b"application/json")], b"")
+        assert (response.status, response.headers, response.body) == (
+            200,
+            [(b"content-type", b"application/json")],
+            b"",
+        )
         assert response.stream.length == 101
         assert await response.stream.read() == b"a" * 50
         session.say(data(2, b"b" * 51, end=True))
@@ -299,6 +303,20 @@ async def test_a_silent_link_breaks_its_streams():
             await stream.read()
 
 
+async def test_who_only_listens_gives_signs_of_life():
+    async with scene(times=LinkLimits(sign_of_life=0.05)) as one:
+        session = await opened(one)
+        number, stream = await begun(one, session)
+        for _ in range(15):
+            await asyncio.sleep(0.01)
+            session.say(data(number, b"."))
+            await stream.read()
+        session.say(data(number, b"", end=True))
+        await whole(stream)
+        signs = [await session.heard("ping") for _ in range(2)]
+        assert len(signs) == 2
+
+
 @pytest.mark.parametrize(
     ("code", "error"),
     [
@@ -426,7 +444,9 @@ async def test_a_reload_reaches_a_link_that_is_open():
 
 
 async def test_a_link_whose_backend_never_says_the_last_word_is_replaced():
-    async with scene(times=LinkLimits(5, 5, last_word=0.05), answer=ACCEPTED + frames.hello(Settings(max_streams=3))) as one:
+    async with scene(
+        times=LinkLimits(5, 5, last_word=0.05), answer=ACCEPTED + frames.hello(Settings(max_streams=3))
+    ) as one:
         session = await opened(one)
         number, stream = await begun(one, session)
         stuck = [one.one(seconds=0.02), one.one()]
