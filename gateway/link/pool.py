@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 from gateway.errors import ConnectFailed, PoolExhausted, UpstreamError, UpstreamTimeout
 from gateway.http.client import Address, ClientLimits, ConnectionPool
-from gateway.link.connection import LinkConnection, LinkLimits, NotSpoken, NotStarted, Stream
+from gateway.link.connection import Exchange, LinkConnection, LinkLimits, NotSpoken, NotStarted
 from gateway.request import Request, Response
 
 log = logging.getLogger(__name__)
@@ -75,16 +75,16 @@ class LinkPool(ConnectionPool):
             link = await self._required(deadline) if self.required else self._wanted()
         if link is not None:
             try:
-                stream = link.send(request, target, authority, left_ns // 1000 or 1, dropped, deadline)
+                exchange = link.send(request, target, authority, left_ns // 1000 or 1, dropped, deadline)
             except ValueError:
                 pass  # this request cannot be said on a link
             else:
-                waiter = stream.future
+                waiter = exchange.future
                 assert waiter is not None
                 try:
                     return await waiter
                 except asyncio.CancelledError:
-                    link.cancel(stream)
+                    link.cancel(exchange)
                     raise
                 except NotStarted:
                     if self.required:
@@ -124,7 +124,7 @@ class LinkPool(ConnectionPool):
 
         def make() -> asyncio.Protocol:
             nonlocal link
-            link = LinkConnection(self._authority, self.times, limits.max_response, self._gone)
+            link = LinkConnection(self._authority, self.times, limits, self._gone)
             return cast("asyncio.Protocol", link)  # by shape, so that it can be compiled
 
         try:
@@ -202,6 +202,7 @@ class LinkPool(ConnectionPool):
     def expire(self, now: float) -> None:
         super().expire(now)
         if self._link is not None:
+            self._link.limits = self.limits  # a reload may have changed them
             self._link.idle(now, self.limits.idle)
 
     def close(self) -> None:
@@ -212,7 +213,7 @@ class LinkPool(ConnectionPool):
             self._link.finish()
 
     @property
-    def streams(self) -> list[Stream]:
+    def streams(self) -> list[Exchange]:
         """Exchanges under way on links."""
         links: list[Any] = [*self._going, *([self._link] if self._link is not None else [])]
-        return [stream for link in links for stream in link.streams.values()]
+        return [exchange for link in links for exchange in link.streams.values()]
