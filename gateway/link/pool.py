@@ -15,7 +15,7 @@ from typing import Any, Final
 from gateway.errors import ConnectFailed, PoolExhausted, UpstreamError, UpstreamTimeout
 from gateway.http.client import ClientLimits, ConnectionPool
 from gateway.http.dial import Address, Tls, connect
-from gateway.link.connection import LinkConnection, LinkLimits, NotSpoken, NotStarted, Stream
+from gateway.link.connection import Exchange, LinkConnection, LinkLimits, NotSpoken, NotStarted
 from gateway.request import Request, Response
 
 log = logging.getLogger(__name__)
@@ -81,16 +81,16 @@ class LinkPool(ConnectionPool):
             link = await self._required(deadline) if self.required else self._wanted()
         if link is not None:
             try:
-                stream = link.send(request, target, authority, left_ns // 1000 or 1, dropped, deadline)
+                exchange = link.send(request, target, authority, left_ns // 1000 or 1, dropped, deadline)
             except ValueError:
                 pass  # this request cannot be said on a link
             else:
-                waiter = stream.future
+                waiter = exchange.future
                 assert waiter is not None
                 try:
                     return await waiter
                 except asyncio.CancelledError:
-                    link.cancel(stream)
+                    link.cancel(exchange)
                     raise
                 except NotStarted:
                     if self.required:
@@ -125,7 +125,7 @@ class LinkPool(ConnectionPool):
 
     async def _open(self) -> LinkConnection:
         limits = self.limits
-        opened = LinkConnection(self.address.authority, self.times, limits.max_response, self._gone)
+        opened = LinkConnection(self.address.authority, self.times, limits, self._gone)
         await connect(self.address, self.tls, opened, limits.connect_timeout)
         try:
             async with asyncio.timeout(HANDSHAKE):
@@ -193,6 +193,7 @@ class LinkPool(ConnectionPool):
     def expire(self, now: float) -> None:
         super().expire(now)
         if self._link is not None:
+            self._link.limits = self.limits  # a reload may have changed them
             self._link.idle(now, self.limits.idle)
 
     def close(self) -> None:
@@ -203,7 +204,7 @@ class LinkPool(ConnectionPool):
             self._link.finish()
 
     @property
-    def streams(self) -> list[Stream]:
+    def streams(self) -> list[Exchange]:
         """Exchanges under way on links."""
         links: list[Any] = [*self._going, *([self._link] if self._link is not None else [])]
-        return [stream for link in links for stream in link.streams.values()]
+        return [exchange for link in links for exchange in link.streams.values()]
