@@ -1,4 +1,4 @@
-"""Certificates and keys in memory: checked when the configuration is read, made into TLS contexts in the workers.
+"""Certificates and keys in memory: checked when the configuration is read, made into TLS contexts by who uses them.
 
 OpenSSL's loader wants file names, so what is in memory is shown to it as a memory file (Linux); nothing is written to
 disk, and workers use exactly the bytes that were checked. Every `CertificateError` is a sentence for the operator.
@@ -19,6 +19,7 @@ from gateway.errors import GatewayError
 
 Version = Literal["1.2", "1.3"]
 ClientCertificate = Literal["require", "request"]
+Part = Literal["certificate", "key", "client_ca", "ca"]
 
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 #: TLS 1.2: forward secrecy and AEAD alone (Mozilla's "intermediate", without the DHE suites); TLS 1.3 has no others.
@@ -27,9 +28,9 @@ _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE--
 
 
 class CertificateError(GatewayError):
-    """What is wrong with a certificate or key. `part` is the file to blame: certificate, key or client_ca."""
+    """What is wrong with a certificate or key. `part` is the file to blame."""
 
-    def __init__(self, part: Literal["certificate", "key", "client_ca"], why: str) -> None:
+    def __init__(self, part: Part, why: str) -> None:
         super().__init__(why)
         self.part = part
 
@@ -43,29 +44,68 @@ class Pem:
     client_ca: bytes | None = field(default=None, compare=False, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """How backends are spoken to. Two are equal when their files are too: a renewed one makes new connections.
+
+    `ca`: whom to believe, None for those the system trusts. `certificate` and `key`: who we are, if we say so.
+    """
+
+    ca: bytes | None = field(default=None, repr=False)
+    certificate: bytes = field(default=b"", repr=False)
+    key: bytes = field(default=b"", repr=False)
+    min_version: Version = "1.2"
+    verify: bool = True
+
+
 def server_context(
     pem: Pem, min_version: Version = "1.2", client_certificate: ClientCertificate = "require"
 ) -> ssl.SSLContext:
     """A context for the front door. Raises CertificateError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _VERSIONS[min_version]
-    context.set_ciphers(_CIPHERS)
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
-    _load_chain(context, pem)
+    context = _context(ssl.PROTOCOL_TLS_SERVER, min_version)
+    _load_chain(context, pem.certificate, pem.key)
     if pem.client_ca is not None:
-        try:
-            context.load_verify_locations(cadata=pem.client_ca.decode("ascii"))
-        except (ssl.SSLError, ValueError):
-            raise CertificateError("client_ca", "holds no certificate in PEM form") from None
+        _believe(context, pem.client_ca, "client_ca")
         context.verify_mode = ssl.CERT_REQUIRED if client_certificate == "require" else ssl.CERT_OPTIONAL
     return context
 
 
-def _load_chain(context: ssl.SSLContext, pem: Pem) -> None:
-    if _PEM.search(pem.certificate) is None:
+def client_context(tls: ClientTls) -> ssl.SSLContext:
+    """A context for connections to backends. Raises CertificateError."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, tls.min_version)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.ca is None:
+        context.load_default_certs()
+    else:
+        _believe(context, tls.ca, "ca")
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # what is named is believed, be it a root or not
+    if tls.certificate:
+        _load_chain(context, tls.certificate, tls.key)
+    return context
+
+
+def _context(side: ssl._SSLMethod, min_version: Version) -> ssl.SSLContext:
+    context = ssl.SSLContext(side)
+    context.minimum_version = _VERSIONS[min_version]
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _believe(context: ssl.SSLContext, authorities: bytes, part: Part) -> None:
+    try:
+        context.load_verify_locations(cadata=b"\n".join(_PEM.findall(authorities)).decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        raise CertificateError(part, "holds no certificate in PEM form") from None
+
+
+def _load_chain(context: ssl.SSLContext, own: bytes, private: bytes) -> None:
+    if _PEM.search(own) is None:
         raise CertificateError("certificate", "holds no certificate in PEM form")
-    if b"PRIVATE KEY-----" not in pem.key:
+    if b"PRIVATE KEY-----" not in private:
         raise CertificateError("key", "holds no private key in PEM form")
     asked = False
 
@@ -74,7 +114,7 @@ def _load_chain(context: ssl.SSLContext, pem: Pem) -> None:
         asked = True
         return ""
 
-    with _file(pem.certificate) as certificate, _file(pem.key) as key:
+    with _file(own) as certificate, _file(private) as key:
         try:
             context.load_cert_chain(certificate, key, password)
         except (ssl.SSLError, ValueError, OSError) as error:
@@ -84,8 +124,8 @@ def _load_chain(context: ssl.SSLContext, pem: Pem) -> None:
             if "KEY_VALUES_MISMATCH" in reason or "KEY_TYPE_MISMATCH" in reason:
                 raise CertificateError("key", "does not belong to the certificate") from None
             try:
-                ssl.PEM_cert_to_DER_cert(_first(pem.certificate))
-                not_after(pem.certificate)
+                ssl.PEM_cert_to_DER_cert(_first(own))
+                not_after(own)
             except ValueError:
                 raise CertificateError("certificate", "cannot be read: its first certificate is damaged") from None
             why = reason.replace("_", " ").lower() or str(error)

@@ -45,6 +45,20 @@ class ConnectFailed(UpstreamError):
     proxy_error: ClassVar[bytes] = b"connection_refused"
 
 
+class TlsFailed(ConnectFailed):
+    """The backend was reached, and no TLS connection could be made with it."""
+
+    status: ClassVar[int] = 502
+    title: ClassVar[str] = "Backend not secure"
+    proxy_error: ClassVar[bytes] = b"tls_protocol_error"
+
+
+class CertificateRefused(TlsFailed):
+    """The backend's certificate does not prove that it is who we mean."""
+
+    proxy_error: ClassVar[bytes] = b"tls_certificate_error"
+
+
 class PoolExhausted(ConnectFailed):
     """Every connection we allow ourselves to this backend is in use: our own overload, no proof against it."""
 
@@ -61,6 +75,12 @@ class ConnectionBroken(UpstreamError):
     """The connection closed in the middle of an exchange."""
 
     proxy_error: ClassVar[bytes] = b"connection_terminated"
+
+
+class TlsAlert(ConnectionBroken):
+    """A TLS alert ended the connection after our end of the handshake; TLS 1.3 refuses client certificates so."""
+
+    proxy_error: ClassVar[bytes] = b"tls_alert_received"
 
 
 class BadUpstreamResponse(UpstreamError):

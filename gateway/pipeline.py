@@ -14,7 +14,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway import problems
 from gateway.degrade.cache import AnswerCache, cache_key, may_store
@@ -24,6 +24,7 @@ from gateway.errors import (
     ConnectionBroken,
     ProtocolError,
     StaleConnection,
+    TlsFailed,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -34,13 +35,10 @@ from gateway.snapshot import Route, Snapshot
 from gateway.status import REASONS
 from gateway.telemetry.access_log import AccessLog, Line
 from gateway.telemetry.cells import Cells
-from gateway.telemetry.tracing import Tracing
+from gateway.telemetry.tracing import Facts, Span, Tracing
 from gateway.upstreams.caller import UNAVAILABLE, Answer, Caller
 from gateway.upstreams.forward import dropped_fields
 from gateway.upstreams.shadow import Shadows
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import Span
 
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8}) ?(H|M|S|m|u|n|ms|s|us|ns)?")  # grpc-timeout, or 250ms / 2s
 _TIMEOUT_NS: Final = {
@@ -120,7 +118,7 @@ class Pipeline:
         work = Work(self._dropped, snapshot.via)
         span = self.tracing.begin(request, snapshot.trace_sample) if self.tracing is not None else None
         if span is not None:
-            request.headers[b"traceparent"] = Tracing.traceparent(span)
+            request.headers[b"traceparent"] = span.traceparent
         route = snapshot.routes.find(request)
         self.active += 1
         try:
@@ -393,7 +391,7 @@ class Pipeline:
 
     def _trace(self, span: Span, route: Route | None, request: Request, work: Work, status: int) -> None:
         """One span per request: what the steps took are attributes, for every further span costs as much again."""
-        facts: dict[str, str | int | float | bool] = {
+        facts: Facts = {
             "http.request.method": request.method.decode("latin-1"),
             "http.response.status_code": status,
             "url.path": request.path.decode("latin-1"),
@@ -413,7 +411,8 @@ class Pipeline:
         if work.degraded:
             facts["gateway.degraded"] = work.degraded.decode()
         name = request.method.decode("latin-1")
-        Tracing.end(span, name if route is None else f"{name} {route.name}", facts, failed=status >= 500)
+        assert self.tracing is not None
+        self.tracing.end(span, name if route is None else f"{name} {route.name}", facts, failed=status >= 500)
 
 
 class _Streaming:
@@ -517,5 +516,8 @@ def _unanswered(route: Route, request: Request, answer: Answer | None, *, late: 
         )
     if isinstance(error, (BadUpstreamResponse, ConnectionBroken, StaleConnection)):
         return refuse(problems.BACKEND_FAILED, request, f"a backend of '{route.pool.name}' broke off", headers=headers)
+    if isinstance(error, TlsFailed):
+        detail = f"there is no secure connection to a backend of '{route.pool.name}'"
+        return refuse(problems.BACKEND_FAILED, request, detail, headers=headers)
     detail = f"no backend of the pool '{route.pool.name}' can answer now; try again"
     return refuse(problems.NO_CAPACITY, request, detail, headers=headers, retry_after=1)

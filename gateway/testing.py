@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,14 +80,18 @@ OK: Final = answer()
 
 
 class ScriptedBackend:
-    """An HTTP/1.1 server on a free port of 127.0.0.1 that follows scripts.
+    """An HTTP/1.1 server on a free port of 127.0.0.1, or on a unix socket, that follows scripts.
 
     Each connection takes the next script; the last one serves for all that follow. A script is what to do for the
     first, second, ... request of the connection; its last entry serves for all that follow. `requests` holds every
     request as it came, `connections` counts what was accepted.
     """
 
-    def __init__(self, *scripts: Sequence[Exchange]) -> None:
+    def __init__(
+        self, *scripts: Sequence[Exchange], tls: ssl.SSLContext | None = None, unix_path: str | None = None
+    ) -> None:
+        self.tls = tls
+        self.unix_path = unix_path
         self.scripts: list[Sequence[Exchange]] = list(scripts) or [[OK]]
         self.requests: list[bytes] = []
         self.connections = 0
@@ -97,7 +102,10 @@ class ScriptedBackend:
 
     async def start(self) -> None:
         """Listens; after a `stop` on the same port again."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        if self.unix_path is not None:
+            self._server = await asyncio.start_unix_server(self._accept, self.unix_path, ssl=self.tls)
+            return
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

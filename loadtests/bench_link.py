@@ -23,7 +23,8 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.http.client import Address, ClientLimits, ConnectionPool
+from gateway.http.client import ClientLimits, ConnectionPool
+from gateway.http.dial import Address
 from gateway.link.pool import LinkPool
 from gateway.request import Request
 from gateway.upstreams.forward import dropped_fields

@@ -9,11 +9,12 @@ from gateway.app.routes import edits, match, prefixes, reply, shadow, split
 from gateway.app.series import backend_cells, retry_cells, route_cells
 from gateway.balance.registry import BALANCERS
 from gateway.breakers.gate import BreakerSettings
-from gateway.certificates import server_context
+from gateway.certificates import client_context, server_context
 from gateway.config import model
 from gateway.degrade.cache import CacheRules
 from gateway.degrade.ladder import PoolRung, Rung, StaleRung, StaticRung
-from gateway.http.client import Address, ClientLimits
+from gateway.http.client import ClientLimits
+from gateway.http.dial import Address, Tls
 from gateway.http.forwarded import TrustedProxies
 from gateway.http.origin import Forwarding
 from gateway.http.reader import ReadLimits
@@ -56,7 +57,20 @@ def snapshot(config: model.Config, generation: int, catalogue: Catalogue, regist
 
 def backend_address(backend: model.Backend) -> Address:
     """Where a backend of the configuration listens."""
-    return Address(backend.host, backend.port)
+    url = backend.url
+    return Address(url.host, url.port, url.unix_path)
+
+
+def backend_tls(pool: model.Pool) -> list[Tls | None]:
+    """How each of a pool's backends is spoken to; they share one context. Raises CertificateError."""
+    if not any(backend.url.tls for backend in pool.backends):
+        return [None] * len(pool.backends)
+    section = pool.tls or model.BackendTls()
+    context = client_context(section.settings)
+    return [
+        Tls(section.settings, section.server_name or backend.url.host, context) if backend.url.tls else None
+        for backend in pool.backends
+    ]
 
 
 def server_limits(http: model.Http) -> ServerLimits:
@@ -123,9 +137,9 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
         idle_stream=pool.stream_idle,
     )
     backends = []
-    for backend in pool.backends:
+    for backend, tls in zip(pool.backends, backend_tls(pool), strict=True):
         live = registry.obtain(
-            name, backend.name, backend_address(backend), backend.weight, gate, limits, pool.protocol
+            name, backend.name, backend_address(backend), backend.weight, gate, limits, pool.protocol, tls
         )
         live.series = backend_cells(catalogue, name, backend.name)
         backends.append(live)

@@ -8,13 +8,14 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gateway.admin.server import AdminServer
-from gateway.app.compile import backend_address
+from gateway.app.compile import backend_address, backend_tls
 from gateway.app.reload import Reload, needs_restart
 from gateway.app.series import allot
 from gateway.config.errors import ConfigError
@@ -26,6 +27,8 @@ from gateway.store.embedded import EmbeddedStore
 from gateway.telemetry import names
 from gateway.telemetry.cells import Catalogue, Cells
 from gateway.telemetry.prometheus import render
+from gateway.telemetry.span_export import SpanExport
+from gateway.telemetry.tracing import Span
 from gateway.upstreams.health import Check, Prober
 from gateway.upstreams.registry import backend_key
 from gateway.workers.control import Message, SetHealth, UseSnapshot
@@ -35,6 +38,7 @@ from gateway.workers.supervisor import Supervisor, Worker
 log = logging.getLogger(__name__)
 
 RELOAD_TIMEOUT = 15.0  # seconds for all workers to take a new snapshot
+LAST_SPANS = 2.0  # seconds the last traces get to leave when the gateway ends
 
 
 class Gateway:
@@ -55,6 +59,7 @@ class Gateway:
         self._stop = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._prober = Prober(self._health_changed)
+        self._spans = SpanExport.from_environment()
         self._supervisor: Supervisor
         self._admin: AdminServer
         self.listening: list[str] = []
@@ -78,7 +83,7 @@ class Gateway:
             await self._admin.start(admin, self._listen_unix(admin.unix_path, 0o600) if admin.unix_path else None)
             self._store = await self._open_store()
             self._allot()
-            self._supervisor = Supervisor(sockets, self._welcome, self._greetings)
+            self._supervisor = Supervisor(sockets, self._welcome, self._greetings, self._export)
             self._prober.use(_checks(self.config))
             starting = asyncio.create_task(self._supervisor.start())
             stopping = asyncio.create_task(self._stop.wait())
@@ -118,6 +123,7 @@ class Gateway:
             else:
                 await self._supervisor.kill()
         await self._prober.close()
+        await self._flush_spans()
         await self._admin.stop()
         self._remove_socket_files()
         if self._embedded is not None:
@@ -175,6 +181,20 @@ class Gateway:
 
     def _health_changed(self, _key: str, _healthy: bool) -> None:
         self._supervisor.tell(SetHealth(self._prober.healthy))
+
+    def _export(self, spans: list[Span]) -> None:
+        if self._spans is not None:
+            self._spans.put(spans)
+
+    async def _flush_spans(self) -> None:
+        if self._spans is None:
+            return
+        # A daemon thread, not the loop's executor, which would be waited for: a collector may be a black hole.
+        flushing = threading.Thread(target=self._spans.close, daemon=True)
+        flushing.start()
+        end = asyncio.get_running_loop().time() + LAST_SPANS
+        while flushing.is_alive() and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.02)
 
     # -- reload -------------------------------------------------------------------------------------------------
 
@@ -297,13 +317,15 @@ def _checks(config: Config) -> list[Check]:
     return [
         Check(
             backend_key(name, backend_address(backend)),
-            f"http://{backend_address(backend)}{pool.health.path}",
+            backend_address(backend),
+            pool.health.path,
             pool.health.interval,
             pool.health.timeout,
             pool.health.unhealthy_after,
             pool.health.healthy_after,
+            tls,
         )
         for name, pool in config.pools.items()
         if pool.health is not None
-        for backend in pool.backends
+        for backend, tls in zip(pool.backends, backend_tls(pool), strict=True)
     ]

@@ -15,7 +15,6 @@ import secrets
 import signal
 import socket
 import sys
-import threading
 from typing import Any
 
 from gateway.app import compile as compiled
@@ -45,6 +44,7 @@ from gateway.workers.control import (
     SetHealth,
     SetWorkers,
     StartDrain,
+    TellSpans,
     TellStatus,
     UseSnapshot,
 )
@@ -52,8 +52,9 @@ from gateway.workers.control import (
 log = logging.getLogger(__name__)
 
 PUBLISH = 0.25  # seconds between two updates of the gauges
-SWITCH = 0.0005  # seconds another thread (traces, access log) may keep the event loop waiting; Python has 5 ms
-LAST_SPANS = 2.0  # seconds the last traces get to leave when the worker ends
+SWITCH = 0.0005  # seconds another thread (the access log) may keep the event loop waiting; Python has 5 ms
+LAST_WORDS = 1.0  # seconds the supervisor has to take them when the worker ends
+MAX_BACKLOG = 1 << 20  # bytes the supervisor may be behind before spans wait in the worker
 EXPIRE_EVERY = 8  # idle upstream connections are looked at every so many updates
 
 
@@ -102,7 +103,7 @@ class WorkerProcess:
             await self._stop(drain)
         if publisher is not None:
             publisher.cancel()
-        self.channel.close()
+        await self.channel.finish(LAST_WORDS)
 
     async def _use(self, message: UseSnapshot) -> None:
         config: Config = message.config
@@ -170,13 +171,7 @@ class WorkerProcess:
         await self.link.close()
         if self.pipeline.access_log is not None:
             self.pipeline.access_log.close()
-        if self.tracing is not None:
-            # A daemon thread, not the loop's executor, which would be waited for: a collector may be a black hole.
-            last_spans = threading.Thread(target=self.tracing.close, daemon=True)
-            last_spans.start()
-            end = asyncio.get_running_loop().time() + LAST_SPANS
-            while last_spans.is_alive() and asyncio.get_running_loop().time() < end:
-                await asyncio.sleep(0.02)
+        self._tell_spans()
 
     # -- telling ------------------------------------------------------------------------------------------------
 
@@ -184,12 +179,17 @@ class WorkerProcess:
         beat = 0
         while True:
             self._set_gauges()
+            self._tell_spans()
             beat += 1
             if beat % EXPIRE_EVERY == 0:
                 now = asyncio.get_running_loop().time()
                 for backend in self.registry.all():
                     backend.connections.expire(now)
             await asyncio.sleep(PUBLISH)
+
+    def _tell_spans(self) -> None:
+        if self.tracing is not None and self.channel.backlog < MAX_BACKLOG and (spans := self.tracing.take()):
+            self.channel.send(TellSpans(spans))
 
     def _set_gauges(self) -> None:
         values, catalogue, stats = self.cells.values, self.catalogue, self.server.stats
@@ -209,6 +209,7 @@ class WorkerProcess:
             names.STORE_CALLS: self.buckets.calls,
             names.STORE_FAILURES: self.buckets.failures + self.link.losses,
             names.LOG_DROPPED: log_lines.dropped if log_lines is not None else 0,
+            names.SPANS_DROPPED: self.tracing.dropped if self.tracing is not None else 0,
         }
         for metric in GAUGES:
             self._publish_one(metric, catalogue.place(metric), own[metric])

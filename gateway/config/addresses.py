@@ -26,6 +26,16 @@ def _host(text: str, what: str) -> str:
     return text
 
 
+def _socket(text: str) -> str:
+    """The path in ``unix:/path``."""
+    path = text.removeprefix("unix:")
+    if not path.startswith("/"):
+        raise ValueError(f"{text!r} must name an absolute path, such as unix:/run/gateway.sock")
+    if len(path.encode()) > 107:  # sockaddr_un.sun_path is 108 bytes on Linux, one of them the final NUL
+        raise ValueError(f"the socket path is {len(path.encode())} bytes long; the system allows 107")
+    return path
+
+
 @dataclass(frozen=True, slots=True)
 class Listen:
     """One socket to listen on: ``host`` and ``port``, or ``unix_path`` (then ``host`` is "" and ``port`` 0).
@@ -40,12 +50,7 @@ class Listen:
     @classmethod
     def parse(cls, text: str) -> "Listen":
         if text.startswith("unix:"):
-            path = text.removeprefix("unix:")
-            if not path.startswith("/"):
-                raise ValueError(f"{text!r} must name an absolute path, such as unix:/run/gateway.sock")
-            if len(path.encode()) > 107:  # sockaddr_un.sun_path is 108 bytes on Linux, one of them the final NUL
-                raise ValueError(f"the socket path is {len(path.encode())} bytes long; the system allows 107")
-            return cls(unix_path=path)
+            return cls(unix_path=_socket(text))
         bracketed = re.fullmatch(r"\[([^\]]*)\]:(.*)", text)
         if bracketed:
             host, port = bracketed[1], bracketed[2]
@@ -127,30 +132,37 @@ class StoreUrl:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A backend's address: plain HTTP, a host and a port, nothing else."""
+    """A backend's address: http:// or https:// (``tls``) with a host and a port, or ``unix_path``; nothing else."""
 
-    host: str
-    port: int = 80
+    host: str = ""
+    port: int = 0
+    unix_path: str | None = None
+    tls: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Origin":
-        if text.startswith("https://"):
-            raise ValueError("https:// backends are not supported yet; use http://host:port")
-        if not text.startswith("http://"):
-            raise ValueError(f"{text!r} must be http://host:port")
-        address = text.removeprefix("http://").removesuffix("/")
+        if text.startswith("unix:"):
+            return cls(unix_path=_socket(text))
+        scheme, _, address = text.partition("://")
+        if scheme not in ("http", "https"):
+            raise ValueError(f"{text!r} must be http://host:port, https://host:port or unix:/path")
+        address = address.removesuffix("/")
         if re.search(r"[/?#@]", address):
-            raise ValueError(f"{text!r} must be http://host:port without a path, query or user name")
+            raise ValueError(f"{text!r} must be {scheme}://host:port without a path, query or user name")
         bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", address)
         host, port = (bracketed[1], bracketed[2]) if bracketed else (address.partition(":")[0], None)
         if not bracketed and ":" in address:
             port = address.partition(":")[2]
-        return cls(_host(host, text), 80 if port is None else _port(port, text))
+        tls = scheme == "https"
+        return cls(_host(host, text), (443 if tls else 80) if port is None else _port(port, text), tls=tls)
 
     @property
     def authority(self) -> str:
-        """``host:port``, as a ``Host`` header and as the default name of a backend."""
+        """``host:port`` or ``unix:/path``: the default name of a backend."""
+        if self.unix_path is not None:
+            return f"unix:{self.unix_path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"http://{self.authority}"
+        scheme = "" if self.unix_path is not None else "https://" if self.tls else "http://"
+        return f"{scheme}{self.authority}"

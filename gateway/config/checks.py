@@ -97,7 +97,7 @@ def unique_names(source: Source) -> Iterator[Diagnostic]:
         for index, raw in enumerate(_list(_mapping(content).get("backends"))):
             backend = _mapping(raw)
             key = "name" if "name" in backend else "url"
-            name = str(backend.get(key)).removeprefix("http://").removesuffix("/") if key in backend else None
+            name = re.sub("^https?://", "", str(backend.get(key))).removesuffix("/") if key in backend else None
             backends.append((("pools", pool, "backends", index, key), name))
         hint = "give more traffic with 'weight', or tell them apart with 'name'"
         yield from _repeated(source, backends, "another backend of the pool is named '{}' too", hint)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.config.diagnosis import spell
 from gateway.config.errors import Diagnostic
-from gateway.config.model import Config, PoolRung, Route, StaticRung
+from gateway.config.model import BackendTls, Config, PoolRung, Route, StaticRung, Tls
 from gateway.config.reach import can_start, covering_domains, covers
 from gateway.config.source import Loc
 from gateway.config.units import format_duration, format_size
@@ -181,12 +181,24 @@ def nobody_gets_in(config: Config) -> Iterator[Finding]:
 
 def certificate_ends(config: Config) -> Iterator[Finding]:
     now = datetime.now(UTC)
-    for index, listener in enumerate(config.listen):
-        end = listener.tls.not_after if listener.tls is not None else None
+    sections: list[tuple[Loc, Tls | BackendTls | None, str]] = [
+        (("listen", index), listener.tls, "clients") for index, listener in enumerate(config.listen)
+    ]
+    sections += [(("pools", name), pool.tls, "backends") for name, pool in config.pools.items()]
+    for loc, tls, peers in sections:
+        end = tls.not_after if tls is not None else None
         if end is not None and end < now:
-            yield ("listen", index, "tls", "certificate"), f"expired on {end:%Y-%m-%d}; clients refuse it", None
+            yield (*loc, "tls", "certificate"), f"expired on {end:%Y-%m-%d}; {peers} refuse it", None
         elif end is not None and end - now < timedelta(days=7):
-            yield ("listen", index, "tls", "certificate"), f"expires on {end:%Y-%m-%d}", "renew it, then reload"
+            yield (*loc, "tls", "certificate"), f"expires on {end:%Y-%m-%d}", "renew it, then reload"
+
+
+def unverified_backends(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        if pool.tls is not None and not pool.tls.verify:
+            message = "whoever is on the way to the backends can pose as one, and read and change everything"
+            hint = "name their authority in 'ca', and the name they go by in 'server_name'"
+            yield ("pools", name, "tls", "verify"), message, hint
 
 
 def idle_client_certificate(config: Config) -> Iterator[Finding]:
@@ -232,6 +244,7 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     unused_names,
     nobody_gets_in,
     certificate_ends,
+    unverified_backends,
     idle_client_certificate,
     open_proxy_protocol,
     everybody_trusted,

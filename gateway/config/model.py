@@ -15,12 +15,13 @@ from gateway.config.addresses import Listen, Origin, StoreUrl
 from gateway.config.provenance import Provenance
 from gateway.config.scalars import Whole
 from gateway.config.sections.base import Name, Section
-from gateway.config.sections.listeners import Listener, OneListener, Tls
+from gateway.config.sections.listeners import Listener, OneListener
 from gateway.config.sections.matching import Match, ValueTest
 from gateway.config.sections.policies import ApiKeys, Identity, Limit
 from gateway.config.sections.pools import Backend, Breaker, Connections, Health, Pool
 from gateway.config.sections.process import AccessLog, Admin, CacheStore, Drain, Http, Store, Tracing
 from gateway.config.sections.routes import PoolRung, Retry, Route, RouteCache, Rung, StaleRung, StaticRung
+from gateway.config.sections.tls import BackendTls, Tls
 from gateway.config.sections.traffic import (
     Redirect,
     RequestEdits,
@@ -37,6 +38,7 @@ __all__ = [
     "Admin",
     "ApiKeys",
     "Backend",
+    "BackendTls",
     "Breaker",
     "CacheStore",
     "Config",

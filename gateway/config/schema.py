@@ -6,6 +6,7 @@ cannot say (references, bounds of quantities with units) stays to ``gateway chec
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -21,7 +22,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def schema() -> dict[str, Any]:
     """The schema as plain data."""
     produced = Config.model_json_schema()
-    sections = {each.__name__: each for each in _sections(Config)}
+    sections: dict[str, type[BaseModel]] = {"Config": Config, **{each.__name__: each for each in _below(Section)}}
     for name, definition in [("Config", produced), *produced.get("$defs", {}).items()]:
         if name in sections:
             for option in (definition, *definition.get("anyOf", ())):  # what may be a word or a section
@@ -35,8 +36,10 @@ def text() -> str:
     return json.dumps(schema(), indent=2) + "\n"
 
 
-def _sections(model: type[BaseModel]) -> list[type[BaseModel]]:
-    return [model, *Section.__subclasses__()]
+def _below(section: type[Section]) -> Iterator[type[Section]]:
+    for each in section.__subclasses__():
+        yield each
+        yield from _below(each)
 
 
 def _spell_defaults(definition: dict[str, Any], section: type[BaseModel]) -> None:

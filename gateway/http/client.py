@@ -14,6 +14,8 @@ its connection returns to the pool when the stream ends well, and closes when it
 from __future__ import annotations
 
 import asyncio
+import logging
+import ssl
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,11 +29,16 @@ from gateway.errors import (
     GatewayError,
     PoolExhausted,
     StaleConnection,
+    TlsAlert,
+    TlsFailed,
     UpstreamTimeout,
 )
+from gateway.http.dial import Address, Tls, connect, ended_by_backend, tls_reason
 from gateway.http.serialise import serialise
 from gateway.request import Header, Request, Response
 from gateway.stream import Stream
+
+log = logging.getLogger(__name__)
 
 NEVER: Final = float("inf")
 
@@ -67,24 +74,14 @@ class ClientLimits:
     idle_stream: float = 60.0  # an answer that streams may be silent for so long
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a backend listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
 class UpstreamConnection:
     """One connection to a backend, an `asyncio.Protocol` by its methods."""
 
     __slots__ = (
-        "_chunks", "_fed", "_head_done", "_headers", "_large", "_length", "_limit", "_limit_digits", "_line", "_named",
-        "_no_body", "_old", "_parser", "_protocol", "_settings", "_size", "_started", "_status", "_switched", "_waiter",
-        "_wished", "deadline", "gathering", "idle_since", "loop", "reused", "stream", "transport", "usable", "writable",
+        "_chunks", "_ended", "_fed", "_head_done", "_headers", "_large", "_length", "_limit", "_limit_digits", "_line",
+        "_named", "_no_body", "_old", "_parser", "_protocol", "_settings", "_size", "_started", "_status", "_switched",
+        "_waiter", "_wished", "deadline", "gathering", "idle_since", "loop", "reused", "stream", "transport", "usable",
+        "writable",
     )  # fmt: skip
 
     def __init__(self, limits: ClientLimits) -> None:
@@ -103,6 +100,7 @@ class UpstreamConnection:
         self._started = False
         self._head_done = False
         self._old = False  # the answer is in HTTP/1.0
+        self._ended = False  # the backend has said that nothing more comes
         self._line = b""  # how the answer begins, while that is too short to tell
         self._status = 0
         self._fed = 0
@@ -139,9 +137,9 @@ class UpstreamConnection:
         return waiter
 
     def transport_done(self) -> None:
-        """The client's side of a tunnel is at its end."""
+        """The client's side of a tunnel is at its end. Over TLS the backend cannot be told so and still be heard."""
         self.usable = False
-        if self.transport is not None and not self.transport.is_closing():
+        if self.transport is not None and not self.transport.is_closing() and self.transport.can_write_eof():
             self.transport.write_eof()
 
     def fail(self, error: Exception) -> None:
@@ -204,6 +202,7 @@ class UpstreamConnection:
 
     def eof_received(self) -> None:
         """Returning None closes the transport."""
+        self._ended = self.transport is not None and ended_by_backend(self.transport)
 
     def pause_writing(self) -> None:
         if self.writable is None:
@@ -301,7 +300,7 @@ class UpstreamConnection:
         self.usable = False
         self.resume_writing()
         if self.stream is not None:
-            if self._length is None and exc is None:
+            if self._length is None and self._ended and exc is None:
                 self.stream.end()  # RFC 9112 section 6.3, and the end of a tunnel
             else:
                 self.stream.fail(ConnectionBroken("the backend closed the connection in the middle of its answer"))
@@ -309,9 +308,12 @@ class UpstreamConnection:
         if self._waiter is None:
             return
         if not self._started and not self._line and not self._fed:
+            if isinstance(exc, ssl.SSLError) and not self.reused:
+                self.fail(TlsAlert(f"the backend ended TLS before it answered: {tls_reason(exc)}"))
+                return
             kind = StaleConnection if self.reused else ConnectionBroken
             self.fail(kind("the backend closed the connection before it answered"))
-        elif self._head_done and self._length is None and exc is None:
+        elif self._head_done and self._length is None and self._ended and exc is None:
             self._finish()  # RFC 9112 section 6.3: such a body ends where the connection does
         else:
             self.fail(ConnectionBroken("the backend closed the connection in the middle of its answer"))
@@ -436,13 +438,15 @@ class ConnectionPool:
     `repr` shows what tests assert on. Time is the loop's clock, in seconds.
     """
 
-    __slots__ = ("_closed", "_connecting", "_idle", "_sweeper", "active", "address", "limits")
+    __slots__ = ("_closed", "_connecting", "_idle", "_insecure", "_sweeper", "active", "address", "limits", "tls")
 
     SWEEP: Final = 0.01  # seconds between looks at running exchanges: a deadline is late by at most this
 
-    def __init__(self, address: Address, limits: ClientLimits) -> None:
+    def __init__(self, address: Address, limits: ClientLimits, tls: Tls | None = None) -> None:
         self.address = address
         self.limits = limits
+        self.tls = tls  # may be replaced by an equal one
+        self._insecure = ""  # why TLS fails at present
         self._idle: list[UpstreamConnection] = []
         self._connecting = 0
         self._closed = False
@@ -596,26 +600,28 @@ class ConnectionPool:
             oldest = self._idle.pop(0)
             if oldest.transport is not None:
                 oldest.transport.close()
-        loop = asyncio.get_running_loop()
-        left = deadline - loop.time()
-        patience = min(limits.connect_timeout, left)
+        connection = UpstreamConnection(limits)
+        left = deadline - connection.loop.time()
         self._connecting += 1
         try:
-            async with asyncio.timeout(max(patience, 0.001)):
-                _, made = await loop.create_connection(self._make, self.address.host, self.address.port)
-        except TimeoutError:
-            if left < limits.connect_timeout:
+            await connect(self.address, self.tls, connection, max(min(limits.connect_timeout, left), 0.001))
+        except ConnectFailed as error:
+            if left < limits.connect_timeout and isinstance(error.__cause__, TimeoutError):
                 raise UpstreamTimeout(f"{self.address}: no time was left to connect") from None
-            raise ConnectFailed(f"{self.address}: no connection within {patience * 1e3:.0f} ms") from None
-        except OSError as error:
-            raise ConnectFailed(f"{self.address}: {error.strerror or error}") from None
+            if isinstance(error, TlsFailed):
+                self._tell_tls(str(error))
+            raise
         finally:
             self._connecting -= 1
-        connection: UpstreamConnection = made
+        if self._insecure:
+            self._tell_tls("")
         return connection
 
-    def _make(self) -> Any:
-        return UpstreamConnection(self.limits)
+    def _tell_tls(self, why: str) -> None:
+        """A change of state is logged once."""
+        if why != self._insecure:
+            self._insecure = why
+            log.warning("backend %s", why or f"{self.address}: TLS works again")
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeper = None

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from gateway.errors import ConnectFailed, PoolExhausted, UpstreamError, UpstreamTimeout
-from gateway.http.client import Address, ClientLimits, ConnectionPool
-from gateway.link.connection import LinkConnection, LinkLimits, NotSpoken, NotStarted, Stream
+from gateway.http.client import ClientLimits, ConnectionPool
+from gateway.http.dial import Address, Tls, connect
+from gateway.link.connection import Exchange, LinkConnection, LinkLimits, NotSpoken, NotStarted
 from gateway.request import Request, Response
 
 log = logging.getLogger(__name__)
@@ -28,13 +29,18 @@ AGAIN_PLAIN: Final = 30.0  # the same for a backend that answered as a plain HTT
 class LinkPool(ConnectionPool):
     """The connections of one worker to one backend. `required`: never HTTP/1.1, but for requests no link can say."""
 
-    __slots__ = ("_authority", "_failures", "_going", "_link", "_opening", "_retry_at", "_told", "required", "times")
+    __slots__ = ("_failures", "_going", "_link", "_opening", "_retry_at", "_told", "required", "times")
 
     def __init__(
-        self, address: Address, limits: ClientLimits, *, required: bool, times: LinkLimits | None = None
+        self,
+        address: Address,
+        limits: ClientLimits,
+        tls: Tls | None = None,
+        *,
+        required: bool,
+        times: LinkLimits | None = None,
     ) -> None:
-        super().__init__(address, limits)
-        self._authority = str(address).encode()
+        super().__init__(address, limits, tls)
         self.required = required
         self.times = times or LinkLimits()
         self._link: LinkConnection | None = None
@@ -75,16 +81,16 @@ class LinkPool(ConnectionPool):
             link = await self._required(deadline) if self.required else self._wanted()
         if link is not None:
             try:
-                stream = link.send(request, target, authority, left_ns // 1000 or 1, dropped, deadline)
+                exchange = link.send(request, target, authority, left_ns // 1000 or 1, dropped, deadline)
             except ValueError:
                 pass  # this request cannot be said on a link
             else:
-                waiter = stream.future
+                waiter = exchange.future
                 assert waiter is not None
                 try:
                     return await waiter
                 except asyncio.CancelledError:
-                    link.cancel(stream)
+                    link.cancel(exchange)
                     raise
                 except NotStarted:
                     if self.required:
@@ -118,24 +124,9 @@ class LinkPool(ConnectionPool):
         return opening.result()
 
     async def _open(self) -> LinkConnection:
-        loop = asyncio.get_running_loop()
         limits = self.limits
-        link: LinkConnection | None = None
-
-        def make() -> asyncio.Protocol:
-            nonlocal link
-            link = LinkConnection(self._authority, self.times, limits.max_response, self._gone)
-            return cast("asyncio.Protocol", link)  # by shape, so that it can be compiled
-
-        try:
-            async with asyncio.timeout(limits.connect_timeout):
-                await loop.create_connection(make, self.address.host, self.address.port)
-        except TimeoutError:
-            raise ConnectFailed(f"{self.address}: no connection within {limits.connect_timeout * 1e3:.0f} ms") from None
-        except OSError as error:
-            raise ConnectFailed(f"{self.address}: {error.strerror or error}") from None
-        assert link is not None
-        opened: LinkConnection = link
+        opened = LinkConnection(self.address.authority, self.times, limits, self._gone)
+        await connect(self.address, self.tls, opened, limits.connect_timeout)
         try:
             async with asyncio.timeout(HANDSHAKE):
                 await opened.opened
@@ -202,6 +193,7 @@ class LinkPool(ConnectionPool):
     def expire(self, now: float) -> None:
         super().expire(now)
         if self._link is not None:
+            self._link.limits = self.limits  # a reload may have changed them
             self._link.idle(now, self.limits.idle)
 
     def close(self) -> None:
@@ -212,7 +204,7 @@ class LinkPool(ConnectionPool):
             self._link.finish()
 
     @property
-    def streams(self) -> list[Stream]:
+    def streams(self) -> list[Exchange]:
         """Exchanges under way on links."""
         links: list[Any] = [*self._going, *([self._link] if self._link is not None else [])]
-        return [stream for link in links for stream in link.streams.values()]
+        return [exchange for link in links for exchange in link.streams.values()]

@@ -75,6 +75,9 @@ STORE_FAILURES: Final = Metric("gateway_store_failures_total", "counter", "Store
 LOG_DROPPED: Final = Metric(
     "gateway_access_log_dropped_total", "counter", "Access log lines dropped because the disk was slow or full."
 )
+SPANS_DROPPED: Final = Metric(
+    "gateway_trace_spans_dropped_total", "counter", "Spans dropped because too many waited to be handed on."
+)
 GENERATION: Final = Metric("gateway_config_generation", "gauge", "Generation of the configuration in force.")
 RELOADS: Final = Metric("gateway_config_reloads_total", "counter", "Reloads by result.")
 WORKERS: Final = Metric("gateway_workers", "gauge", "Live workers.")

@@ -10,7 +10,8 @@ from typing import Literal
 
 from gateway.balance import Balancer
 from gateway.breakers.gate import BreakerSettings, Gate
-from gateway.http.client import Address, ClientLimits, ConnectionPool
+from gateway.http.client import ClientLimits, ConnectionPool
+from gateway.http.dial import Address, Tls
 from gateway.link.pool import LinkPool
 
 Speaks = Literal["http", "link", "auto"]
@@ -33,10 +34,11 @@ class Backend:
         gate: BreakerSettings,
         limits: ClientLimits,
         speaks: Speaks = "http",
+        tls: Tls | None = None,
     ) -> None:
         self.key = key
         self.name = name
-        self.authority = str(address).encode()
+        self.authority = address.authority
         self.weight = weight
         self.turn = 0
         self.inflight = 0
@@ -44,15 +46,18 @@ class Backend:
         self.on_change: Callable[[], None] | None = None  # called when health or the breaker turns
         self.gate = Gate(gate, self._changed)
         self.speaks = speaks
-        self.connections = _connections(address, limits, speaks)
+        self.connections = _connections(address, limits, speaks, tls)
         self.series = 0  # first of this backend's metric cells
 
-    def speak(self, speaks: Speaks) -> None:
+    def speak(self, speaks: Speaks, tls: Tls | None) -> None:
         """Changes the protocol for exchanges to come; those under way finish as they began."""
-        if speaks != self.speaks:
-            old, self.speaks = self.connections, speaks
-            self.connections = _connections(old.address, old.limits, speaks)
+        old = self.connections
+        if speaks != self.speaks or tls != old.tls:
+            self.speaks = speaks
+            self.connections = _connections(old.address, old.limits, speaks, tls)
             old.close()
+        else:
+            old.tls = tls  # an equal one, which knows whom the system trusts now
 
     def mark(self, *, healthy: bool, now: int) -> None:
         """Takes the verdict of a health check; a recovery lets the breaker probe at once."""
@@ -71,8 +76,10 @@ class Backend:
         return f"<Backend {self.key} w{self.weight} {health}, {self.inflight} in flight, {self.gate.state}>"
 
 
-def _connections(address: Address, limits: ClientLimits, speaks: Speaks) -> ConnectionPool:
-    return ConnectionPool(address, limits) if speaks == "http" else LinkPool(address, limits, required=speaks == "link")
+def _connections(address: Address, limits: ClientLimits, speaks: Speaks, tls: Tls | None) -> ConnectionPool:
+    if speaks == "http":
+        return ConnectionPool(address, limits, tls)
+    return LinkPool(address, limits, tls, required=speaks == "link")
 
 
 class Pool:

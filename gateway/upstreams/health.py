@@ -15,19 +15,27 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from gateway.http.dial import Address, Tls
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What to ask, and how often; times in seconds."""
+    """Whom to ask for `path`, and how often; times in seconds. The pool's requests connect in the same way."""
 
     key: str
-    url: str
+    address: Address
+    path: str
     interval: float
     timeout: float
     unhealthy_after: int
     healthy_after: int
+    tls: Tls | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'http' if self.tls is None else 'https'}://{self.address.authority.decode()}{self.path}"
 
 
 class HealthState:
@@ -57,9 +65,8 @@ class Prober:
 
     def __init__(self, changed: Callable[[str, bool], None]) -> None:
         self._changed = changed
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._states: dict[str, HealthState] = {}
-        self._session: aiohttp.ClientSession | None = None
 
     @property
     def healthy(self) -> dict[str, bool]:
@@ -69,29 +76,32 @@ class Prober:
         """Replaces the running checks."""
         for task in self._tasks:
             task.cancel()
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, force_close=True)  # a fresh connection is part of the check
-            self._session = aiohttp.ClientSession(connector=connector)
         checks = list(checks)
         self._states = {check.key: self._states.get(check.key) or HealthState() for check in checks}
-        self._tasks = [asyncio.create_task(self._run(check)) for check in checks]
+        for check in checks:
+            task = asyncio.create_task(self._run(check))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _run(self, check: Check) -> None:
         state = self._states[check.key]
         await asyncio.sleep(random.random() * min(check.interval, 0.1))  # noqa: S311 - spread, not secrecy
-        while True:
-            why = await self._ask(check)
-            if state.seen(check, passed=not why):
-                log.warning("backend %s is %s", check.key, f"out: {why}" if why else "back")
-                self._changed(check.key, state.healthy)
-            await asyncio.sleep(check.interval)
+        async with aiohttp.ClientSession(connector=_connector(check.address)) as session:
+            while True:
+                why = await self._ask(session, check)
+                if state.seen(check, passed=not why):
+                    log.warning("backend %s is %s", check.key, f"out: {why}" if why else "back")
+                    self._changed(check.key, state.healthy)
+                await asyncio.sleep(check.interval)
 
-    async def _ask(self, check: Check) -> str:
+    async def _ask(self, session: aiohttp.ClientSession, check: Check) -> str:
         """Empty when the check passed, else why it did not."""
-        assert self._session is not None
+        timeout = aiohttp.ClientTimeout(total=check.timeout)
+        context, name = (True, None) if check.tls is None else (check.tls.context, check.tls.server_name)
         try:
-            timeout = aiohttp.ClientTimeout(total=check.timeout)
-            async with self._session.get(check.url, timeout=timeout, allow_redirects=False) as answer:
+            async with session.get(
+                check.url, timeout=timeout, allow_redirects=False, ssl=context, server_hostname=name
+            ) as answer:
                 return "" if answer.status < 400 else f"{check.url} answered {answer.status}"
         except TimeoutError:
             return f"{check.url} did not answer within {check.timeout:g} s"
@@ -103,5 +113,10 @@ class Prober:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+
+
+def _connector(address: Address) -> aiohttp.BaseConnector:
+    """A fresh connection is part of the check."""
+    if address.unix_path is not None:
+        return aiohttp.UnixConnector(address.unix_path, limit=0, force_close=True)
+    return aiohttp.TCPConnector(limit=0, force_close=True)

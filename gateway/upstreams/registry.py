@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gateway.breakers.gate import BreakerSettings
-from gateway.http.client import Address, ClientLimits
+from gateway.http.client import ClientLimits
+from gateway.http.dial import Address, Tls
 from gateway.upstreams.backend import Backend, Speaks
 
 
@@ -27,18 +28,19 @@ class BackendRegistry:
         gate: BreakerSettings,
         limits: ClientLimits,
         speaks: Speaks = "http",
+        tls: Tls | None = None,
     ) -> Backend:
         """The known backend with its settings brought up to date, or a new one."""
         key = backend_key(pool, address)
         backend = self._backends.get(key)
         if backend is None:
-            backend = self._backends[key] = Backend(key, name, address, weight, gate, limits, speaks)
+            backend = self._backends[key] = Backend(key, name, address, weight, gate, limits, speaks, tls)
             return backend
         backend.name = name
         backend.weight = weight
         backend.gate.configure(gate)
         backend.connections.limits = limits
-        backend.speak(speaks)
+        backend.speak(speaks, tls)
         return backend
 
     def retain(self, keys: set[str]) -> None:

@@ -7,6 +7,7 @@ nothing else ever reads or writes this line.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import struct
 from dataclasses import dataclass, field
@@ -70,7 +71,14 @@ class TellStatus:
     status: dict[str, Any] = field(default_factory=dict)
 
 
-Message = UseSnapshot | SetHealth | SetWorkers | AskStatus | StartDrain | InForce | TellStatus
+@dataclass(frozen=True, slots=True)
+class TellSpans:
+    """Worker to supervisor: finished spans, to be exported; opaque here."""
+
+    spans: Any
+
+
+Message = UseSnapshot | SetHealth | SetWorkers | AskStatus | StartDrain | InForce | TellStatus | TellSpans
 
 
 class Channel:
@@ -95,5 +103,17 @@ class Channel:
             return None
         return message
 
+    @property
+    def backlog(self) -> int:
+        """Bytes sent that the other end has not taken."""
+        return self._writer.transport.get_write_buffer_size()
+
     def close(self) -> None:
         self._writer.close()
+
+    async def finish(self, timeout: float) -> None:
+        """Closes once the other end has what was sent, or after `timeout` seconds."""
+        self._writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._writer.wait_closed()

@@ -27,6 +27,7 @@ from gateway.workers.control import (
     Message,
     SetWorkers,
     StartDrain,
+    TellSpans,
     TellStatus,
     UseSnapshot,
 )
@@ -37,6 +38,7 @@ MODULE: Final = "gateway.app.worker"
 PAUSES: Final = (0.05, 0.2, 1.0, 5.0)  # seconds before the n-th restart in a row
 HEARTBEAT: Final = 1.0  # seconds between two questions whether the workers still answer
 PATIENCE: Final = 5.0  # seconds a worker has for its answer before it is taken for hung and replaced
+LAST_WORDS: Final = 0.5  # seconds to read what the workers said before they ended
 STEADY: Final = 10.0  # seconds a worker must live for its past to be forgiven
 
 
@@ -59,15 +61,21 @@ class Worker:
 
 
 class Supervisor:
-    """`welcome()` makes the first message of a new worker; `more()` what follows it."""
+    """`welcome()` makes the first message of a new worker, `more()` what follows it; `spans` takes their spans."""
 
     def __init__(
-        self, workers: Sequence[Worker], welcome: Callable[[], UseSnapshot], more: Callable[[], list[Message]]
+        self,
+        workers: Sequence[Worker],
+        welcome: Callable[[], UseSnapshot],
+        more: Callable[[], list[Message]],
+        spans: Callable[[Any], None] = lambda _: None,
     ) -> None:
         self.workers = tuple(workers)
         self._welcome = welcome
         self._more = more
+        self._spans = spans
         self._keepers: list[asyncio.Task[None]] = []
+        self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -79,7 +87,7 @@ class Supervisor:
     async def start(self, timeout: float = 20.0) -> None:
         """Starts all workers and waits until each has its snapshot in force."""
         self._keepers = [asyncio.create_task(self._keep(worker)) for worker in self.workers]
-        self._keepers.append(asyncio.create_task(self._watch()))
+        self._watcher = asyncio.create_task(self._watch())
         try:
             await self.in_force(self._welcome().generation, timeout)
         except TimeoutError:
@@ -88,7 +96,11 @@ class Supervisor:
     async def _keep(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
         falls = 0
+        pause = 0.0
         while True:
+            await asyncio.sleep(pause)
+            if self._stopping:
+                return
             born = loop.time()
             await self._spawn(worker)
             assert worker.channel is not None
@@ -98,20 +110,18 @@ class Supervisor:
             worker.channel.close()
             worker.channel = None
             worker.generation = 0
-            if self._stopping:
-                return
-            falls = 0 if loop.time() - born > STEADY else falls + 1
-            pause = PAUSES[min(falls, len(PAUSES)) - 1] if falls else 0.0
-            log.error(
-                "worker %d (pid %d) ended with status %s; a new one starts in %g s",
-                worker.number,
-                worker.pid,
-                code,
-                pause,
-            )
-            worker.restarts += 1
-            self._tell_count()
-            await asyncio.sleep(pause)
+            if not self._stopping:
+                falls = 0 if loop.time() - born > STEADY else falls + 1
+                pause = PAUSES[min(falls, len(PAUSES)) - 1] if falls else 0.0
+                log.error(
+                    "worker %d (pid %d) ended with status %s; a new one starts in %g s",
+                    worker.number,
+                    worker.pid,
+                    code,
+                    pause,
+                )
+                worker.restarts += 1
+                self._tell_count()
 
     async def _watch(self) -> None:
         """A worker that hangs is as bad as one that died, and nobody else would notice: its socket still accepts."""
@@ -153,6 +163,8 @@ class Supervisor:
                 future = self._asked.get(message.number)
                 if future is not None and not future.done():
                     future.set_result(message.status)
+            elif isinstance(message, TellSpans):
+                self._spans(message.spans)
 
     def _tell_count(self) -> None:
         self.tell(SetWorkers(max(1, sum(worker.channel is not None for worker in self.workers))))
@@ -220,6 +232,9 @@ class Supervisor:
                 log.warning("worker pid %d is cut off", process.pid)
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGKILL)
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, *waits, return_exceptions=True)
+        if self._keepers:
+            await asyncio.wait(self._keepers, timeout=LAST_WORDS)
+        tasks = [*self._keepers, *([self._watcher] if self._watcher is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, *waits, return_exceptions=True)

@@ -76,6 +76,10 @@ def test_no_store(text: str) -> None:
         ("http://h:8501/", "h:8501"),
         ("http://[::1]:1", "[::1]:1"),
         ("http://[::1]", "[::1]:80"),
+        ("https://h", "h:443"),
+        ("https://h:8501/", "h:8501"),
+        ("https://[::1]:1", "[::1]:1"),
+        ("unix:/run/s.sock", "unix:/run/s.sock"),
     ],
 )
 def test_origin(text: str, authority: str) -> None:
@@ -88,7 +92,10 @@ def test_origin(text: str, authority: str) -> None:
     [
         "",
         "h:80",
-        "https://h",
+        "https://",
+        "https://h/x",
+        "unix:s.sock",
+        f"unix:/{'s' * 107}",
         "ftp://h",
         "http://",
         "http://h/x",
@@ -99,5 +106,5 @@ def test_origin(text: str, authority: str) -> None:
     ],
 )
 def test_no_origin(text: str) -> None:
-    with pytest.raises(ValueError, match=r"http://|port|host"):
+    with pytest.raises(ValueError, match=r"https?://|port|host|path"):
         Origin.parse(text)

@@ -55,6 +55,10 @@ CASES = {
     "idle_cache": (route("cache: {}"), "never used"),
     "unused_names": (route("").replace("pools:", "pools:\n  r: {backends: [{url: 'http://d:1'}]}"), "no route uses it"),
     "certificate_ends": (secured(certificate="ended.pem"), "expired on 2020-02-01"),
+    "unverified_backends": (
+        route("").replace('"http://c:1"}]', '"https://c:1"}], tls: {verify: false}'),
+        "can pose as one",
+    ),
     "idle_client_certificate": (secured(certificate="long.pem", client_certificate="request"), "without client_ca"),
     "open_proxy_protocol": (
         route("") + 'listen: {address: "0.0.0.0:80", proxy_protocol: true}\n',

@@ -13,8 +13,9 @@ from gateway.config.model import Config, PoolRung, StaleRung, StaticRung
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = [ROOT / "config/gateway.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
-EDGE = ROOT / "config/examples/edge.yaml"  # names a certificate that everybody makes for themselves
-SHIPPED.remove(EDGE)
+EDGE, TLS_BACKENDS = (ROOT / f"config/examples/{name}.yaml" for name in ("edge", "tls-backends"))
+for names_a_certificate in (EDGE, TLS_BACKENDS):  # that everybody makes for themselves
+    SHIPPED.remove(names_a_certificate)
 MINIMAL = """
 version: 1
 pools: {p: {backends: [{url: "http://127.0.0.1:8501"}]}}
@@ -152,4 +153,22 @@ def test_the_edge_example(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(config))
     assert again.listen[1].tls is not None
     assert again.listen[1].tls.pem.key == (tmp_path / "key.pem").read_bytes()
+    assert "PRIVATE" not in repr(config)
+
+
+def test_the_example_of_backends_over_tls(tmp_path: Path) -> None:
+    for ours, theirs in (("long.pem", "cert.pem"), ("key.pem", "key.pem")):
+        (tmp_path / theirs).write_bytes((Path(__file__).parent / "certificates" / ours).read_bytes())
+    config = load_text(TLS_BACKENDS.read_text(), tmp_path / "tls-backends.yaml")
+    assert lint(config) == []
+    assert [each.name for pool in config.pools.values() for each in pool.backends] == [
+        "models.example.com:443",
+        "10.0.0.11:8443",
+        "10.0.0.12:8443",
+        "unix:/run/models/http.sock",
+    ]
+    again = pickle.loads(pickle.dumps(config))
+    assert again.pools["public"].tls is None
+    assert again.pools["inside"].tls.settings == config.pools["inside"].tls.settings
+    assert again.pools["inside"].tls.settings.key == (tmp_path / "key.pem").read_bytes()
     assert "PRIVATE" not in repr(config)

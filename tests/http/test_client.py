@@ -16,7 +16,8 @@ from gateway.errors import (
     StaleConnection,
     UpstreamTimeout,
 )
-from gateway.http.client import Address, ClientLimits, ConnectionPool
+from gateway.http.client import ClientLimits, ConnectionPool
+from gateway.http.dial import Address
 from gateway.testing import OK, Close, Echo, Never, Pause, Reset, Say, ScriptedBackend, answer
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

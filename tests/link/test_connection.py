@@ -16,15 +16,17 @@ from gateway.errors import (
     StaleConnection,
     UpstreamTimeout,
 )
-from gateway.http.client import Address, ClientLimits
+from gateway.http.client import ClientLimits
+from gateway.http.dial import Address
 from gateway.link import frames, pool
-from gateway.link.connection import LinkConnection, LinkLimits, NotStarted
+from gateway.link.connection import WINDOW, LinkConnection, LinkLimits, NotStarted
 from gateway.link.frames import Settings
 from gateway.link.pool import LinkPool
 from tests.link.encode import pairs
 from tests.link.fuzz import corpus, mutated
 from tests.link.peer import ACCEPTED, DROPPED, SERVER, LinkBackend, Nowhere, request
 
+LIMITS = ClientLimits(max_response=1000)
 JSON = frames.response_head([(b"content-type", b"application/json")])
 
 
@@ -47,7 +49,7 @@ async def scene(*, required=True, limits=None, times=None, **options):
         one.backend = backend
         yield one
         assert not one.active
-        assert not [stream for stream in one.streams if stream.future is not None]
+        assert not [exchange for exchange in one.streams if exchange.wanted]
         one.close()
 
 
@@ -117,7 +119,7 @@ async def test_the_third_request_of_a_kind_says_its_head_in_one_number():
 async def test_everything_of_a_tick_leaves_in_one_write():
     loop = asyncio.get_running_loop()
     transport = Nowhere()
-    link = LinkConnection(b"a", LinkLimits(), 1000, lambda link: None)
+    link = LinkConnection(b"a", LinkLimits(), LIMITS, lambda link: None)
     link.connection_made(transport)
     link.data_received(ACCEPTED + frames.hello(SERVER))
     transport.written.clear()
@@ -173,13 +175,13 @@ async def test_a_large_request_follows_the_backends_windows():
         await asyncio.gather(*asked)
 
 
-async def test_a_large_answer_is_granted_as_it_comes():
-    async with scene() as one:
+async def test_a_large_answer_that_is_held_whole_is_granted_as_it_comes():
+    async with scene(limits=ClientLimits(whole=1 << 30, gather=5)) as one:
         session = await opened(one)
         asked = one.one()
         await session.heard("request")
         session.say(frames.response(2, 200, end=False))
-        left, credit, total = 40_000_000, 1_048_576, 16_777_216
+        left, credit, total = 40_000_000, WINDOW, 16_777_216
         while left:
             size = min(left, frames.CHUNK, credit, total)
             if size == 0:
@@ -308,7 +310,7 @@ async def test_a_lost_link_says_whether_the_backend_can_have_answered(served, pa
 
 async def test_a_request_that_never_left_is_not_started():
     loop = asyncio.get_running_loop()
-    link = LinkConnection(b"a", LinkLimits(), 1000, lambda link: None)
+    link = LinkConnection(b"a", LinkLimits(), LIMITS, lambda link: None)
     link.connection_made(Nowhere())
     link.data_received(ACCEPTED + frames.hello(SERVER))
     link.pause_writing()
@@ -321,7 +323,7 @@ async def test_a_request_that_never_left_is_not_started():
 async def test_what_waits_for_a_full_transport_leaves_when_it_is_not():
     loop = asyncio.get_running_loop()
     transport = Nowhere()
-    link = LinkConnection(b"a", LinkLimits(), 1000, lambda link: None)
+    link = LinkConnection(b"a", LinkLimits(), LIMITS, lambda link: None)
     link.connection_made(transport)
     link.data_received(ACCEPTED + frames.hello(SERVER))
     transport.written.clear()
@@ -538,8 +540,7 @@ async def test_more_exchanges_than_streams(required):
         ([frames.control(frames.CANCEL, code=1, stream=77)], frames.E_STREAM),
         ([frames.window(0, frames.MAX_WINDOW)], frames.E_FLOW),
         ([frames.response(2, 200, slot=4)], frames.E_HEAD),
-        ([frames.response(2, 200, end=False), frames.data_start(2, 1_048_577, end=False), bytes(1_048_577)], frames.E_FLOW),
-        ([frames.response(2, 200, body=bytes(1_048_577), end=False)], frames.E_FLOW),
+        ([frames.data_start(2, WINDOW + 1, end=False)], frames.E_SIZE),
         ([frames.hello(SERVER)], frames.E_PROTOCOL),
     ],
 )  # fmt: skip
@@ -576,7 +577,7 @@ async def test_no_bytes_do_more_than_end_the_link():
     loop = asyncio.get_running_loop()
     seeds = [data for receiver, data in corpus() if receiver == "client"]
     for _ in range(400):
-        link = LinkConnection(b"a", LinkLimits(), 1000, lambda link: None)
+        link = LinkConnection(b"a", LinkLimits(), LIMITS, lambda link: None)
         transport = Nowhere()
         link.connection_made(transport)
         link.data_received(ACCEPTED + frames.hello(SERVER))

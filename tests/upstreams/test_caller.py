@@ -13,7 +13,8 @@ import pytest
 from gateway.balance.weighted_round_robin import WeightedRoundRobin
 from gateway.breakers.gate import BreakerSettings
 from gateway.errors import BadUpstreamResponse, ConnectFailed, ConnectionBroken, StaleConnection, UpstreamTimeout
-from gateway.http.client import Address, ClientLimits
+from gateway.http.client import ClientLimits
+from gateway.http.dial import Address
 from gateway.request import Outcome, Request
 from gateway.retries.budget import RetryBudget
 from gateway.telemetry.cells import Cells

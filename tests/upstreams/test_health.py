@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 
+from gateway.certificates import ClientTls, Pem, client_context, server_context
+from gateway.http.dial import Address, Tls
 from gateway.testing import OK, Never, ScriptedBackend, answer
 from gateway.upstreams.health import Check, HealthState, Prober
 
 
-def check(url="", key="p/a", **changes):
+def check(port=1, key="p/a", **changes):
     return Check(
         **{
             "key": key,
-            "url": url,
+            "address": Address("127.0.0.1", port),
+            "path": "/readyz",
             "interval": 0.005,
             "timeout": 0.03,
             "unhealthy_after": 3,
@@ -57,7 +61,7 @@ async def test_out_and_back():
     changes = []
     async with ScriptedBackend([answer(b"", 503)]) as backend:
         prober = Prober(lambda key, healthy: changes.append((key, healthy)))
-        prober.use([check(f"http://127.0.0.1:{backend.port}/readyz")])
+        prober.use([check(backend.port)])
         await until(lambda: changes)
         assert prober.healthy == {"p/a": False}
         backend.scripts = [[OK]]
@@ -75,7 +79,7 @@ async def test_what_does_not_answer_is_out(how):
         async with ScriptedBackend([Never()]) as backend:
             port = sock.getsockname()[1] if how == "refused" else backend.port
             prober = Prober(lambda key, healthy: changes.append(healthy))
-            prober.use([check(f"http://127.0.0.1:{port}/", unhealthy_after=1)])
+            prober.use([check(port, unhealthy_after=1)])
             await until(lambda: changes)
             assert changes == [False]
             await prober.close()
@@ -83,12 +87,39 @@ async def test_what_does_not_answer_is_out(how):
 
 async def test_new_checks_keep_what_is_known():
     async with ScriptedBackend([answer(b"", 500)]) as backend:
-        url = f"http://127.0.0.1:{backend.port}/"
+        port = backend.port
         prober = Prober(lambda key, healthy: None)
-        prober.use([check(url, unhealthy_after=1)])
+        prober.use([check(port, unhealthy_after=1)])
         await until(lambda: not prober.healthy["p/a"])
-        prober.use([check(url), check(url, key="p/b")])
+        prober.use([check(port), check(port, key="p/b")])
         assert prober.healthy == {"p/a": False, "p/b": True}
-        prober.use([check(url, key="p/b")])
+        prober.use([check(port, key="p/b")])
         assert prober.healthy == {"p/b": True}
+        await prober.close()
+
+
+async def test_a_unix_socket(tmp_path):
+    changes = []
+    path = str(tmp_path / "s")
+    prober = Prober(lambda key, healthy: changes.append(healthy))
+    prober.use([check(address=Address(unix_path=path), unhealthy_after=1, healthy_after=1)])
+    await until(lambda: changes == [False])
+    async with ScriptedBackend([OK], unix_path=path) as backend:
+        await until(lambda: changes == [False, True])
+        assert b"\r\nHost: localhost\r\n" in backend.requests[0]
+        await prober.close()
+
+
+@pytest.mark.parametrize(("name", "healthy"), [("localhost", True), ("another.example", False)])
+async def test_tls_is_as_strict_as_for_requests(name, healthy):
+    files = Path(__file__).parents[1] / "config" / "certificates"
+    certificate, key = (files / "long.pem").read_bytes(), (files / "key.pem").read_bytes()
+    settings = ClientTls(ca=certificate)
+    tls = Tls(settings, name, client_context(settings))
+    verdicts = []
+    async with ScriptedBackend([OK], tls=server_context(Pem(certificate, key))) as backend:
+        prober = Prober(lambda key, healthy: verdicts.append(healthy))
+        prober.use([check(backend.port, tls=tls, unhealthy_after=1, timeout=1.0)])
+        await until(lambda: backend.requests if healthy else verdicts)
+        assert verdicts == ([] if healthy else [False])
         await prober.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from gateway.breakers.gate import BreakerSettings
-from gateway.http.client import Address, ClientLimits
+from gateway.certificates import ClientTls, client_context
+from gateway.http.client import ClientLimits
+from gateway.http.dial import Address, Tls
 from gateway.link.pool import LinkPool
 from gateway.request import Outcome
 from gateway.upstreams.registry import BackendRegistry, backend_key
@@ -11,9 +13,9 @@ from gateway.upstreams.registry import BackendRegistry, backend_key
 ADDRESS = Address("127.0.0.1", 1)
 
 
-def obtain(registry, name="a", address=ADDRESS, weight=1, pool="p", failures=1, idle=50.0, speaks="http"):
+def obtain(registry, name="a", address=ADDRESS, weight=1, pool="p", failures=1, idle=50.0, speaks="http", tls=None):
     return registry.obtain(
-        pool, name, address, weight, BreakerSettings(failures=failures), ClientLimits(idle=idle), speaks
+        pool, name, address, weight, BreakerSettings(failures=failures), ClientLimits(idle=idle), speaks, tls
     )
 
 
@@ -58,3 +60,25 @@ def test_a_change_of_protocol_keeps_the_backend_and_changes_its_connections():
     obtain(registry)
     assert type(backend.connections) is type(http)
     assert backend.connections is not http
+
+
+def test_other_tls_keeps_the_backend_and_changes_its_connections():
+    def tls(name="a", **settings):
+        own = ClientTls(**settings)
+        return Tls(own, name, client_context(own))
+
+    registry = BackendRegistry()
+    backend = obtain(registry, tls=tls())
+    backend.gate.release(backend.gate.try_acquire(0), Outcome.FAILURE, 0)
+    before = backend.connections
+    again = tls()
+    obtain(registry, tls=again)
+    assert backend.connections is before
+    assert before.tls is again
+    for other in (tls("b"), tls(min_version="1.3"), tls(verify=False), None):
+        before = backend.connections
+        obtain(registry, tls=other)
+        assert backend.connections is not before
+        assert backend.connections.tls is other
+        assert before._closed
+    assert backend.gate.state == "open"

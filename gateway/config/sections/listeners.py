@@ -1,99 +1,24 @@
-"""Where clients connect: an address, and what stands before HTTP there.
-
-A certificate's files are read with the configuration and travel with it, so that all workers use the same bytes and a
-reload takes a renewed certificate or, where it is broken, keeps the one in force.
-"""
+"""Where clients connect: an address, and what stands before HTTP there."""
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     Discriminator,
     Field,
-    PrivateAttr,
     SerializerFunctionWrapHandler,
     StrictBool,
     Tag,
-    ValidationInfo,
-    field_validator,
     model_serializer,
     model_validator,
 )
 
-from gateway.certificates import CertificateError, Pem, not_after, server_context
 from gateway.config.addresses import Listen
 from gateway.config.scalars import Address, Kind, Text, refuse
-from gateway.config.sections.base import FileName, Section, surroundings
+from gateway.config.sections.base import Section
+from gateway.config.sections.tls import Tls
 
 ADDRESS = Address(Listen, "127.0.0.1:8080")
-
-
-class Tls(Section):
-    """TLS at the front door: HTTP/1.1 alone, TLS 1.2 with forward secrecy or newer."""
-
-    certificate: FileName = Field(
-        description="PEM file with the server's certificate, then the intermediate ones; relative to this file. "
-        "Read again at every reload.",
-        examples=["cert.pem"],
-    )
-    key: FileName = Field(
-        description="PEM file with the certificate's private key, without a passphrase.", examples=["key.pem"]
-    )
-    min_version: Literal["1.2", "1.3"] = Field(
-        default="1.2", description="Oldest version of TLS that is spoken.", json_schema_extra={"type": "string"}
-    )
-    client_ca: FileName | None = Field(
-        default=None,
-        description="PEM file with the authorities whose client certificates are accepted; none are asked for without.",
-    )
-    client_certificate: Literal["require", "request"] = Field(
-        default="require",
-        description="With client_ca: 'require' refuses clients without a certificate, 'request' lets them in. A "
-        "certificate that does not verify is refused either way.",
-    )
-    _pem: Pem = PrivateAttr(default_factory=Pem)
-
-    @field_validator("min_version", mode="before")
-    @classmethod
-    def _as_text(cls, value: object) -> object:
-        """YAML reads a bare 1.2 as a number."""
-        return str(value) if isinstance(value, float) else value
-
-    @field_validator("certificate", "key", "client_ca")
-    @classmethod
-    def _readable(cls, value: str | None, info: ValidationInfo) -> str | None:
-        files = surroundings(info.context)
-        if files is not None and value is not None:
-            files.read(value)
-        return value
-
-    @model_validator(mode="after")
-    def _load(self, info: ValidationInfo) -> Self:
-        files = surroundings(info.context)
-        if files is None:
-            return self
-        pem = Pem(
-            files.read(self.certificate),
-            files.read(self.key),
-            files.read(self.client_ca) if self.client_ca is not None else None,
-        )
-        try:
-            server_context(pem, self.min_version, self.client_certificate)
-        except CertificateError as error:
-            raise refuse(f": '{getattr(self, error.part)}' {error}", at=error.part) from None
-        self._pem = pem
-        return self
-
-    @property
-    def pem(self) -> Pem:
-        """The files' contents, read when the configuration was loaded."""
-        return self._pem
-
-    @property
-    def not_after(self) -> datetime | None:
-        """When the certificate ends; None for a model made in Python."""
-        return not_after(self._pem.certificate) if self._pem.certificate else None
 
 
 class Listener(Section):

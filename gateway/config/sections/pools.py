@@ -1,12 +1,13 @@
 """Pools of backends and how each is balanced, watched and connected to."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gateway.config.addresses import Origin
-from gateway.config.scalars import Address, Duration, Size, Text, Whole
+from gateway.config.scalars import Address, Duration, Size, Text, Whole, refuse
 from gateway.config.sections.base import Section
+from gateway.config.sections.tls import BackendTls
 
 
 def _named_after_url(data: dict[str, Any]) -> str:
@@ -17,23 +18,17 @@ class Backend(Section):
     """One model server."""
 
     url: Annotated[Origin, Address(Origin, "http://127.0.0.1:8501")] = Field(
-        description="Address: http://host:port, without a path.", examples=["http://127.0.0.1:8501"]
+        description="Address: http://host:port, https://host:port (see pools.NAME.tls) or unix:/path (HTTP over a unix "
+        "socket).",
+        examples=["http://127.0.0.1:8501"],
     )
     weight: Annotated[int, Whole(0, 1000)] = Field(
         default=1, description="Share of the pool's requests, relative to the other weights; 0 drains the backend."
     )
     name: Annotated[str, Text(r"[A-Za-z0-9._:\[\]-]{1,100}", "1 to 100 letters, digits or any of . _ - : [ ]")] = Field(
         default_factory=_named_after_url,
-        description="Name in metrics and status; unique in its pool. Default: host:port of the url.",
+        description="Name in metrics and status; unique in its pool. Default: host:port of the url, or unix:/path.",
     )
-
-    @property
-    def host(self) -> str:
-        return self.url.host
-
-    @property
-    def port(self) -> int:
-        return self.url.port
 
 
 class Breaker(Section):
@@ -77,7 +72,8 @@ class Connections(Section):
         description="An unused connection is closed after this; keep it below the backend's own keep-alive timeout.",
     )
     connect_timeout: Annotated[float, Duration("1ms", "1m")] = Field(
-        default=0.25, description="Time allowed to connect; then the try counts as a connect failure."
+        default=0.25,
+        description="Time allowed to connect, a TLS handshake included; then the try counts as a connect failure.",
     )
 
 
@@ -97,6 +93,11 @@ class Pool(Section):
         default="http",
         description="How the backends are spoken to: HTTP/1.1; the multiplexed link of go_infer (docs/link.md); "
         "or the link where a backend speaks it and HTTP/1.1 where not.",
+    )
+    tls: BackendTls | None = Field(
+        default=None,
+        description="How TLS is spoken with the backends, which must then all be https://; as the defaults say if not "
+        "given.",
     )
     breaker: Breaker = Field(default=Breaker.model_construct(), description="Circuit breaker of each backend.")
     health: Health | None = Field(
@@ -125,3 +126,10 @@ class Pool(Section):
     stream_idle: Annotated[float, Duration("100ms", "24h")] = Field(
         default=60.0, description="A response that streams, or a WebSocket, may be silent for so long."
     )
+
+    @model_validator(mode="after")
+    def _no_way_around_tls(self) -> Self:
+        plain = next((str(each.url) for each in self.backends if not each.url.tls), None)
+        if self.tls is not None and plain is not None:
+            raise refuse(f" is given, but {plain} is spoken to without TLS", "write https:// in its url", at="tls")
+        return self

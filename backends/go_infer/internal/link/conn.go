@@ -32,7 +32,6 @@ type conn struct {
 
 	mu       sync.Mutex
 	arrived  sync.Cond // a body, a cancel, the end
-	sendable sync.Cond // credit, a cancel, room, the end
 	streams  map[uint32]*stream
 	highest  uint32
 	allowed  int64 // bytes of body the peer may still send
@@ -60,7 +59,7 @@ type conn struct {
 func newConn(s *Server, network net.Conn) *conn {
 	c := &conn{server: s, net: network, remote: network.RemoteAddr().String(), streams: map[uint32]*stream{}, theirs: silent,
 		allowed: int64(s.mine.connectionWindow), known: map[string]uint16{}, wake: make(chan struct{}, 1), written: make(chan struct{})}
-	c.arrived.L, c.sendable.L = &c.mu, &c.mu
+	c.arrived.L = &c.mu
 	return c
 }
 
@@ -84,7 +83,7 @@ func (c *conn) run(early []byte) {
 		open = append(open, s)
 	}
 	c.arrived.Broadcast()
-	c.sendable.Broadcast()
+	c.sendOn()
 	for _, s := range open { // still under the lock: a stream that is forgotten may be anybody's
 		s.context.end(context.Canceled)
 	}
@@ -253,21 +252,22 @@ func (c *conn) data(f *frame) error {
 func (c *conn) window(f *frame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	total := &c.credit
-	if f.stream > 0 {
-		if f.stream > c.highest {
-			return breach(errStream, "credit for stream %d, which was never opened", f.stream)
+	if f.stream == 0 {
+		if c.credit += int64(f.credit); c.credit > maxWindow {
+			return breach(errFlow, "more credit than can be")
 		}
-		s := c.streams[f.stream]
-		if s == nil {
-			return nil
+		c.sendOn()
+		return nil
+	}
+	if f.stream > c.highest {
+		return breach(errStream, "credit for stream %d, which was never opened", f.stream)
+	}
+	if s := c.streams[f.stream]; s != nil {
+		if s.credit += int64(f.credit); s.credit > maxWindow {
+			return breach(errFlow, "more credit than can be")
 		}
-		total = &s.credit
+		s.sendable.Broadcast()
 	}
-	if *total += int64(f.credit); *total > maxWindow {
-		return breach(errFlow, "more credit than can be")
-	}
-	c.sendable.Broadcast()
 	return nil
 }
 
@@ -285,7 +285,7 @@ func (c *conn) cancel(f *frame) error {
 	s.cancelled = max(f.code, 1)
 	s.context.end(context.Canceled)
 	c.arrived.Broadcast()
-	c.sendable.Broadcast()
+	s.sendable.Broadcast()
 	return nil
 }
 
@@ -307,12 +307,19 @@ func (c *conn) rouse() {
 	}
 }
 
+// sendOn wakes everybody who waits for something that all streams share.
+func (c *conn) sendOn() {
+	for _, s := range c.streams {
+		s.sendable.Broadcast()
+	}
+}
+
 func (c *conn) paused() bool { return len(c.out) > softQueued && !c.closed }
 
-// respond adds a RESPONSE; heads that come again are said once.
+// respond adds a RESPONSE; heads that come again are said once. The length is told where END does not tell it.
 func (c *conn) respond(s *stream, body []byte, end bool) {
 	var extra []byte
-	if s.request.Method == "HEAD" {
+	if !end || s.request.Method == "HEAD" {
 		if length := s.fields.Get("Content-Length"); length != "" {
 			extra = appendField(nil, "Content-Length", length)
 		}
@@ -398,9 +405,8 @@ func (c *conn) sweep() {
 	defer c.mu.Unlock()
 	late := false
 	for _, s := range c.streams {
-		if !now.Before(s.context.deadline) && s.context.Err() == nil {
+		if s.context.expire(now) {
 			late = true
-			s.context.end(context.DeadlineExceeded)
 		}
 	}
 	if late {
@@ -462,7 +468,7 @@ func (c *conn) flush() (over bool) {
 		data, closing := c.out, c.closing
 		c.out, c.spare = c.spare[:0], nil
 		if len(data) > softQueued {
-			c.sendable.Broadcast()
+			c.sendOn()
 		}
 		c.mu.Unlock()
 		if now := time.Now(); !closing && now.Sub(c.set) > time.Second {
@@ -484,7 +490,7 @@ func (c *conn) flush() (over bool) {
 	}
 	if c.closed {
 		c.arrived.Broadcast()
-		c.sendable.Broadcast()
+		c.sendOn()
 	}
 	return c.closed
 }

@@ -529,6 +529,18 @@ func TestLoadIsReported(t *testing.T) {
 	}
 }
 
+// pieces echoes as the body comes, and flushes each piece.
+func pieces(w http.ResponseWriter, r *http.Request) {
+	buffer := make([]byte, 100)
+	for {
+		n, err := r.Body.Read(buffer)
+		if _, failed := w.Write(buffer[:n]); failed != nil || err != nil {
+			return
+		}
+		w.(http.Flusher).Flush()
+	}
+}
+
 // FuzzServer feeds a link anything at all: it must end, and leave no stream behind.
 func FuzzServer(f *testing.F) {
 	for _, s := range load[session](f, "frames.json") {
@@ -542,7 +554,7 @@ func FuzzServer(f *testing.F) {
 	f.Add(appendData(append(appendHello(nil, silent), post(1, "/", "x", false)...), 1, []byte("y"), true))
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := New(http.HandlerFunc(echo), quiet, func() Load { return Load{} })
+		s := New(http.HandlerFunc(pieces), quiet, func() Load { return Load{} })
 		ours, theirs := net.Pipe()
 		c := newConn(s, ours)
 		var group sync.WaitGroup

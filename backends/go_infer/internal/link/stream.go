@@ -40,33 +40,59 @@ type stream struct {
 	// the answer; the handler's goroutine alone
 	fields  http.Header
 	code    int
-	answer  []byte
+	answer  []byte // written, and not sent
 	scratch []byte
-	started bool // RESPONSE has left
+	started bool          // RESPONSE has left
+	took    time.Duration // until it left, if more was to come
+	length  int64         // of the body, as the handler stated it, or -1
+	size    int64         // of the body, as far as it was written
 
 	// shared
-	body      []byte // what came and was not read
-	read      int    // of body
-	whole     bool   // the last of the body has come
-	inline    int    // bytes to be granted anew when the stream ends
-	allowed   int64  // bytes the peer may still send
-	granted   int64  // bytes read and not granted anew
-	credit    int64  // bytes we may send
-	cancelled uint16 // the peer's reason, or 0
-	closed    bool   // ended by our side: the peer's frames are late
+	body      []byte    // what came and was not read
+	read      int       // of body
+	whole     bool      // the last of the body has come
+	inline    int       // bytes to be granted anew when the stream ends
+	allowed   int64     // bytes the peer may still send
+	granted   int64     // bytes read and not granted anew
+	credit    int64     // bytes we may send
+	sendable  sync.Cond // credit, a cancel, room, the end
+	cancelled uint16    // the peer's reason, or 0
+	closed    bool      // ended by our side: the peer's frames are late
 }
 
 // streamContext ends when its stream is cancelled or late. Made for reuse: context.WithDeadline costs a timer and four allocations.
 type streamContext struct {
 	mu       sync.Mutex
-	deadline time.Time
+	deadline time.Time // zero: none any more
 	done     chan struct{}
 	err      error
 }
 
-func (c *streamContext) Deadline() (time.Time, bool) { return c.deadline, true }
-func (c *streamContext) Done() <-chan struct{}       { return c.done }
-func (c *streamContext) Value(any) any               { return nil }
+func (c *streamContext) Done() <-chan struct{} { return c.done }
+func (c *streamContext) Value(any) any         { return nil }
+
+func (c *streamContext) Deadline() (time.Time, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.deadline, !c.deadline.IsZero()
+}
+
+// lift takes the deadline away: an answer that has begun lasts as long as its reader wants it.
+func (c *streamContext) lift() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = time.Time{}
+}
+
+// expire says whether the deadline has passed just now, and ends the context if so.
+func (c *streamContext) expire(now time.Time) bool {
+	deadline, ok := c.Deadline()
+	if !ok || now.Before(deadline) || c.Err() != nil {
+		return false
+	}
+	c.end(context.DeadlineExceeded)
+	return true
+}
 
 func (c *streamContext) Err() error {
 	c.mu.Lock()
@@ -106,6 +132,8 @@ func newStream(c *conn, f *frame, now time.Time) *stream {
 	s.inline = len(f.body)
 	s.allowed = int64(c.server.mine.streamWindow) - int64(len(f.body))
 	s.credit = int64(c.theirs.streamWindow)
+	s.sendable.L = &c.mu
+	s.length = -1
 
 	r := s.request
 	*r = *s.base
@@ -135,7 +163,8 @@ func (s *stream) recycle() {
 	}
 	clear(s.fields)
 	s.conn, s.head, s.answer = nil, nil, s.answer[:0]
-	s.code, s.started, s.read, s.granted, s.cancelled, s.closed = 0, false, 0, 0, 0, false
+	s.code, s.started, s.took, s.size = 0, false, 0, 0
+	s.read, s.granted, s.cancelled, s.closed = 0, 0, 0, false
 	streams.Put(s)
 }
 
@@ -151,13 +180,16 @@ func (s *stream) serve() {
 	default:
 		s.finish()
 	}
-	begun := s.begun
+	took := s.took
+	if took == 0 {
+		took = time.Since(s.begun)
+	}
 	writer := c.forget(s)
 	s.recycle()
 	if writer && c.flush() {
 		c.rouse() // the writer closes what is over
 	}
-	c.server.served(time.Since(begun))
+	c.server.served(took)
 }
 
 func (s *stream) reason() uint16 {
@@ -190,31 +222,54 @@ func (s *stream) handle(handler http.Handler) (failed bool) {
 // Header is the response's fields.
 func (s *stream) Header() http.Header { return s.fields }
 
-// WriteHeader fixes the status. Interim answers are not said on a link.
+// WriteHeader fixes the status and the length, if the handler states one. Interim answers are not said on a link.
 func (s *stream) WriteHeader(code int) {
-	if s.code == 0 && code >= 200 && code <= 599 {
-		s.code = code
+	if s.code != 0 || code < 200 || code > 599 {
+		return
+	}
+	s.code = code
+	if stated := s.fields.Get("Content-Length"); stated != "" {
+		length, err := strconv.ParseInt(stated, 10, 64)
+		if err != nil || length < 0 {
+			s.fields.Del("Content-Length")
+			return
+		}
+		s.length = length
 	}
 }
 
-// Write adds to the body. Up to a chunk is held back, so that most answers are one frame.
+// Write adds to the body. Up to a chunk is held back, so that most answers are one frame; of more, each chunk leaves as soon as the peer
+// takes it. The errors are net/http's, or that nobody wants the answer any more.
 func (s *stream) Write(data []byte) (int, error) {
 	s.WriteHeader(http.StatusOK)
 	if s.bodiless() {
 		s.inlineLength(len(data))
 		return len(data), nil
 	}
-	s.answer = append(s.answer, data...)
-	if len(s.answer) > chunk {
-		return len(data), s.send(false)
+	if s.length >= 0 && s.size+int64(len(data)) > s.length {
+		return 0, http.ErrContentLength
 	}
+	s.size += int64(len(data))
+	written := 0
+	for len(s.answer)+len(data)-written > chunk {
+		piece := data[written : written+chunk-len(s.answer)]
+		s.answer = append(s.answer, piece...)
+		if err := s.send(false); err != nil {
+			return written, err
+		}
+		written += len(piece)
+	}
+	s.answer = append(s.answer, data[written:]...)
 	return len(data), nil
 }
 
-// Flush sends what there is; for streaming handlers.
-func (s *stream) Flush() {
+// Flush sends what there is; for handlers whose answers come bit by bit.
+func (s *stream) Flush() { _ = s.FlushError() }
+
+// FlushError is Flush for http.ResponseController.
+func (s *stream) FlushError() error {
 	s.WriteHeader(http.StatusOK)
-	_ = s.send(false)
+	return s.send(false)
 }
 
 func (s *stream) bodiless() bool {
@@ -230,6 +285,10 @@ func (s *stream) inlineLength(size int) {
 
 func (s *stream) finish() {
 	s.WriteHeader(http.StatusOK)
+	if s.length >= 0 && s.size != s.length && !s.bodiless() {
+		s.conn.end(s, cancelFailed) // net/http breaks the connection off
+		return
+	}
 	if s.send(true) != nil {
 		s.conn.end(s, s.reason())
 	}
@@ -250,7 +309,7 @@ func (s *stream) send(end bool) error {
 			if !s.started {
 				break // the head at least can leave
 			}
-			c.sendable.Wait()
+			s.sendable.Wait()
 		}
 		if err := s.stopped(); err != nil {
 			return err
@@ -259,6 +318,10 @@ func (s *stream) send(end bool) error {
 		last := end && size == len(rest)
 		if !s.started {
 			s.started = true
+			if !last {
+				s.took = time.Since(s.begun)
+				s.context.lift()
+			}
 			s.scratch = appendHead(s.scratch[:0], s.fields)
 			c.respond(s, rest[:size], last)
 		} else if size > 0 || last {
