@@ -23,7 +23,7 @@ class NotUp(Exception):
 
 
 class Process:
-    """One started program."""
+    """One started program. It does not get PYTHONPATH, so that the installed, compiled gateway is what runs."""
 
     def __init__(self, name: str, command: Sequence[str], workdir: Path, env: Mapping[str, str] | None = None) -> None:
         self.name = name
@@ -35,7 +35,7 @@ class Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=workdir,
-                env={**os.environ, **(env or {})},
+                env={**{name: value for name, value in os.environ.items() if name != "PYTHONPATH"}, **(env or {})},
                 start_new_session=True,
             )
 

@@ -8,7 +8,8 @@ cache are off: both would answer or ask beside the requests that are counted.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -68,11 +69,12 @@ class Sluicegate(Peer):
         self._supervisor: Process | None = None
 
     def available(self) -> str | None:
-        try:
-            found = importlib.util.find_spec("gateway.cli.run")
-        except ModuleNotFoundError:
-            found = None
-        return None if found else "`gateway run` does not exist yet"
+        asked = subprocess.run([GATEWAY, "version"], capture_output=True, text=True, check=False, cwd="/")
+        if asked.returncode:
+            return f"`gateway version` fails: {asked.stderr.strip()[-300:]}"
+        if "not compiled" in asked.stdout:
+            print("warning: the request path is not compiled: no C compiler at installation", file=sys.stderr)
+        return None
 
     def start(self, origin: Endpoint, store: Endpoint, workdir: Path) -> int:
         port, admin = free_ports(2)
