@@ -4,8 +4,8 @@
 
 One worker with every policy on. Each connection makes one request, whose answer is read whole, and then stays open.
 Memory is PSS from /proc, so without what the kernel holds for the socket; its growth is divided by the connections. A
-first batch of requests on connections that are closed again warms up what is made once. Loopback has 28,000 ports to
-one address, so clients come from several (127.0.0.2 and on).
+first batch of requests on connections that are closed again warms up what is made once. The gateway bounds what
+one address may hold, so clients come from several (127.0.0.2 and on).
 
 Exit code 0; 1 if it cannot run, or with --check if the bar is missed.
 """
@@ -31,7 +31,7 @@ from loadtests.peers.sluicegate import CLIENT_KEY, Sluicegate
 
 BAR = 6.0  # KiB of resident memory a connection
 SPARE_FILES = 500  # descriptors of a process beside its connections
-PER_ADDRESS = 4_000  # connections from one source address
+PER_ADDRESS = 500  # connections from one source address: well within `http.max_connections_per_address`
 AT_ONCE = 32  # requests under way: so few that the pool to the backends does not grow with the clients
 PATIENCE = 60.0  # seconds for all of them
 REQUEST = f"GET /v1/models/digits HTTP/1.1\r\nHost: bench\r\nX-API-Key: {CLIENT_KEY}\r\n\r\n".encode()

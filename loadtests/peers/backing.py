@@ -16,6 +16,7 @@ from loadtests.peers.nginx import start_nginx
 from loadtests.peers.processes import Process, free_ports
 from loadtests.peers.programs import find_program, find_valkey
 
+ADDRESSES = ("127.0.0.1", "127.0.0.2")  # as in the text of ORIGIN
 ANSWER = b'{"predictions": [[0.01, 0.02, 0.91, 0.01, 0.05]], "model": "x"}\n'
 
 ORIGIN = """\
@@ -36,7 +37,8 @@ class Origin:
         [port] = free_ports(1)
         self.endpoint = Endpoint(port)
         self.process = start_nginx("origin", workdir, ORIGIN % {"port": port, "answer": ANSWER.decode()})
-        self.process.wait_for_port(port)
+        for host in ADDRESSES:
+            self.process.wait_for_port(port, host=host)
 
     def stop(self) -> None:
         """End it."""
@@ -49,15 +51,11 @@ class Echo:
     def __init__(self, workdir: Path) -> None:
         [port] = free_ports(1)
         self.endpoint = Endpoint(port)
-        command = [
-            find_program("linkecho") or "linkecho",
-            "-listen",
-            f"127.0.0.1:{port}",
-            "-listen",
-            f"127.0.0.2:{port}",
-        ]
+        listen = [word for host in ADDRESSES for word in ("-listen", f"{host}:{port}")]
+        command = [find_program("linkecho") or "linkecho", *listen]
         self.process = Process("linkecho", command, workdir, {"GOMAXPROCS": "1"})
-        self.process.wait_for_port(port)
+        for host in ADDRESSES:
+            self.process.wait_for_port(port, host=host)
 
     def stop(self) -> None:
         """End it."""

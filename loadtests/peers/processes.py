@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+FIRST_PORT, LAST_PORT = 16_384, 32_767  # where a benchmark's servers listen
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -49,19 +51,19 @@ class Process:
         """It has not ended by itself."""
         return self._popen.poll() is None
 
-    def wait_for_port(self, port: int, timeout: float = 15.0) -> None:
-        """Return when something accepts on the loopback port; ``NotUp`` when the process dies or time is over."""
+    def wait_for_port(self, port: int, timeout: float = 15.0, host: str = "127.0.0.1") -> None:
+        """Return when something accepts on the port; ``NotUp`` when the process dies or time is over."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             if self._popen.poll() is not None:
                 raise NotUp(f"{self.name} ended with status {self._popen.returncode}:\n{self.tail()}")
             try:
-                socket.create_connection(("127.0.0.1", port), 0.2).close()
+                socket.create_connection((host, port), 0.2).close()
             except OSError:
                 time.sleep(0.02)
             else:
                 return
-        raise NotUp(f"{self.name} does not listen on port {port} after {timeout:g} s:\n{self.tail()}")
+        raise NotUp(f"{self.name} does not listen on {host}:{port} after {timeout:g} s:\n{self.tail()}")
 
     def tail(self) -> str:
         """The end of its output."""
@@ -90,15 +92,19 @@ def _running(pid: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different loopback ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Different ports that nobody listens on now, on any address.
+
+    They are below the range from which the kernel takes ports for outgoing connections (from 32768), since one of
+    those to or from another loopback address could have taken a port before its server binds it.
+    """
+    free: list[int] = []
+    for port in random.sample(range(FIRST_PORT, LAST_PORT + 1), LAST_PORT - FIRST_PORT + 1):
+        if len(free) == count:
+            break
+        with contextlib.suppress(OSError), socket.socket() as each:
+            each.bind(("0.0.0.0", port))  # bound for a moment, never listening
+            free.append(port)
+    return free
 
 
 def cpu_seconds(pid: int) -> float:
