@@ -226,7 +226,10 @@ async def test_options_of_the_server_as_a_whole_are_ours():
 
 @pytest.mark.parametrize(
     ("methods", "allow"),
-    [(frozenset(), "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"), (frozenset((b"POST", b"OPTIONS")), "OPTIONS, POST")],
+    [
+        (frozenset(), "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+        (frozenset((b"POST", b"OPTIONS")), "OPTIONS, POST"),
+    ],
 )
 async def test_options_with_no_hop_left_end_here(methods, allow):
     """RFC 9110 section 7.6.2."""
