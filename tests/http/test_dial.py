@@ -147,10 +147,14 @@ class SaysWhy:
 
     def _serve(self):
         self.listener.settimeout(2)
-        with self.listener, self.listener.accept()[0] as sock, contextlib.suppress(OSError):
+        with self.listener, self.listener.accept()[0] as sock, sock.dup() as below, contextlib.suppress(OSError):
             sock.settimeout(2)
-            with self.context.wrap_socket(sock, server_side=True) as secure:
+            below.settimeout(2)
+            with contextlib.suppress(ssl.SSLError), self.context.wrap_socket(sock, server_side=True) as secure:
                 secure.recv(100)
+            below.shutdown(socket.SHUT_WR)
+            while below.recv(4096):  # closing on a request unread would reset the connection, and the alert with it
+                pass
 
 
 def old_server():
