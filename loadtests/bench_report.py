@@ -33,6 +33,7 @@ BARS: tuple[tuple[str, str, float, Callable[[Measurement], float]], ...] = (
     (SUBJECT, "envoy+ratelimit", 0.2, _limiting),
     ("sluicegate@link", "envoy@go", 0.8, _proxy),
     ("sluicegate@link", "nginx+lua+redis@go", 1.1, _proxy),
+    ("sluicegate@link", "envoy+ratelimit@go", 0.2, _limiting),
 )
 
 

@@ -4,7 +4,7 @@ Adding one: a file with a :class:`~loadtests.peers.base.Peer`, and its line here
 """
 
 from loadtests.peers.base import Peer
-from loadtests.peers.echoed import EnvoyEcho, NginxLuaEcho, SluicegateEcho, SluicegateLink
+from loadtests.peers.echoed import EnvoyEcho, EnvoyRatelimitEcho, NginxLuaEcho, SluicegateEcho, SluicegateLink
 from loadtests.peers.envoy import Envoy, EnvoyRatelimit
 from loadtests.peers.golang import Caddy, GoProxy
 from loadtests.peers.haproxy import Haproxy
@@ -17,6 +17,6 @@ PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (
         Sluicegate, Nginx, NginxLua, Haproxy, Envoy, EnvoyRatelimit, Caddy, GoProxy,
-        SluicegateLink, SluicegateEcho, EnvoyEcho, NginxLuaEcho,
+        SluicegateLink, SluicegateEcho, EnvoyEcho, EnvoyRatelimitEcho, NginxLuaEcho,
     )
 }  # fmt: skip

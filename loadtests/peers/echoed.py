@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from loadtests.peers.envoy import Envoy
+from loadtests.peers.envoy import Envoy, EnvoyRatelimit
 from loadtests.peers.nginx import NginxLua
 from loadtests.peers.programs import find_program
 from loadtests.peers.sluicegate import Sluicegate
@@ -42,6 +42,16 @@ class EnvoyEcho(Envoy):
     """Plain proxy."""
 
     name: ClassVar[str] = "envoy@go"
+    origin: ClassVar[str] = ECHO
+
+    def available(self) -> str | None:
+        return _echo() or super().available()
+
+
+class EnvoyRatelimitEcho(EnvoyRatelimit):
+    """Envoy and the rate limit service."""
+
+    name: ClassVar[str] = "envoy+ratelimit@go"
     origin: ClassVar[str] = ECHO
 
     def available(self) -> str | None:

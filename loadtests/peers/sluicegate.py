@@ -45,7 +45,7 @@ routes:
     timeout: 10s
     retry: {attempts: 2, on: [connect, 502, 503]}
 tracing: {sample: 0.01}
-http: {max_connections: 20000}
+http: {max_connections: 20000, max_connections_per_address: 20000}
 """
 KEYS = """\
 version: 1
