@@ -9,18 +9,18 @@
 Invariants: `inflight` is the number of places taken and not released; no place is free while somebody waits; whoever
 cannot be answered in time is refused when it comes, or as soon as that is clear, and never sent.
 
-Standing overload of a priority is when twice in a row, for the time of `BUCKET` answers, more has come of it and of what
-goes before it than the pool answers, and the backlog is long; a burst, however large, is none. It ends when less comes
-than is answered.
+Standing overload of a priority is when twice in a row, for the time of `BUCKET` answers, more has come of it and of
+what goes before it than the pool answers, and the backlog is long; a burst, however large, is none. It ends when less
+comes than is answered.
 
 Times are monotonic nanoseconds.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
-from gateway.admission.limit import Limit
+from gateway.admission.limit import AdaptiveLimit, Limit
 from gateway.admission.queue import BURST, LATE, PRIORITIES, Queue, Ticket
 from gateway.request import Outcome
 
@@ -31,20 +31,55 @@ LONGEST: Final = 2_500_000_000
 FIRST: Final = 250_000_000  # while the rate is not known
 BEGINS: Final = 1.1  # offered over answered
 ENDS: Final = 0.95
+FIRST_PLACES: Final = 8  # of all workers, before anything is known
 LONGEST_AWAY: Final = 30  # seconds that a client is told to stay away, at the most
 
 
-class Admission:
-    """One per pool and worker; survives reloads."""
+class AdmissionSettings(NamedTuple):
+    """`places`: a fixed number of them, 0 to learn it, up to `most`. `waiting`: most that may wait. `target`: see
+    `AdaptiveLimit`.
+    """
 
-    def __init__(self, limit: Limit, most_waiting: int) -> None:
-        self.limit = limit
-        self.queue = Queue(most_waiting)
+    places: int
+    most: int
+    waiting: int
+    target: int
+
+
+class Admission:
+    """One per pool and worker; survives reloads. `sharers` workers use the same backends."""
+
+    def __init__(self, settings: AdmissionSettings, sharers: int = 1) -> None:
+        self.settings = settings
+        self.limit = self._limit(sharers)
+        self.queue = Queue(settings.waiting)
         self.inflight = 0
         self._offered = [[0] * BUCKETS for _ in PRIORITIES]
         self._bucket = 0
         self._ends = 0  # of the bucket
         self._width = FIRST
+
+    def _limit(self, sharers: int) -> Limit:
+        settings = self.settings
+        if settings.places:
+            return Limit(settings.places)
+        limit = AdaptiveLimit(1, settings.most, settings.target, max(2, FIRST_PLACES // sharers))
+        limit.sharers = sharers
+        return limit
+
+    def configure(self, settings: AdmissionSettings, sharers: int, now: int) -> None:
+        """Takes new settings at a reload. What was learnt stays, but where a number replaces it or is replaced."""
+        if settings != self.settings:
+            before, self.settings = self.limit, settings
+            if settings.places or not isinstance(before, AdaptiveLimit):
+                self.limit = self._limit(sharers)
+                self.limit.latency, self.limit.spread, self.limit.rate = before.latency, before.spread, before.rate
+            else:
+                before.most, before.target = settings.most, settings.target
+            self.queue.most = settings.waiting
+        if isinstance(self.limit, AdaptiveLimit):
+            self.limit.share(sharers)
+        self.sweep(now)
 
     # -- coming ---------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,6 @@ from typing import Final
 
 from gateway.request import Outcome
 
-FIRST: Final = 8  # places before anything is known
 PAYS: Final = 0.2  # elasticity from which more in flight is worth its latency
 ROUNDS: Final = 2  # of all places, answered in a block
 FEWEST: Final = 8  # samples of a block
@@ -83,8 +82,7 @@ class Limit:
             self.spread = took / 4
             return
         off = took - latency
-        if off > CLIP * latency:
-            off = CLIP * latency
+        off = min(off, CLIP * latency)
         self.latency = latency + off / 16
         self.spread += (abs(off) - self.spread) / 16
 
@@ -108,7 +106,7 @@ class Level:
 class AdaptiveLimit(Limit):
     """Learns. `target`: a latency so short that nobody needs to be kept waiting for it elsewhere."""
 
-    def __init__(self, least: int, most: int, target: int, first: int = FIRST) -> None:
+    def __init__(self, least: int, most: int, target: int, first: int) -> None:
         super().__init__(max(least, min(most, first)))
         self.least = least
         self.most = most
@@ -119,6 +117,7 @@ class AdaptiveLimit(Limit):
         self._direction = 1
         self._trial = 0  # places above (below: negative) the learnt level; 0 at it and at rest
         self._refused = 0  # directions in a row
+        self._fresh = True  # nothing is known: halve and double
         self._resting = False
         self._rest = 0  # blocks left of it
         self._next_rest = REST
@@ -136,7 +135,10 @@ class AdaptiveLimit(Limit):
         self._total = 0
         self._squares = 0.0
         self._answers = 0  # of all requests that ended in this block
-        self.log: list | None = None
+
+    def share(self, sharers: int) -> None:
+        """So many workers use the same backends from now on."""
+        self.sharers = max(1, sharers)
 
     # -- samples ------------------------------------------------------------------------------------------------
 
@@ -191,8 +193,6 @@ class AdaptiveLimit(Limit):
         if not lost:
             rate = self.allowed / mean * 1e9
             self.rate += (rate - self.rate) / 8 if self.rate else rate
-        if self.log is not None:
-            self.log.append((now, self.allowed, self.learnt, mean, timed, counted, lost))
         self._begin()
         if self._trial:
             self._there.add(timed, counted, lost)
@@ -228,26 +228,30 @@ class AdaptiveLimit(Limit):
         self._resting = False
         self._next_rest = REST
         self._trial = self._refused = 0
+        self._fresh = True
         self._direction = direction
-        self._step = self._least_step()
+        self._step = self._first_step()
+
+    def _first_step(self) -> int:
+        """Of a search in a direction."""
+        least = self._least_step()
+        if not self._fresh:
+            return least
+        return max(least, self.learnt // 2 if self._direction < 0 or self.sharers > 1 else self.learnt)
 
     def _changed(self, off: float) -> None:
         """Another backend, as it were: slower or with fewer places (`off` < 0), or faster or with more."""
         self._search(1 if off > 0 else -1)
-        if off < 0:
-            self._step = max(self._step, int(self.learnt * (1 - math.exp(off))))
-        elif self.sharers == 1:
-            self._step = self.learnt
 
     def _go_on(self, mean: float) -> None:
         if self._resting:
             self._rest -= 1
             if self._rest:
                 return
-            self._resting = False
+            self._resting = self._fresh = False
             self._refused = 0
             self._here = Level()
-            self._step = self._least_step()
+            self._step = self._first_step()
             return
         if self._direction > 0:
             self._trial = min(self.most, self.learnt + self._step) - self.learnt
@@ -266,7 +270,7 @@ class AdaptiveLimit(Limit):
         self._there = Level()
         self._refused += 1
         self._direction = -self._direction
-        self._step = self._least_step()
+        self._step = self._first_step()
         if self._refused >= 2:
             self._resting = True
             self._idle = Level()
@@ -287,8 +291,6 @@ class AdaptiveLimit(Limit):
         else:
             gain = there.timed - here.timed - stolen
         elasticity, error = gain / share, abs(error / share)
-        if self.log is not None:
-            self.log.append(("try", self.learnt, level, elasticity, error))
         up = self._trial > 0
         if up:
             yes = elasticity - error > PAYS or mean < self.target
@@ -304,7 +306,7 @@ class AdaptiveLimit(Limit):
             if not up or elasticity > 0.5:
                 self._step = min(2 * self._step, self.learnt if up else max(1, self.learnt // 2))
             self._go_on(mean)
-        elif no and self._step > self._least_step():
+        elif no and self._step > self._least_step() and not (up and gain < PAYS * math.log(1 + 1 / 8)):
             self._step = max(1, self._step // 2)
             self._trial = 0
             self._there = Level()

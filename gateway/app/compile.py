@@ -5,6 +5,9 @@ from __future__ import annotations
 import ssl
 import time
 
+from gateway.admission.admission import AdmissionSettings
+from gateway.admission.priority import PriorityRules
+from gateway.admission.queue import PRIORITIES
 from gateway.app.routes import edits, match, prefixes, reply, shadow, split
 from gateway.app.series import backend_cells, retry_cells, route_cells
 from gateway.balance.registry import BALANCERS
@@ -143,7 +146,16 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
         )
         live.series = backend_cells(catalogue, name, backend.name)
         backends.append(live)
-    return Pool(name, tuple(backends), BALANCERS[pool.balance](), pool.max_inflight)
+    admission = registry.admission(name, _admission(pool), time.monotonic_ns())
+    return Pool(name, tuple(backends), BALANCERS[pool.balance](), pool.max_inflight, admission)
+
+
+def _admission(pool: model.Pool) -> AdmissionSettings:
+    section, most = pool.admission, pool.max_inflight
+    if section.limit == "off":
+        return AdmissionSettings(most, most, 0, 0)
+    places = 0 if section.limit == "adaptive" else min(int(section.limit), most)
+    return AdmissionSettings(places, most, section.queue, int(section.target * 1e9))
 
 
 def _policy(name: str, limit: model.Limit) -> LimitPolicy:
@@ -179,6 +191,11 @@ def _route(
             route.buffer,
             config.http.max_body if route.max_body is None else route.max_body,
             frozenset(protocol.encode() for protocol in route.upgrade),
+        ),
+        priority=PriorityRules(
+            PRIORITIES.index(route.priority),
+            (config.priority.header or "").encode(),
+            frozenset(client.encode() for client in config.priority.critical),
         ),
     )
     return split(route, compiled, catalogue, pools) if route.split else compiled

@@ -15,11 +15,13 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
+from gateway.admission.admission import Admission
 from gateway.app import compile as compiled
 from gateway.app.loop import run_in_loop
-from gateway.app.series import GAUGES, backend_gauges
+from gateway.app.series import GAUGES, admission_cells, backend_gauges
 from gateway.breakers.gate import STATES
 from gateway.config.model import Config
 from gateway.degrade.cache import AnswerCache
@@ -94,6 +96,7 @@ class WorkerProcess:
                     self._set_health(message.healthy)
                 case SetWorkers():
                     self.pipeline.limiter.workers = message.count
+                    self.registry.share(message.count, time.monotonic_ns())
                 case AskStatus():
                     self.channel.send(TellStatus(message.number, self.status()))
                 case StartDrain():
@@ -128,6 +131,7 @@ class WorkerProcess:
             for door, sock in zip(self.doors, self.sockets, strict=True):
                 await self.server.listen(sock, door.accept)
         self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
+        self.registry.retain_pools(set(snapshot.pools))
         self._set_health(self.health)
         self.channel.send(InForce(message.generation))
 
@@ -214,6 +218,7 @@ class WorkerProcess:
         for metric in GAUGES:
             self._publish_one(metric, catalogue.place(metric), own[metric])
         for pool in self.pipeline.snapshot.pools.values():
+            self._set_admission(pool.name, pool.admission)
             for backend in pool.backends:
                 inflight, healthy, trips, states = backend_gauges(catalogue, pool.name, backend.name)
                 values[inflight] = backend.inflight
@@ -221,6 +226,19 @@ class WorkerProcess:
                 self._publish_one(names.BREAKER_TRIPS, trips, backend.gate.trips)
                 for state, cell in zip(STATES, states, strict=True):
                     values[cell] = int(backend.gate.state == state)
+
+    def _set_admission(self, pool: str, admission: Admission) -> None:
+        values, cells = self.cells.values, admission_cells(self.catalogue, pool)
+        limit, queue = admission.limit, admission.queue
+        values[cells.limit] = limit.allowed
+        values[cells.inflight] = admission.inflight
+        values[cells.rate] = int(limit.rate * 1000)
+        values[cells.latency] = int(limit.latency)
+        for queued, overloaded, line in zip(cells.queued, cells.overloaded, queue.lines, strict=True):
+            values[queued] = line.size
+            values[overloaded] = int(line.overloaded)
+        for cell, count in zip(cells.refused, queue.refused, strict=True):
+            self._publish_one(names.ADMISSION_REFUSED, cell, count)
 
     def _publish_one(self, metric: Metric, cell: int, value: int) -> None:
         """A counter goes on from where this worker's predecessor in the same cells left it."""
@@ -237,6 +255,18 @@ class WorkerProcess:
             "connections": len(self.server.connections),
             "store": "shared" if self.link.connection is not None else "local",
             "cache": {"entries": len(pipeline.cache), "bytes": pipeline.cache.size},
+            "admission": [
+                {
+                    "pool": pool.name,
+                    "limit": pool.admission.limit.allowed,
+                    "inflight": pool.admission.inflight,
+                    "queued": pool.admission.queue.size,
+                    "overloaded": pool.admission.overloaded,
+                    "latency_ms": round(pool.admission.limit.latency / 1e6, 3),
+                    "rate": round(pool.admission.limit.rate, 1),
+                }
+                for pool in pipeline.snapshot.pools.values()
+            ],
             "backends": [
                 {
                     "pool": pool.name,

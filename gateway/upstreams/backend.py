@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from gateway.admission.admission import Admission, AdmissionSettings
 from gateway.balance import Balancer
 from gateway.breakers.gate import BreakerSettings, Gate
 from gateway.http.client import ClientLimits, ConnectionPool
@@ -85,14 +86,22 @@ def _connections(address: Address, limits: ClientLimits, speaks: Speaks, tls: Tl
 class Pool:
     """Backends that serve the same thing; rebuilt at each snapshot around backends that survive."""
 
-    __slots__ = ("_steady", "backends", "balancer", "inflight", "max_inflight", "name")
+    __slots__ = ("_steady", "admission", "backends", "balancer", "inflight", "max_inflight", "name")
 
-    def __init__(self, name: str, backends: tuple[Backend, ...], balancer: Balancer, max_inflight: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        backends: tuple[Backend, ...],
+        balancer: Balancer,
+        max_inflight: int,
+        admission: Admission | None = None,
+    ) -> None:
         self.name = name
         self.backends = backends
         self.balancer = balancer
         self.max_inflight = max_inflight
         self.inflight = 0
+        self.admission = admission or Admission(AdmissionSettings(max(1, max_inflight), max_inflight, 0, 0))
         self._steady: tuple[Backend, ...] | None = None  # all that have weight, while all are healthy and closed
         for backend in backends:
             backend.on_change = self._unsettle

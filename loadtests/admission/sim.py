@@ -1,300 +1,332 @@
+"""Virtual time: open-loop clients, workers with the gateway's own `Admission`, and backends made of numbers.
+
+Nothing here sleeps: a thousand virtual requests take some 20 ms. All chance comes from one seed. Times are nanoseconds
+on the inside; rates are per second, and what is told is milliseconds.
+"""
+
 from __future__ import annotations
 
 import heapq
 import math
 import random
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from gateway.admission.admission import Admission
+from gateway.admission.admission import Admission, AdmissionSettings
 from gateway.admission.queue import Ticket
 from gateway.request import Outcome
 
 MS = 1_000_000
 S = 1_000_000_000
+SWEEP = 2 * MS
+TARGET = 5 * MS
 
 
 class Clock:
+    """What happens when."""
+
     def __init__(self) -> None:
         self.now = 0
-        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._n = 0
-
-    def at(self, when: float, call: Callable[..., None], *args: Any) -> None:
-        self._n += 1
-        heapq.heappush(self._heap, (int(when), self._n, call, args))
+        self._coming: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._number = 0
 
     def after(self, delay: float, call: Callable[..., None], *args: Any) -> None:
-        self.at(self.now + delay, call, *args)
+        self._number += 1
+        heapq.heappush(self._coming, (self.now + int(delay), self._number, call, args))
 
-    def run(self, until: float) -> None:
-        heap = self._heap
-        while heap and heap[0][0] <= until:
-            self.now, _, call, args = heapq.heappop(heap)
+    def run(self, until: int) -> None:
+        while self._coming and self._coming[0][0] <= until:
+            self.now, _, call, args = heapq.heappop(self._coming)
             call(*args)
-        self.now = int(until)
+        self.now = until
 
 
 class Job:
-    __slots__ = ("done", "gone", "started")
+    """A request at a backend. `gone`: nobody waits for it any more."""
+
+    __slots__ = ("done", "gone")
 
     def __init__(self, done: Callable[[Outcome], None]) -> None:
         self.done = done
         self.gone = False
-        self.started = False
+
+
+class Backend(Protocol):
+    def submit(self, job: Job) -> None: ...
 
 
 class Slots:
-    """FIFO."""
+    """Serves `slots` at a time in order of arrival; one that runs is not cancelled. `kind` of service time: fixed (to
+    1 %), exp, or bimodal (5 % take ten times as long). Above `most` at once it refuses.
+    """
 
-    def __init__(self, clock: Clock, rng: random.Random, slots: int = 4, service: float = 20 * MS, kind: str = "fixed",
-                 refuse_over: int = 0) -> None:
-        self.clock, self.rng = clock, rng
-        self.slots, self.service, self.kind = slots, service, kind
-        self.refuse_over = refuse_over
-        self.line: list[Job] = []
-        self.running = 0
+    def __init__(
+        self, world: World, slots: int = 4, service: float = 20 * MS, kind: str = "fixed", most: int = 1 << 30
+    ) -> None:
+        self._clock, self._chance = world.clock, world.chance
+        self.slots, self.service, self.kind, self.most = slots, service, kind, most
         self.stalled = False
-
-    def draw(self) -> float:
-        if self.kind == "exp":
-            return self.rng.expovariate(1) * self.service
-        if self.kind == "bimodal":
-            return self.service * (10 if self.rng.random() < 0.05 else 1)
-        return self.service * self.rng.uniform(0.995, 1.01)
+        self._line: list[Job] = []
+        self._running = 0
 
     def submit(self, job: Job) -> None:
-        if self.refuse_over and self.running + len(self.line) >= self.refuse_over:
-            self.clock.after(0.05 * MS, job.done, Outcome.DROPPED)
+        if self._running + len(self._line) >= self.most:
+            self._clock.after(0.05 * MS, job.done, Outcome.DROPPED)
             return
-        self.line.append(job)
-        self.go()
+        self._line.append(job)
+        self.go_on()
 
-    def go(self) -> None:
-        while self.running < self.slots and self.line and not self.stalled:
-            job = self.line.pop(0)
-            if job.gone:
-                continue
-            self.running += 1
-            job.started = True
-            self.clock.after(self.draw(), self.end, job)
+    def go_on(self) -> None:
+        while self._running < self.slots and self._line and not self.stalled:
+            job = self._line.pop(0)
+            if not job.gone:
+                self._running += 1
+                self._clock.after(self._draw(), self._end, job)
 
-    def end(self, job: Job) -> None:
+    def _draw(self) -> float:
+        if self.kind == "exp":
+            return self._chance.expovariate(1) * self.service
+        if self.kind == "bimodal":
+            return self.service * (10 if self._chance.random() < 0.05 else 1)
+        return self.service * self._chance.uniform(0.995, 1.005)
+
+    def _end(self, job: Job) -> None:
         if self.stalled:
-            self.clock.after(1 * MS, self.end, job)
+            self._clock.after(MS, self._end, job)
             return
-        self.running -= 1
+        self._running -= 1
         job.done(Outcome.SUCCESS)
-        self.go()
+        self.go_on()
 
 
 class Shared:
-    """Processor sharing over `cores`."""
+    """`cores` are shared by all that is there, as threads do."""
 
-    def __init__(self, clock: Clock, rng: random.Random, cores: int = 4, service: float = 20 * MS) -> None:
-        self.clock, self.rng, self.cores, self.service = clock, rng, cores, service
-        self.jobs: dict[Job, float] = {}
-        self.last = 0
-        self.epoch = 0
+    def __init__(self, world: World, cores: int = 4, service: float = 20 * MS) -> None:
+        self._clock, self._chance = world.clock, world.chance
+        self.cores, self.service = cores, service
+        self._left: dict[Job, float] = {}
+        self._since = 0
+        self._plan = 0
 
-    def _advance(self) -> None:
-        if self.jobs:
-            pace = min(1.0, self.cores / len(self.jobs))
-            passed = (self.clock.now - self.last) * pace
-            for job in self.jobs:
-                self.jobs[job] -= passed
-        self.last = self.clock.now
-
-    def _plan(self) -> None:
-        self.epoch += 1
-        if self.jobs:
-            pace = min(1.0, self.cores / len(self.jobs))
-            self.clock.after(max(1, min(self.jobs.values()) / pace), self._tick, self.epoch)
-
-    def _tick(self, epoch: int) -> None:
-        if epoch != self.epoch:
-            return
-        self._advance()
-        over = [job for job, left in self.jobs.items() if left <= 1000]
-        for job in over:
-            del self.jobs[job]
-        self._plan()
-        for job in over:
-            job.done(Outcome.SUCCESS)
+    @property
+    def _pace(self) -> float:
+        return min(1.0, self.cores / max(1, len(self._left)))
 
     def submit(self, job: Job) -> None:
-        self._advance()
-        self.jobs[job] = self.service * self.rng.uniform(0.9, 1.1)
-        self._plan()
+        self._catch_up()
+        self._left[job] = self.service * self._chance.uniform(0.9, 1.1)
+        self._look_ahead()
+
+    def _catch_up(self) -> None:
+        done = (self._clock.now - self._since) * self._pace
+        self._left = {job: left - done for job, left in self._left.items()}
+        self._since = self._clock.now
+
+    def _look_ahead(self) -> None:
+        self._plan += 1
+        if self._left:
+            self._clock.after(max(1, min(self._left.values()) / self._pace), self._end, self._plan)
+
+    def _end(self, plan: int) -> None:
+        if plan != self._plan:
+            return
+        self._catch_up()
+        over = [job for job, left in self._left.items() if left <= 1000]
+        for job in over:
+            del self._left[job]
+        self._look_ahead()
+        for job in over:
+            job.done(Outcome.SUCCESS)
 
 
 class Batches:
-    """One executor; a batch of n takes fixed + n * each."""
+    """Gathers what waits into batches of up to `most`; one of n takes `fixed` + n x `each`."""
 
-    def __init__(self, clock: Clock, rng: random.Random, fixed: float, each: float, most: int = 32) -> None:
-        self.clock, self.fixed, self.each, self.most = clock, fixed, each, most
-        self.line: list[Job] = []
-        self.busy = False
+    def __init__(self, world: World, fixed: float, each: float, most: int = 32) -> None:
+        self._clock = world.clock
+        self.fixed, self.each, self.most = fixed, each, most
+        self._line: list[Job] = []
+        self._busy = False
 
     def submit(self, job: Job) -> None:
-        self.line.append(job)
-        self.go()
+        self._line.append(job)
+        self._go_on()
 
-    def go(self) -> None:
-        if self.busy or not self.line:
+    def _go_on(self) -> None:
+        if self._busy or not self._line:
             return
-        batch, self.line = self.line[: self.most], self.line[self.most :]
-        self.busy = True
-        self.clock.after(self.fixed + self.each * len(batch), self.end, batch)
+        batch, self._line = self._line[: self.most], self._line[self.most :]
+        self._busy = True
+        self._clock.after(self.fixed + self.each * len(batch), self._end, batch)
 
-    def end(self, batch: list[Job]) -> None:
-        self.busy = False
+    def _end(self, batch: list[Job]) -> None:
+        self._busy = False
         for job in batch:
             job.done(Outcome.SUCCESS)
-        self.go()
-
-
-class Result:
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, str, float, str, int]] = []  # due, stream, latency, ending, class
-
-    def add(self, due: int, stream: str, latency: float, ending: str) -> None:
-        self.rows.append((due, stream, latency, ending, 0))
-
-    def window(self, since: float, until: float, stream: str | None = None) -> "View":
-        return View([r for r in self.rows if since * S <= r[0] < until * S and stream in (None, r[1])], until - since)
-
-
-class View:
-    def __init__(self, rows: list[Any], seconds: float) -> None:
-        self.offered = len(rows)
-        self.ok = sorted(r[2] for r in rows if r[3] == "ok")
-        self.seconds = seconds
-        self.rejected = sorted(r[2] for r in rows if r[3] == "rejected")
-        self.timeouts = sum(r[3] == "timeout" for r in rows)
-
-    @property
-    def goodput(self) -> float:
-        return len(self.ok) / self.seconds
-
-    def p(self, q: float, rows: list[float] | None = None) -> float:
-        rows = self.ok if rows is None else rows
-        return rows[max(0, math.ceil(len(rows) * q) - 1)] / MS if rows else math.nan
-
-    def __str__(self) -> str:
-        return (f"offered {self.offered / self.seconds:7.0f}/s good {self.goodput:7.1f}/s p50 {self.p(.5):6.1f} p99 {self.p(.99):6.1f} "
-                f"rejected {len(self.rejected) / max(1, self.offered):6.1%} (p50 {self.p(.5, self.rejected):5.1f} p99 {self.p(.99, self.rejected):5.1f}) timeouts {self.timeouts}")
+        self._go_on()
 
 
 class Stream:
-    """An open-loop client."""
+    """An open-loop client: `rate` a second in Poisson bursts of `burst`; gives up after `patience`. Its requests'
+    `deadline` is what the gateway knows of that.
+    """
 
-    def __init__(self, name: str, rate: float, priority: int = 1, flow: bytes = b"", patience: float = 500 * MS, batch: int = 1,
-                 deadline: float = 30 * S) -> None:
-        self.name, self.rate, self.priority, self.flow = name, rate, priority, flow or name.encode()
-        self.patience, self.batch, self.deadline = patience, batch, deadline
+    def __init__(
+        self, name: str, rate: float, priority: int = 1, burst: int = 1, patience: float = 500 * MS,
+        deadline: float = 30 * S,
+    ) -> None:  # fmt: skip
+        self.name, self.rate, self.priority, self.burst = name, rate, priority, burst
+        self.patience, self.deadline = patience, deadline
+
+
+class Row(NamedTuple):
+    """One request: when it was due, whose, how long it took, and "ok", "refused" or "timeout"."""
+
+    due: int
+    stream: str
+    took: int
+    end: str
+
+
+class View:
+    """What clients saw of the requests due in a window."""
+
+    def __init__(self, rows: Sequence[Row], seconds: float) -> None:
+        self.offered = len(rows)
+        self.rate = self.offered / seconds
+        self.served = sorted(row.took for row in rows if row.end == "ok")
+        self.refusals = sorted(row.took for row in rows if row.end == "refused")
+        self.goodput = len(self.served) / seconds
+        self.refused = len(self.refusals)
+        self.timeouts = sum(row.end == "timeout" for row in rows)
+
+    def p(self, q: float) -> float:
+        """A percentile of the served, in milliseconds."""
+        return percentile(self.served, q)
+
+    def refusal(self, q: float) -> float:
+        """A percentile of the refused, in milliseconds."""
+        return percentile(self.refusals, q)
+
+
+def percentile(ordered: Sequence[int], q: float) -> float:
+    return ordered[max(0, math.ceil(len(ordered) * q / 100) - 1)] / MS if ordered else math.nan
+
+
+def learning(workers: int = 1, most: int = 1024) -> list[Admission]:
+    """The gateway's admission as it is by default, one per worker."""
+    return [Admission(AdmissionSettings(0, most, 1024, TARGET), workers) for _ in range(workers)]
 
 
 class World:
-    def __init__(self, backend: Callable[["World"], Any], admissions: list[Admission], streams: list[Stream], seed: int = 1,
-                 link: float = 0.25 * MS, jitter: float = 0.1 * MS) -> None:
+    """Streams, workers that a stream's requests are dealt to by lot, and one backend, a `hop` (and some) away."""
+
+    def __init__(
+        self,
+        backend: Callable[[World], Backend],
+        workers: Sequence[Admission],
+        streams: Sequence[Stream],
+        *,
+        seed: int = 1,
+        hop: float = 0.25 * MS,
+        jitter: float = 0.1 * MS,
+    ) -> None:
         self.clock = Clock()
-        self.rng = random.Random(seed)
+        self.chance = random.Random(seed)
         self.backend = backend(self)
-        self.admissions = admissions
-        self.streams = streams
-        self.link, self.jitter = link, jitter
-        self.result = Result()
+        self.workers = workers
+        self.rows: list[Row] = []
+        self._hop, self._jitter = hop, jitter
         for stream in streams:
-            self.clock.at(self.gap(stream), self.arrive, stream)
-        for a in admissions:
-            self.clock.after(10 * MS, self.sweep, a)
+            self.clock.after(self._gap(stream), self._arrive, stream)
+        for worker in workers:
+            self.clock.after(SWEEP, self._sweep, worker)
 
-    def gap(self, stream: Stream) -> float:
-        return self.rng.expovariate(stream.rate / stream.batch) * S if stream.rate else 1 * S
+    def run(self, until: float) -> None:
+        """Goes on to `until` seconds."""
+        self.clock.run(int(until * S))
 
-    def sweep(self, a: Admission) -> None:
-        a.sweep(self.clock.now)
-        self.clock.after(2 * MS, self.sweep, a)
+    def seen(self, since: float, until: float, stream: str | None = None) -> View:
+        begin, end = since * S, until * S
+        rows = [row for row in self.rows if begin <= row.due < end and stream in (None, row.stream)]
+        return View(rows, until - since)
 
-    def arrive(self, stream: Stream) -> None:
-        self.clock.after(self.gap(stream), self.arrive, stream)
-        if not stream.rate:
-            return
-        for _ in range(stream.batch):
-            Call(self, stream, self.rng.choice(self.admissions))
+    def way(self) -> float:
+        """To the backend, or back."""
+        return self._hop + self.chance.expovariate(1) * self._jitter
 
-    def run(self, until: float) -> Result:
-        self.clock.run(until * S)
-        return self.result
+    def _gap(self, stream: Stream) -> float:
+        return self.chance.expovariate(stream.rate / stream.burst) * S if stream.rate else 0.01 * S
+
+    def _sweep(self, worker: Admission) -> None:
+        worker.sweep(self.clock.now)
+        self.clock.after(SWEEP, self._sweep, worker)
+
+    def _arrive(self, stream: Stream) -> None:
+        self.clock.after(self._gap(stream), self._arrive, stream)
+        for _ in range(stream.burst if stream.rate else 0):
+            Call(self, stream, self.chance.choice(self.workers))
 
 
 class Call:
-    """One request."""
+    """One request on its way."""
 
     def __init__(self, world: World, stream: Stream, admission: Admission) -> None:
-        self.world, self.stream, self.admission = world, stream, admission
-        self.due = world.clock.now
-        self.over = False
-        self.holding = False
-        self.mark = 0
-        self.sent = 0
-        self.job: Job | None = None
-        world.clock.after(stream.patience, self.give_up)
-        now = world.clock.now
-        mark = admission.enter(stream.priority, now)
-        self.ticket: Ticket | None = None
+        self._world, self._stream, self._admission = world, stream, admission
+        self._due = world.clock.now
+        self._over = False
+        self._job: Job | None = None
+        self._ticket: Ticket | None = None
+        self._mark = 0
+        self._sent = 0
+        world.clock.after(stream.patience, self._give_up)
+        mark = admission.enter(stream.priority, self._due)
         if mark >= 0:
-            self.send(mark)
+            self._send(mark)
             return
-        self.ticket = Ticket(stream.priority, stream.flow, now, now + int(stream.deadline), self.wake)
-        if not admission.wait(self.ticket, now):
-            self.end("rejected")
+        deadline = self._due + int(stream.deadline)
+        self._ticket = Ticket(stream.priority, stream.name.encode(), self._due, deadline, self.wake)
+        if not admission.wait(self._ticket, self._due):
+            self._end("refused")
 
     def wake(self) -> bool:
-        assert self.ticket is not None
-        if self.over:
+        assert self._ticket is not None
+        if self._over:
             return False
-        if self.ticket.reason >= 0:
-            self.end("rejected")
+        if self._ticket.reason >= 0:
+            self._end("refused")
         else:
-            self.send(self.ticket.mark)
+            self._send(self._ticket.mark)
         return True
 
-    def send(self, mark: int) -> None:
-        self.mark = mark
-        self.holding = True
-        self.sent = self.world.clock.now
-        self.job = Job(self.answered)
-        self.world.clock.after(self.delay(), self.world.backend.submit, self.job)
+    def _send(self, mark: int) -> None:
+        self._mark, self._sent = mark, self._world.clock.now
+        self._job = Job(self._answered)
+        self._world.clock.after(self._world.way(), self._world.backend.submit, self._job)
 
-    def delay(self) -> float:
-        return self.world.link + self.world.rng.expovariate(1) * self.world.jitter
+    def _answered(self, outcome: Outcome) -> None:
+        self._world.clock.after(self._world.way(), self._back, outcome)
 
-    def answered(self, outcome: Outcome) -> None:
-        self.world.clock.after(self.delay(), self.back, outcome)
+    def _back(self, outcome: Outcome) -> None:
+        if not self._over:
+            self._end("ok" if outcome is Outcome.SUCCESS else "refused")
+            self._release(outcome)
 
-    def back(self, outcome: Outcome) -> None:
-        if self.holding:
-            self.holding = False
-            now = self.world.clock.now
-            self.end("ok" if outcome is Outcome.SUCCESS else "rejected")
-            self.admission.release(self.mark, now - self.sent, outcome, now)
-
-    def give_up(self) -> None:
-        if self.over:
+    def _give_up(self) -> None:
+        if self._over:
             return
-        self.end("timeout")
-        if self.holding:
-            self.holding = False
-            assert self.job is not None
-            self.job.gone = True
-            now = self.world.clock.now
-            self.admission.release(self.mark, now - self.sent, Outcome.IGNORE, now)
-        elif self.ticket is not None:
-            self.admission.leave(self.ticket, self.world.clock.now)
+        self._end("timeout")
+        if self._job is not None:
+            self._job.gone = True
+            self._release(Outcome.IGNORE)
+        elif self._ticket is not None:
+            self._admission.leave(self._ticket, self._world.clock.now)
 
-    def end(self, how: str) -> None:
-        if not self.over:
-            self.over = True
-            self.world.result.add(self.due, self.stream.name, self.world.clock.now - self.due, how)
+    def _release(self, outcome: Outcome) -> None:
+        now = self._world.clock.now
+        self._admission.release(self._mark, now - self._sent, outcome, now)
+
+    def _end(self, how: str) -> None:
+        self._over = True
+        self._world.rows.append(Row(self._due, self._stream.name, self._world.clock.now - self._due, how))
