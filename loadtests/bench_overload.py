@@ -21,9 +21,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import http.client
 import math
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +122,28 @@ def before(peer: Peer, origin: Endpoint) -> Iterator[int]:
         raise NotUp(f"{peer.name}: {reason}")
     with tempfile.TemporaryDirectory(prefix="overload-") as folder:
         try:
-            yield peer.start(origin, origin, Path(folder))
+            port = peer.start(origin, origin, Path(folder))
+            _answers(port)
+            yield port
         finally:
             peer.stop()
+
+
+def _answers(port: int, within: float = 20.0) -> None:
+    """Returns once a request was answered: a listening port may still be without its workers."""
+    end = time.monotonic() + within
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/")
+            if connection.getresponse().status == 200:
+                return
+        except (OSError, http.client.HTTPException) as error:
+            if time.monotonic() > end:
+                raise NotUp(f"nothing answers on port {port}: {error!r}") from error
+        finally:
+            connection.close()
+        time.sleep(0.05)
 
 
 def client(name: str, rate: float, path: str = "/v1/models/x:predict", key: str | None = None, seed: int = 1) -> Client:

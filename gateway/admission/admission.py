@@ -100,6 +100,7 @@ class Admission:
         burst = self._burst()
         expected = 0.0
         if line.size > burst:
+            limit.pressed = True
             if not line.overloaded:
                 self._judge(now)
         elif limit.rate and not line.overloaded:
@@ -167,6 +168,7 @@ class Admission:
             self._bucket = (self._bucket + 1) % BUCKETS
             for offered in self._offered:
                 offered[self._bucket] = 0
+        self.limit.pressed = self.queue.size > self._burst() or bool(self.overloaded)
         rate = self.limit.rate
         self._width = min(LONGEST, max(SHORTEST, int(BUCKET * 1e9 / rate))) if rate else FIRST
         self._ends = now + self._width

@@ -43,10 +43,12 @@ CLIP: Final = 2.5  # usual latencies: more says nothing about the queue (heavy t
 NOISE: Final = 0.05  # relative error of a block's mean before it was seen
 QUIET: Final = 0.004  # the least error believed in
 WIDE: Final = 1.5  # steps are this many errors wide, so that they can be told apart
-JUMP: Final = 0.1  # change of the latency at rest that is no noise, if it is also four errors
+JUMP: Final = 0.1  # change of the latency that is no noise, if it is also four errors
 TRIES: Final = 3  # pairs of blocks before a step is left undecided
+EXTRA: Final = 1 / 16  # of the places, at rest
 REST: Final = 16  # blocks before the next look after the first search
-LONGEST_REST: Final = 256
+LONGEST_REST: Final = 64
+DOWN: Final = 4  # one look in so many is down, too: that one costs throughput
 LOST: Final = 0.1  # share of a block without an answer from which answers are counted instead of timed
 
 
@@ -62,6 +64,7 @@ class Limit:
         self.latency = 0.0
         self.spread = 0.0
         self.rate = 0.0
+        self.pressed = False  # more is asked for than is answered: only then is it of use to have less in flight
 
     def sent(self, inflight: int, now: int) -> int:
         """Called when a place was taken and `inflight` are. The mark is handed to `done`; 0: no sample."""
@@ -121,12 +124,14 @@ class AdaptiveLimit(Limit):
         self._resting = False
         self._rest = 0  # blocks left of it
         self._next_rest = REST
+        self._looks = 0
         self._here = Level()  # at the learnt level
         self._there = Level()  # at the trial's
         self._idle = Level()  # at rest
         self._noise = NOISE  # of a block's mean: from one block to the next,
         self._within = 0.0  # and by the samples in it
         self._noises = 2.0
+        self._astray = 0  # blocks in a row that were off to the same side; below 0: slower
         self.block = 1  # its number is its samples' mark
         self._began = 0
         self._count = 0
@@ -182,15 +187,18 @@ class AdaptiveLimit(Limit):
         self._squares = 0.0
 
     def _close(self, now: int) -> None:
-        mean = self._total / self._good if self._good else self.latency
-        timed = math.log(self.allowed / mean) if mean else 0.0
+        mean = self._total / self._good if self._good else self.latency or 1.0
+        timed = math.log(self.allowed / mean)
         counted = math.log((self._answers + 0.5) / (now - self._began))
         lost = self._lost > LOST * self._count
-        hopeless = self._good < LOST * self._count
+        hopeless = self._lost > (1 - LOST) * self._count
+        if not (self._good or lost):
+            self._begin()  # failures alone say nothing about how much is too much
+            return
         if self._good > 1:
             within = math.sqrt(max(0.0, self._squares / self._good - mean * mean) / self._good) / mean
             self._within += (within - self._within) / 4 if self._within else within
-        if not lost:
+        if self._good and not lost:
             rate = self.allowed / mean * 1e9
             self.rate += (rate - self.rate) / 8 if self.rate else rate
         self._begin()
@@ -204,17 +212,34 @@ class AdaptiveLimit(Limit):
             level = self._idle if self._resting else self._here
             off = timed - level.timed if level.blocks else 0.0
             error = self._error(1, level.blocks or 1)
-            if abs(off) > max(JUMP, 4 * error):
+            if self._jumped(off, error):
                 self._changed(off)
             else:
                 if level.blocks:
-                    self._noises = min(12.0, self._noises + 1)
-                    variance = off * off / (1 + 1 / level.blocks)
-                    self._noise = math.sqrt(max(QUIET**2, self._noise**2 + (variance - self._noise**2) / self._noises))
+                    self._learn_noise(off * off / (1 + 1 / level.blocks))
                 level.add(timed, counted, lost)
                 self._go_on(mean)
-        extra = max(1, self.learnt // 16) if self._resting else self._trial
+        extra = self._extra() if self._resting else self._trial
         self.allowed = min(self.most, self.learnt + extra)
+
+    def _jumped(self, off: float, error: float) -> bool:
+        """Whether a block that is `off` is no noise: by far, or by some in the same direction three times in a row."""
+        if abs(off) <= JUMP / 2 or abs(off) <= 2 * error:
+            self._astray = 0
+            return False
+        side = 1 if off > 0 else -1
+        self._astray = self._astray + side if self._astray * side > 0 else side
+        return abs(off) > max(JUMP, 4 * error) or abs(self._astray) >= 3
+
+    def _learn_noise(self, variance: float) -> None:
+        """One that is far off teaches little: it may be the beginning of a change."""
+        self._noises = min(12.0, self._noises + 1)
+        known = self._noise * self._noise
+        self._noise = math.sqrt(max(QUIET**2, known + (min(variance, 9 * known) - known) / self._noises))
+
+    def _extra(self) -> int:
+        """At rest: so that a slot that frees need not wait for its next request, and more where times vary much."""
+        return max(1, round(self.learnt * max(EXTRA, self._noise, self._within)))
 
     def _error(self, blocks: int, others: int) -> float:
         """Of the difference between the means of so many blocks each."""
@@ -223,6 +248,7 @@ class AdaptiveLimit(Limit):
     # -- the search ---------------------------------------------------------------------------------------------
 
     def _search(self, direction: int) -> None:
+        self._astray = 0
         self._here = Level()
         self._there = Level()
         self._resting = False
@@ -249,7 +275,9 @@ class AdaptiveLimit(Limit):
             if self._rest:
                 return
             self._resting = self._fresh = False
-            self._refused = 0
+            self._looks += 1
+            self._refused = 0 if self._looks % DOWN == 0 else 1
+            self._direction = 1
             self._here = Level()
             self._step = self._first_step()
             return
@@ -257,7 +285,7 @@ class AdaptiveLimit(Limit):
             self._trial = min(self.most, self.learnt + self._step) - self.learnt
         else:
             self._trial = max(self.least, self.learnt - self._step) - self.learnt
-        if not self._trial or (self._trial < 0 and mean < self.target):
+        if not self._trial or (self._trial < 0 and (mean < self.target or not self.pressed)):
             self._refuse()
 
     def _least_step(self) -> int:
@@ -275,7 +303,7 @@ class AdaptiveLimit(Limit):
             self._resting = True
             self._idle = Level()
             self._rest = self._next_rest
-            self._next_rest = min(LONGEST_REST, 4 * self._next_rest)
+            self._next_rest = min(LONGEST_REST, 2 * self._next_rest)
 
     def _judge(self, mean: float) -> None:
         """After a block at the trial's level: keep it, leave it, or look at both again."""
