@@ -191,7 +191,7 @@ class Queue:
             lowest = len(self.lines) - 1
             while lowest > ticket.priority and not self.lines[lowest].size:
                 lowest -= 1
-            if not self.lines[lowest].size:
+            if lowest == ticket.priority and line.size <= BURST:  # too short for the newest to be better than the rest
                 return self.deny(ticket, FULL)
             self.refuse(self.lines[lowest].fattest().oldest(), FULL)
         self._number += 1

@@ -132,6 +132,14 @@ def test_a_full_queue_refuses_who_comes_with_a_lower_priority_than_all_that_wait
     assert (batch.reason, batch.waiting) == (FULL, False)
 
 
+def test_a_full_queue_that_is_long_keeps_the_newest():
+    tickets = [ticket(since=n) for n in range(BURST + 1)]
+    queue = filled(*tickets, most=BURST + 1)
+    assert queue.add(ticket(since=99), 99, 100)
+    assert tickets[0].reason == FULL
+    assert queue.size == BURST + 1
+
+
 def test_a_queue_of_no_length_lets_nobody_wait():
     queue = Queue(0)
     one = ticket()
