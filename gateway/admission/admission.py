@@ -9,9 +9,12 @@
 Invariants: `inflight` is the number of places taken and not released; no place is free while somebody waits; whoever
 cannot be answered in time is refused when it comes, or as soon as that is clear, and never sent.
 
-Standing overload of a priority is when twice in a row, for the time of `BUCKET` answers, more has come of it and of
-what goes before it than the pool answers, and the backlog is long; a burst, however large, is none. It ends when less
-comes than is answered.
+Standing overload of a priority is when in each of `BUCKETS` buckets, each the time of `BUCKET` answers, more has come of
+it and of what goes before it than the pool answers, and the backlog is long; a burst, however large, is none. It ends
+when less comes than is answered.
+
+A backlog that was not used up in all that time, though about as much came as is answered, only makes everybody wait: so
+much of it is refused as it never was shorter ("a standing queue", Nichols and Jacobson 2012).
 
 Times are monotonic nanoseconds.
 """
@@ -29,8 +32,9 @@ BUCKET: Final = 50  # answers
 SHORTEST: Final = 62_500_000  # of a bucket
 LONGEST: Final = 2_500_000_000
 FIRST: Final = 250_000_000  # while the rate is not known
-BEGINS: Final = 1.1  # offered over answered
+BEGINS: Final = 1.0  # offered over answered
 ENDS: Final = 0.95
+STANDS: Final = 0.9
 FIRST_PLACES: Final = 8  # of all workers, before anything is known
 LONGEST_AWAY: Final = 30  # seconds that a client is told to stay away, at the most
 
@@ -55,6 +59,7 @@ class Admission:
         self.queue = Queue(settings.waiting)
         self.inflight = 0
         self._offered = [[0] * BUCKETS for _ in PRIORITIES]
+        self._lows = [[0] * BUCKETS for _ in PRIORITIES]  # the shortest that each line has been
         self._bucket = 0
         self._ends = 0  # of the bucket
         self._width = FIRST
@@ -116,8 +121,8 @@ class Admission:
         return BURST + self.limit.allowed
 
     def _short(self) -> int:
-        """What may wait under standing overload: less than one latency's worth."""
-        return max(2, self.limit.allowed // 2 + 1)
+        """What may wait under standing overload: half a latency's worth."""
+        return max(1, self.limit.allowed // 2)
 
     def _needed(self) -> int:
         """The time in which an answer cannot be expected: less than all but a few have ever taken."""
@@ -166,8 +171,9 @@ class Admission:
         passed = BUCKETS if not self._ends else min(BUCKETS, 1 + (now - self._ends) // self._width)
         for _ in range(passed):
             self._bucket = (self._bucket + 1) % BUCKETS
-            for offered in self._offered:
+            for offered, lows, line in zip(self._offered, self._lows, self.queue.lines):  # noqa: B905 - as below
                 offered[self._bucket] = 0
+                lows[self._bucket] = line.low = line.size
         self.limit.pressed = self.queue.size > self._burst() or bool(self.overloaded)
         rate = self.limit.rate
         self._width = min(LONGEST, max(SHORTEST, int(BUCKET * 1e9 / rate))) if rate else FIRST
@@ -178,16 +184,19 @@ class Admission:
         if not answered:
             return
         parts = BUCKETS - max(0, self._ends - now) / self._width
-        recent = before = offered = 0
-        for counts, line in zip(self._offered, self.queue.lines):  # noqa: B905 - equal by construction
-            recent += counts[self._bucket]
-            before += counts[self._bucket - 1]
-            offered += sum(counts)
+        offered = [0] * BUCKETS  # of this priority and those before it
+        for counts, lows, line in zip(self._offered, self._lows, self.queue.lines):  # noqa: B905 - equal by construction
+            lows[self._bucket] = line.low
+            for bucket in range(BUCKETS):
+                offered[bucket] += counts[bucket]
+            steady = min(offered) / answered
             if line.overloaded:
-                line.overloaded = offered > ENDS * answered * parts
-            elif line.size > self._burst() and min(recent, before) > BEGINS * answered:
+                line.overloaded = sum(offered) > ENDS * answered * parts
+            elif line.size > self._burst() and steady > BEGINS:
                 line.overloaded = True
                 self.queue.shed(line, self._short())
+            elif (standing := min(lows) - self._short()) > 0 and steady > STANDS:
+                self.queue.shed(line, line.size - standing)
 
     @property
     def overloaded(self) -> list[str]:

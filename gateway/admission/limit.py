@@ -48,7 +48,7 @@ TRIES: Final = 3  # pairs of blocks before a step is left undecided
 EXTRA: Final = 1 / 16  # of the places, at rest
 REST: Final = 16  # blocks before the next look after the first search
 LONGEST_REST: Final = 64
-DOWN: Final = 4  # one look in so many is down, too: that one costs throughput
+DOWN: Final = 4  # one look in so many is down, too: that one costs throughput; with others one in two
 LOST: Final = 0.1  # share of a block without an answer from which answers are counted instead of timed
 
 
@@ -276,7 +276,7 @@ class AdaptiveLimit(Limit):
                 return
             self._resting = self._fresh = False
             self._looks += 1
-            self._refused = 0 if self._looks % DOWN == 0 else 1
+            self._refused = 0 if self._looks % (DOWN if self.sharers == 1 else 2) == 0 else 1
             self._direction = 1
             self._here = Level()
             self._step = self._first_step()
