@@ -10,7 +10,7 @@ import os
 from setuptools import Extension, setup
 
 HOT = (
-    "admission/admission", "admission/limit", "admission/priority", "admission/queue",
+    "admission/admission", "admission/limit", "admission/priority", "admission/queue", "admission/refusals",
     "balance/least_request", "balance/weighted_round_robin", "breakers/gate", "http/client", "http/forwarded",
     "http/origin", "http/reader", "http/serialise", "http/server", "http/target", "identity/keys", "limits/bucket",
     "limits/limiter", "limits/local", "limits/policy", "link/connection", "link/frames", "link/pool", "pipeline",

@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from gateway.admission.refusals import Refusals
 from gateway.request import Outcome
 
 PAYS: Final = 0.2  # elasticity from which more in flight is worth its latency
@@ -140,6 +141,8 @@ class AdaptiveLimit(Limit):
         self._total = 0
         self._squares = 0.0
         self._answers = 0  # of all requests that ended in this block
+        self._inflight = 0
+        self._refusals = Refusals()
 
     def share(self, sharers: int) -> None:
         """So many workers use the same backends from now on."""
@@ -148,6 +151,7 @@ class AdaptiveLimit(Limit):
     # -- samples ------------------------------------------------------------------------------------------------
 
     def sent(self, inflight: int, now: int) -> int:
+        self._inflight = inflight
         if inflight < self.allowed:
             return 0
         if not self._began:
@@ -158,6 +162,14 @@ class AdaptiveLimit(Limit):
         if outcome == Outcome.SUCCESS:
             self._note(took)
             self._answers += 1
+        if outcome != Outcome.IGNORE:
+            bound = self._refusals.seen(outcome == Outcome.DROPPED, self._inflight, self.allowed)
+            if bound:
+                self._bound(max(self.least, bound))
+                return
+        if self._began and now - self._began > self._stale():
+            self._give_up()
+            return
         if mark != self.block:
             return
         self._count += 1
@@ -169,19 +181,37 @@ class AdaptiveLimit(Limit):
             self._good += 1
         elif outcome == Outcome.DROPPED or (outcome == Outcome.IGNORE and took > self.latency):
             self._lost += 1
-        usual = self.latency if self.latency > SHORTEST else float(SHORTEST)
         if self._count >= self._enough() and now - self._began >= SHORTEST:
             self._close(now)
-        elif now - self._began > STALE * usual * (1 + FEWEST / self.allowed):
-            self._begin()
+
+    def _stale(self) -> float:
+        usual = self.latency if self.latency > SHORTEST else float(SHORTEST)
+        return STALE * usual * (1 + FEWEST / self.allowed)
+
+    def _give_up(self) -> None:
+        """The places were not full for long enough: nothing is known of this level."""
+        if self._trial:
+            self._refuse()
+            self._level()
+        self._begin(0)
+
+    def _bound(self, learnt: int) -> None:
+        """The backend refuses what is more than this."""
+        self.learnt = learnt
+        self._search(1)
+        self._fresh = False
+        self._lie_down()
+        self._level()
+        self._begin(0)
 
     def _enough(self) -> int:
         rounds = max(ROUNDS if self.latency < 40_000_000 else 1, -(-FEWEST // self.allowed))
         return self.allowed * rounds
 
-    def _begin(self) -> None:
+    def _begin(self, now: int) -> None:
+        """The next block; `now` where it has begun, 0 where it begins once the places are full."""
         self.block += 1
-        self._began = 0
+        self._began = now
         self._count = self._good = self._lost = self._answers = 0
         self._total = 0
         self._squares = 0.0
@@ -193,7 +223,7 @@ class AdaptiveLimit(Limit):
         lost = self._lost > LOST * self._count
         hopeless = self._lost > (1 - LOST) * self._count
         if not (self._good or lost):
-            self._begin()  # failures alone say nothing about how much is too much
+            self._begin(0)  # failures alone say nothing about how much is too much
             return
         if self._good > 1:
             within = math.sqrt(max(0.0, self._squares / self._good - mean * mean) / self._good) / mean
@@ -201,7 +231,6 @@ class AdaptiveLimit(Limit):
         if self._good and not lost:
             rate = self.allowed / mean * 1e9
             self.rate += (rate - self.rate) / 8 if self.rate else rate
-        self._begin()
         if self._trial:
             self._there.add(timed, counted, lost)
             self._judge(mean)
@@ -219,6 +248,10 @@ class AdaptiveLimit(Limit):
                     self._learn_noise(off * off / (1 + 1 / level.blocks))
                 level.add(timed, counted, lost)
                 self._go_on(mean)
+        self._level()
+        self._begin(now if self._trial else 0)
+
+    def _level(self) -> None:
         extra = self._extra() if self._resting else self._trial
         self.allowed = min(self.most, self.learnt + extra)
 
@@ -300,10 +333,13 @@ class AdaptiveLimit(Limit):
         self._direction = -self._direction
         self._step = self._first_step()
         if self._refused >= 2:
-            self._resting = True
-            self._idle = Level()
-            self._rest = self._next_rest
-            self._next_rest = min(LONGEST_REST, 2 * self._next_rest)
+            self._lie_down()
+
+    def _lie_down(self) -> None:
+        self._resting = True
+        self._idle = Level()
+        self._rest = self._next_rest
+        self._next_rest = min(LONGEST_REST, 2 * self._next_rest)
 
     def _judge(self, mean: float) -> None:
         """After a block at the trial's level: keep it, leave it, or look at both again."""

@@ -6,7 +6,8 @@
   was idle starts at the clock, so nothing is saved up, and nobody pays for what was idle.
 * In a flow the earliest deadline is first while the backlog is short. Behind a long one (`BURST`) the newest is: what
   came last can still be answered quickly, what has waited long is perhaps no longer waited for.
-* A line under standing overload (who decides that is `admission`) keeps `short` entries and refuses the rest at once.
+* A line under standing overload (who decides that is `admission`) keeps `short` entries, or one of every flow up to
+  twice as many, and refuses the rest at once.
   Whoever must go is of the flow that waits for most; of that, the oldest that has waited for less than `QUICK`, so that
   every refusal is quick, or else the one that just comes. Who has waited longer is served next.
 
@@ -159,6 +160,11 @@ class Line:
         assert worst is not None
         return worst
 
+    def kept(self, key: bytes, short: int) -> int:
+        """How many may wait under standing overload: `short`, and up to twice as many if they are of so many flows."""
+        flows = len(self.flows) + (key not in self.flows)
+        return max(short, min(2 * short + 1, flows))
+
     def victim(self, ticket: Ticket, now: int) -> Ticket | None:
         """Who makes room for `ticket`; None: it must go itself."""
         fattest = self.fattest()
@@ -184,7 +190,7 @@ class Queue:
     def add(self, ticket: Ticket, now: int, short: int) -> bool:
         """Whether it waits now; if not it is refused, as `ticket.reason` says. `short`: see the module."""
         line = self.lines[ticket.priority]
-        if line.overloaded and line.size >= short:
+        if line.overloaded and line.size >= line.kept(ticket.flow, short):
             victim = line.victim(ticket, now)
             if victim is None:
                 return self.deny(ticket, OVERLOAD)
