@@ -9,9 +9,9 @@
 Invariants: `inflight` is the number of places taken and not released; no place is free while somebody waits; whoever
 cannot be answered in time is refused when it comes, or as soon as that is clear, and never sent.
 
-Standing overload of a priority is when in each of `BUCKETS` buckets, each the time of `BUCKET` answers, more has come of
-it and of what goes before it than the pool answers, and the backlog is long; a burst, however large, is none. It ends
-when less comes than is answered.
+Standing overload of a priority is when in each of `BUCKETS` buckets (the time of `BUCKET` answers each) more has come
+of it and of what goes before it than the pool answers, and the backlog is long; a burst, however large, is none. It
+ends when less comes than is answered.
 
 A backlog that was not used up in all that time, though about as much came as is answered, only makes everybody wait: so
 much of it is refused as it never was shorter ("a standing queue", Nichols and Jacobson 2012).

@@ -33,7 +33,7 @@ LATE: Final = 1  # cannot be answered before its deadline
 OVERLOAD: Final = 2
 
 BURST: Final = 16  # entries beside the places: in Poisson traffic below 3/4 of capacity one in 100,000 finds as many
-QUICK: Final = 4_000_000  # a refusal under standing overload comes sooner than this
+QUICK: Final = 3_000_000  # a refusal under standing overload comes sooner than this
 REMEMBERED: Final = 1024  # flows without entries that have had more than the others
 
 

@@ -1,8 +1,9 @@
 """What a backend itself refuses (429, 503), and whether that is because of how much it is given.
 
-A backend with a bound of its own refuses at once what is over it, so the places never fill and nothing can be learnt from
-latencies. The limit then comes down to what was in flight when it refused. Where that does not halve its refusals, they
-have another reason (a quota, a model that is not loaded): the limit goes back, and for a while they count for nothing.
+A backend with a bound of its own refuses at once what is over it, so the places never fill and nothing can be learnt
+from latencies. The limit then comes down to what was in flight when it refused. Where that does not halve its refusals,
+they have another reason (a quota, a model that is not loaded): the limit goes back, and for a while they count for
+nothing.
 """
 
 from __future__ import annotations

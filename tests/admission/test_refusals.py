@@ -7,8 +7,9 @@ def feed(refusals, share, inflight, limit, windows=1):
     """The limits it asked for."""
     found = []
     for _ in range(windows):
-        for n in range(max(WINDOW, 2 * limit)):
-            bound = refusals.seen(n % 10 < share * 10, inflight, limit)
+        answers = max(WINDOW, 2 * limit)
+        for n in range(answers):
+            bound = refusals.seen(n < int(share * answers), inflight, limit)
             if bound:
                 found.append(bound)
                 limit = bound
