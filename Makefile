@@ -55,6 +55,7 @@ bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, by stage a
 	@$(PY) -m loadtests.bench_latency
 	@$(PY) -m loadtests.bench_idle
 	@$(PY) -m loadtests.bench_slow
+	@$(PY) -m loadtests.bench_overload
 	@$(PY) -m loadtests.bench_infer
 
 bench-peers: ## Install the peers that `make bench` compares with
