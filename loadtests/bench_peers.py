@@ -34,6 +34,7 @@ DAEMONS = ("nginx", "haproxy")
 OWN = {
     "goproxy": ("loadtests/peers/goproxy", "."),
     "openload": ("loadtests/peers/openload", "."),
+    "slotserver": ("loadtests/peers/slotserver", "."),
     "linkecho": ("backends/go_infer", "./cmd/linkecho"),
 }
 

@@ -1,0 +1,3 @@
+module sluicegate/loadtests/slotserver
+
+go 1.24
