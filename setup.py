@@ -12,9 +12,10 @@ from setuptools import Extension, setup
 HOT = (
     "balance/least_request", "balance/weighted_round_robin", "breakers/gate", "http/client", "http/forwarded",
     "http/origin", "http/reader", "http/serialise", "http/server", "http/target", "identity/keys", "limits/bucket",
-    "limits/limiter", "limits/local", "limits/policy", "link/connection", "link/frames", "link/pool", "pipeline",
-    "request", "retries/budget", "routing/table", "store/buckets", "store/connection", "telemetry/cells",
-    "upstreams/backend", "upstreams/caller", "upstreams/forward",
+    "limits/costs", "limits/leases", "limits/limiter", "limits/local", "limits/policy", "limits/scopes",
+    "link/connection", "link/frames", "link/pool", "pipeline", "request", "retries/budget", "routing/table",
+    "store/buckets", "store/connection", "store/program", "telemetry/cells", "upstreams/backend", "upstreams/caller",
+    "upstreams/forward",
 )  # fmt: skip
 
 

@@ -234,7 +234,7 @@ async def test_a_copy_charges_nothing():
         before = one.route.retry.budget._balance if hasattr(one.route.retry.budget, "_balance") else None
         asked = []
         take = one.store.take
-        one.store.take = lambda asks: asked.extend(asks) or take(asks)
+        one.store.take = lambda verdict: asked.extend(verdict.keys) or take(verdict)
         await one.ask()
         await settled(one, 1)
         assert len(asked) == 1

@@ -15,6 +15,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from gateway.app import compile as compiled
@@ -30,6 +31,7 @@ from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.store.answers import SharedAnswers
 from gateway.store.buckets import SCRIPT, SharedBuckets
+from gateway.store.connection import StoreConnection
 from gateway.store.fleet import Fleet
 from gateway.store.link import StoreLink, StoreTimes
 from gateway.telemetry import names
@@ -78,6 +80,7 @@ class WorkerProcess:
         self.doors: list[Door] = []
         self.link: StoreLink
         self.buckets: SharedBuckets
+        self.limiter: Limiter
         self.fleet: Fleet
 
     # -- following the supervisor -------------------------------------------------------------------------------
@@ -122,6 +125,7 @@ class WorkerProcess:
             await self._begin(config, snapshot, message)
         else:
             self.pipeline.use(snapshot)
+            self.limiter.return_leases()  # their rates may be others now
             self.pipeline.cache.resize(config.cache.max_bytes)
             self.server.use(compiled.server_limits(config.http), compiled.forwarding(config.http))
         for door, listener, context in zip(self.doors, config.listen, contexts, strict=True):
@@ -136,11 +140,13 @@ class WorkerProcess:
     async def _begin(self, config: Config, snapshot: Any, message: UseSnapshot) -> None:
         store = config.store
         times = StoreTimes(store.timeout, store.connect_timeout, store.reconnect_min, store.reconnect_max)
-        self.link = StoreLink(message.store, times, [SCRIPT])
+        self.link = StoreLink(
+            message.store, times, [SCRIPT], marker=f"{store.key_prefix}:era".encode(), turned=self._store_turned
+        )
+        self.buckets = SharedBuckets(self.link)
+        limiter = self.limiter = Limiter(self.buckets, identity=secrets.token_bytes(8))
         self.link.start()
         await self.link.ready(store.connect_timeout)
-        self.buckets = SharedBuckets(self.link)
-        limiter = Limiter(self.buckets)
         self.fleet = Fleet(message.store, times, store.key_prefix, message.gateway, limiter.share_with)
         self.fleet.start()
         path = config.access_log.path
@@ -162,6 +168,12 @@ class WorkerProcess:
         gc.freeze()  # what exists now lives as long as the process: leave it out of every later collection
         gc.set_threshold(20_000, 20, 50)
 
+    def _store_turned(self, connection: StoreConnection | None) -> None:
+        if connection is None:
+            self.limiter.away(time.monotonic_ns())
+        else:
+            self.limiter.back(time.monotonic_ns(), forgot=self.link.forgot)
+
     def _set_health(self, healthy: dict[str, bool]) -> None:
         self.health = healthy
         now = int(asyncio.get_running_loop().time() * 1e9)
@@ -173,6 +185,8 @@ class WorkerProcess:
         if cut:
             log.warning("worker %d cut off %d connections", self.number, cut)
         await self.pipeline.shadows.close()
+        self.limiter.return_leases()
+        self.buckets.flush()
         await self.fleet.close()
         await self.link.close()
         if self.pipeline.access_log is not None:
@@ -184,6 +198,7 @@ class WorkerProcess:
     async def _publish(self) -> None:
         beat = 0
         while True:
+            self.limiter.tick(time.monotonic_ns())
             self._set_gauges()
             self._tell_spans()
             beat += 1
@@ -214,6 +229,9 @@ class WorkerProcess:
             names.FLEET_WORKERS: self.fleet.members if self.number == 0 else 0,
             names.FLEET_DROPPED: self.fleet.dropped,
             names.STORE_UP: int(self.link.connection is not None),
+            names.LEASED_KEYS: self.limiter.leased_keys,
+            names.HELD_PLACES: self.limiter.held_places,
+            names.ADJUSTMENTS: self.limiter.adjusted,
             names.STORE_CALLS: self.buckets.calls,
             names.STORE_FAILURES: self.buckets.failures + self.link.losses,
             names.LOG_DROPPED: log_lines.dropped if log_lines is not None else 0,

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -37,7 +38,9 @@ class StoreTimes:
 class StoreLink:
     """`connection` is None while the store is away; `scripts` are loaded on every new connection, after `commands`.
 
-    `purpose` says in the log what is to be had over this line; `turned` is told of each connection and each loss.
+    `marker` is a key that lasts as long as the store's memory: `forgot` says after a loss whether it came back with
+    another one, that is, without what it knew. `purpose` says in the log what is to be had over this line;
+    `turned` is told of each connection and each loss.
     """
 
     def __init__(
@@ -47,17 +50,21 @@ class StoreLink:
         scripts: Sequence[bytes] = (),
         *,
         commands: Sequence[tuple[bytes, ...]] = (),
+        marker: bytes = b"",
         purpose: str = "shared limits",
         pushed: Callable[[Any], None] | None = None,
         turned: Callable[[StoreConnection | None], None] | None = None,
     ) -> None:
         self.connection: StoreConnection | None = None
         self.losses = 0
+        self.forgot = False
         # Asked for once: each `get_running_loop` makes a system call (getpid) in Python 3.11.
         self.loop = asyncio.get_running_loop()
         self._address = address
         self._times = times
         self._commands = (*commands, *((b"SCRIPT", b"LOAD", script) for script in scripts))
+        self._marker = marker
+        self._era: bytes | None = None
         self._purpose = purpose
         self._pushed = pushed
         self._turned = turned
@@ -136,6 +143,11 @@ class StoreLink:
             await connection.call("PING")
             for command in self._commands:
                 await connection.call(*command)
+            if self._marker:
+                await connection.call("SETNX", self._marker, secrets.token_hex(8))
+                era = await connection.call("GET", self._marker)
+                self.forgot = self._era is not None and era != self._era
+                self._era = era
             if connection.lost:
                 raise StoreError(f"{address}: the connection closed as soon as it was made")
         except StoreError:

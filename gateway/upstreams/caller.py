@@ -64,6 +64,13 @@ class Answer:
         self.backend = backend
         self.attempts = attempts
 
+    @property
+    def reached(self) -> bool:
+        """Whether a backend may have seen the request."""
+        if self.response is not None or self.attempts > 1:
+            return True
+        return self.attempts == 1 and not isinstance(self.error, (ConnectFailed, PoolExhausted))
+
 
 def _reason(error: UpstreamError) -> str:
     if isinstance(error, ConnectFailed):
