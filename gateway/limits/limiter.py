@@ -63,6 +63,16 @@ class RouteLimits:
         return bytes((self.varies,)) + b"".join([policy.packed for policy in policies])
 
 
+class Decider:
+    """Who makes a verdict of what the store says, or of its silence."""
+
+    def told(self, verdict: LimitVerdict) -> None:
+        raise NotImplementedError
+
+    def lost(self, verdict: LimitVerdict) -> None:
+        raise NotImplementedError
+
+
 class LimitVerdict:
     """One request's decision over all limits of its route, and what it holds until it ends.
 
@@ -75,7 +85,7 @@ class LimitVerdict:
         "now", "pending", "policies", "refused", "shape",
     )  # fmt: skip
 
-    def __init__(self, owner: Limiter, limits: RouteLimits, keys: list[bytes], now: int) -> None:
+    def __init__(self, owner: Decider, limits: RouteLimits, keys: list[bytes], now: int) -> None:
         self._owner = owner
         self.limits = limits
         self.policies = limits.policies
@@ -173,7 +183,7 @@ class LeaseHolder(Protocol):
     def lease_lost(self, lease: Lease) -> None: ...
 
 
-class Limiter:
+class Limiter(Decider):
     """One per worker; survives reloads, because levels belong to clients and not to a configuration.
 
     `identity` (8 bytes) names this worker among all that share the store.

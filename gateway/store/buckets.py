@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,8 +26,8 @@ from gateway.store.link import StoreLink
 SCRIPT: Final = Path(gateway.limits.__file__).with_name("bucket.lua").read_bytes()
 SHA: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
 MAX_KEYS: Final = 512  # per call: bounds how long one script blocks the server (about 1 ms)
-
-_DONE: Final = None
+MAX_TRIES: Final = 3  # redirections that one call follows
+ASKING: Final = hiredis.pack_command((b"ASKING",))
 
 
 class _Rows:
@@ -44,10 +44,13 @@ class _Rows:
 
 
 class SharedBuckets:
-    """One per link that has loaded `SCRIPT`."""
+    """On a link that has loaded `SCRIPT`. `redirected` is asked about what a node of a cluster says of another."""
 
-    def __init__(self, link: StoreLink, max_keys: int = MAX_KEYS) -> None:
+    def __init__(
+        self, link: StoreLink, max_keys: int = MAX_KEYS, redirected: Callable[[Call, str], bool] | None = None
+    ) -> None:
         self._link = link
+        self.redirected = redirected
         self._max_keys = max_keys
         self._due = False
         self._rows: dict[bytes, _Rows] = {}
@@ -55,6 +58,14 @@ class SharedBuckets:
         self._leases: list[tuple[Lease, LeaseHolder]] = []
         self.calls = 0
         self.failures = 0
+
+    @property
+    def connected(self) -> bool:
+        return self._link.connection is not None
+
+    def use(self, link: StoreLink) -> None:
+        """From now on over this link."""
+        self._link = link
 
     # -- what is asked ------------------------------------------------------------------------------------------
 
@@ -124,7 +135,7 @@ class SharedBuckets:
         others, self._others = self._others, {}
         leases, self._leases = self._leases, []
         self._due = False
-        call = _Call(self)
+        call = Call(self)
         # Levels a worker knows come before they are asked for, what comes back before what is taken.
         for operation in (program.HINT, program.ADJUST, program.RELEASE, program.RENEW):
             if operation in others:
@@ -138,18 +149,18 @@ class SharedBuckets:
 
     def _fill(
         self,
-        call: _Call,
+        call: Call,
         operation: int,
         group: tuple[list[bytes], list[bytes]],
         leases: Sequence[tuple[Lease, LeaseHolder]] = (),
-    ) -> _Call:
+    ) -> Call:
         keys, numbers = group
         start = 0
         while start < len(keys):
             room = self._max_keys - len(call.keys)
             if room <= 0:
                 self._send(call)
-                call, room = _Call(self), self._max_keys
+                call, room = Call(self), self._max_keys
             end = min(start + room, len(keys))
             call.parts.append(program.head(operation, end - start, 1))
             call.parts += numbers[start:end]
@@ -158,7 +169,7 @@ class SharedBuckets:
             start = end
         return call
 
-    def _fill_rows(self, call: _Call, rows: _Rows) -> _Call:
+    def _fill_rows(self, call: Call, rows: _Rows) -> Call:
         width, verdicts = rows.width, rows.verdicts
         each = (rows.shape[0] & 1) + (rows.shape[0] >> 1 & 1)  # numbers a row
         start = 0
@@ -167,7 +178,7 @@ class SharedBuckets:
             if room <= 0:
                 if call.keys:
                     self._send(call)
-                    call = _Call(self)
+                    call = Call(self)
                 room = max(1, self._max_keys // width)
             if start == 0 and len(verdicts) <= room:
                 call.parts += (program.head(program.TAKE, len(verdicts), width), rows.shape)
@@ -185,21 +196,19 @@ class SharedBuckets:
             start = end
         return call
 
-    def _send(self, call: _Call) -> None:
+    def _send(self, call: Call) -> None:
         connection = self._link.connection
         if connection is None:
             call.fail()
             return
         self.calls += 1
-        call.connection = connection
-        command = (b"EVALSHA", SHA, len(call.keys), *call.keys, b"".join(call.parts))
-        connection.send(hiredis.pack_command(command), call.on_reply)  # type: ignore[arg-type]  # the stub says 1-tuple
+        call.send(connection)
 
 
-class _Call:
+class Call:
     """One EVALSHA on its way. Not a closure: compiled, each would be a cycle and keep the collector busy."""
 
-    __slots__ = ("_buckets", "asks", "connection", "keys", "leases", "parts", "taken")
+    __slots__ = ("_buckets", "_tries", "asks", "connection", "keys", "leases", "parts", "taken")
 
     def __init__(self, buckets: SharedBuckets) -> None:
         self._buckets = buckets
@@ -209,12 +218,37 @@ class _Call:
         self.taken: list[tuple[int, list[LimitVerdict]]] = []
         self.leases: Sequence[tuple[Lease, LeaseHolder]] = ()
         self.asks = 0
+        self._tries = 0
+
+    def send(self, connection: StoreConnection) -> None:
+        self.connection = connection
+        command = (b"EVALSHA", SHA, len(self.keys), *self.keys, b"".join(self.parts))
+        connection.send(hiredis.pack_command(command), self.on_reply)  # type: ignore[arg-type]  # the stub says 1-tuple
+
+    def again(self, link: StoreLink, *, asking: bool) -> bool:
+        """Sends it to another node, that the first one named. False: not connected, or enough of it."""
+        connection = link.connection
+        self._tries += 1
+        if connection is None or self._tries > MAX_TRIES:
+            return False
+        if asking:
+            connection.send(ASKING, _ignore)
+        self.send(connection)
+        return True
 
     def on_reply(self, reply: Any) -> None:
         doubles = self.asks + 2 * len(self.leases)
         if isinstance(reply, bytes) and len(reply) == 8 * doubles + self.asks:
             self._read(reply, doubles)
             return
+        redirected = self._buckets.redirected
+        if redirected is not None and isinstance(reply, hiredis.ReplyError):
+            said = str(reply)
+            if said.startswith(("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN")):
+                if not redirected(self, said):
+                    self._buckets.failures += 1
+                    self.fail()
+                return
         self._buckets.failures += 1
         self.fail()
         connection = self.connection
@@ -245,8 +279,12 @@ class _Call:
             to.lease_lost(lease)
 
 
+def _ignore(_reply: Any) -> None:
+    """ASKING is answered with OK."""
+
+
 def _wake(verdict: LimitVerdict) -> None:
     pending = verdict.pending
     assert isinstance(pending, asyncio.Future)
     if not pending.done():
-        pending.set_result(_DONE)
+        pending.set_result(None)

@@ -19,6 +19,7 @@ from typing import Any, Final
 from gateway.errors import StoreError
 from gateway.store.address import StoreAddress
 from gateway.store.connection import StoreConnection
+from gateway.store.sentinel import find_master
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class StoreLink:
         self._commands = (*commands, *((b"SCRIPT", b"LOAD", script) for script in scripts))
         self._marker = marker
         self._era: bytes | None = None
+        self._turn = -1  # of the seeds
         self._purpose = purpose
         self._pushed = pushed
         self._turned = turned
@@ -121,7 +123,8 @@ class StoreLink:
         return min(self._times.reconnect_max, max(self._times.reconnect_min, wait * 2))
 
     async def _connect(self) -> StoreConnection:
-        address, times, loop = self._address, self._times, self.loop
+        times, loop = self._times, self.loop
+        address = await self._locate()
         connection: StoreConnection
         try:
             async with asyncio.timeout(times.connect_timeout):
@@ -141,6 +144,8 @@ class StoreLink:
             if address.db:
                 await connection.call("SELECT", address.db)
             await connection.call("PING")
+            if self._address.sentinels and (await connection.call("ROLE"))[0] != b"master":
+                raise StoreError(f"{address}: it is not the master")
             for command in self._commands:
                 await connection.call(*command)
             if self._marker:
@@ -154,6 +159,16 @@ class StoreLink:
             connection.drop(StoreError("set-up failed"))
             raise
         return connection
+
+    async def _locate(self) -> StoreAddress:
+        """The one server to connect to."""
+        address = self._address
+        if address.sentinels:
+            return await find_master(address, self._times.connect_timeout)
+        if address.seeds:
+            self._turn = (self._turn + 1) % len(address.seeds)
+            return address.at(*address.seeds[self._turn])
+        return address
 
     def _make(self) -> Any:
         return StoreConnection(self._times.deadline, self._on_lost, self._pushed)
