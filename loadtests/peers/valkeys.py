@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -47,7 +48,9 @@ class Server:
         self.port = port
         self.options = list(options)
         self.environment = dict(environment or {})
-        self.client = redis.Redis(port=port, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
+        self.client: Any = redis.Redis(
+            port=port, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
+        )
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
@@ -60,7 +63,7 @@ class Server:
                 stderr=log,
                 cwd=self.folder,
                 env={**os.environ, **self.environment},
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl(2), no lock
+                preexec_fn=die_with_parent,
             )
         until(self.client.ping, 10, f"a server on port {self.port}")
 
@@ -110,7 +113,7 @@ class Watched:
             self._started.append(sentinel)
 
         def agreed() -> bool:
-            about = [s.client.sentinel_master(SERVICE) for s in self.sentinels]  # type: ignore[no-untyped-call]
+            about = [s.client.sentinel_master(SERVICE) for s in self.sentinels]
             return all(each["num-other-sentinels"] == 2 and each["num-slaves"] >= 1 for each in about)
 
         until(agreed, 15, "three sentinels that know each other and the replica")
