@@ -28,6 +28,7 @@ HINT: Final = 6
 _HEAD: Final = struct.Struct("<BHB")
 _TRIPLE: Final = struct.Struct("<ddd")
 _DOUBLE: Final = struct.Struct("<d")
+_DOUBLES: Final = [struct.Struct(f"<{count}d") for count in range(64)]
 
 
 def head(operation: int, count: int, width: int) -> bytes:
@@ -52,4 +53,6 @@ def costs(tokens: list[float]) -> bytes:
 
 def numbers(reply: bytes, count: int) -> tuple[Any, ...]:
     """The first `count` numbers of a reply."""
+    if count < len(_DOUBLES):
+        return _DOUBLES[count].unpack_from(reply)
     return struct.unpack_from(f"<{count}d", reply)
