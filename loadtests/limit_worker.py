@@ -1,6 +1,7 @@
 """One worker of a limiter benchmark: the real Limiter on the real store, without HTTP. Run as a file, prints JSON.
 
-Its single argument is a `Task` as JSON. It says "ready", begins when a line comes on standard input, and ends by itself.
+Its single argument is a `Task` as JSON. It says "ready", begins when a line comes on standard input, and ends by
+itself.
 What it measures is the code of the gateway from `Limiter.begin` to the decision, in a loop of its own.
 """
 
@@ -94,7 +95,6 @@ class Worker:
         self.first = [0.0] * task.keys
         self.last = [0.0] * task.keys
         self.waits: list[float] = []
-        self.era = 0
 
     async def run(self) -> Told:
         task = self.task
@@ -134,7 +134,6 @@ class Worker:
 
     def _turned(self, up: bool, forgot: bool) -> None:
         if up:
-            self.era += forgot
             self.limiter.back(time.monotonic_ns(), forgot=forgot)
         else:
             self.limiter.away(time.monotonic_ns())
@@ -207,12 +206,12 @@ class Worker:
         if len(self.waits) < 200_000:
             self.waits.append(after - before)
         if self.task.record:
-            self._record(verdict, before, after, i)
+            self._record(verdict, before, after, i, waited=verdict.pending is not None)
 
-    def _record(self, verdict: LimitVerdict, before: float, after: float, i: int) -> None:
+    def _record(self, verdict: LimitVerdict, before: float, after: float, i: int, *, waited: bool) -> None:
         clock = verdict.levels[1] if not verdict.by else -1.0
         self.told.records.append(
-            [before, after, i, float(verdict.allowed), verdict.levels[0], clock, float(verdict.by), float(self.era)]
+            [before, after, i, float(verdict.allowed), verdict.levels[0], clock, float(verdict.by), float(waited)]
         )
 
 

@@ -122,6 +122,11 @@ class Watched:
     def url(self) -> str:
         return f"redis+sentinel://{','.join(f'127.0.0.1:{s.port}' for s in self.sentinels)}/{SERVICE}"
 
+    @staticmethod
+    def named(sentinel: Server) -> int:
+        """The port of the master that a sentinel names."""
+        return int(sentinel.client.sentinel_get_master_addr_by_name(SERVICE)[1])
+
     def master(self) -> Server:
         """Who says of itself that it is the master."""
         for server in self.servers:
