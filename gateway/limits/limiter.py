@@ -50,6 +50,8 @@ class RouteLimits:
         self.overridden = any(policy.overrides for policy in policies)
         self.plain = not self.varies and not self.overridden
         self.leased = all(policy.leased for policy in policies)
+        only = self.policies[0]
+        self.usual = len(self.policies) == 1 and not (only.leased or only.concurrent or only.shadow)
         self.shape = self.packed(self.policies)
         spoken = [policy for policy in policies if not policy.shadow]
         self.silent = not spoken
@@ -270,6 +272,14 @@ class Limiter(Decider):
         self._alone_us = None
         now_us = self._now / 1e3
         refused = -1
+        if verdict.limits.usual:
+            self._local.learn(verdict.keys[0], verdict.levels[0], now_us)
+            verdict.allowed = verdict.flags[0] == YES
+            if not verdict.allowed:
+                verdict.refused = 0
+            if verdict.gone:
+                self._give_back(verdict)
+            return
         for i, policy in enumerate(verdict.policies):
             if not policy.concurrent:
                 self._local.learn(verdict.keys[i], verdict.levels[i], now_us)

@@ -177,5 +177,7 @@ class JoinedScope(Scope):
 
 def bucket_key(prefix: bytes, value: bytes) -> bytes:
     """The key in the store: the first part of `value` is its hash tag (Redis Cluster specification, "hash tags")."""
+    if b"|" not in value:
+        return prefix + b"{" + value + b"}"
     first, bar, rest = value.partition(b"|")
     return b"%s{%s}%s%s" % (prefix, first, bar, rest)
