@@ -19,7 +19,7 @@ from typing import Any
 
 from gateway.app import compile as compiled
 from gateway.app.loop import run_in_loop
-from gateway.app.series import GAUGES, backend_gauges
+from gateway.app.series import GAUGES, backend_gauges, pool_gauge
 from gateway.breakers.gate import STATES
 from gateway.config.model import Config
 from gateway.degrade.cache import AnswerCache
@@ -128,6 +128,7 @@ class WorkerProcess:
             for door, sock in zip(self.doors, self.sockets, strict=True):
                 await self.server.listen(sock, door.accept)
         self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
+        self.registry.retries.retain({route.name for route in config.routes}, set(snapshot.pools))
         self._set_health(self.health)
         self.channel.send(InForce(message.generation))
 
@@ -214,6 +215,7 @@ class WorkerProcess:
         for metric in GAUGES:
             self._publish_one(metric, catalogue.place(metric), own[metric])
         for pool in self.pipeline.snapshot.pools.values():
+            values[pool_gauge(catalogue, pool.name)] = pool.budget.waiting
             for backend in pool.backends:
                 inflight, healthy, trips, states = backend_gauges(catalogue, pool.name, backend.name)
                 values[inflight] = backend.inflight

@@ -14,6 +14,7 @@ from gateway.http.client import ClientLimits, ConnectionPool
 from gateway.http.dial import Address, Tls
 from gateway.link.pool import LinkPool
 from gateway.request import Outcome, Request
+from gateway.retries.budget import RetryBudget
 
 Speaks = Literal["http", "link", "auto"]
 
@@ -91,10 +92,18 @@ def _connections(address: Address, limits: ClientLimits, speaks: Speaks, tls: Tl
 class Pool:
     """Backends that serve the same thing; rebuilt at each snapshot around backends that survive."""
 
-    __slots__ = ("_steady", "backends", "balancer", "inflight", "max_inflight", "name")
+    __slots__ = ("_steady", "backends", "balancer", "budget", "inflight", "max_inflight", "name")
 
-    def __init__(self, name: str, backends: tuple[Backend, ...], balancer: Balancer, max_inflight: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        backends: tuple[Backend, ...],
+        balancer: Balancer,
+        max_inflight: int,
+        budget: RetryBudget | None = None,
+    ) -> None:
         self.name = name
+        self.budget = budget or RetryBudget(0.2, 10.0, 0)  # for retries and hedges of all routes that come here
         self.backends = backends
         self.balancer = balancer
         self.max_inflight = max_inflight
@@ -105,6 +114,10 @@ class Pool:
 
     def _unsettle(self) -> None:
         self._steady = None
+
+    def has_other(self, tried: list[Backend], now: int) -> bool:
+        """Whether somebody who is not in `tried` could be picked."""
+        return any(b.weight and b not in tried and b.gate.available(now) for b in self.backends)
 
     def pick(self, request: Request, tried: list[Backend], now: int) -> Backend | None:  # noqa: ARG002
         """A backend that may be tried for `request` now and is not in `tried`, or None.

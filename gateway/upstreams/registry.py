@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.breakers.gate import BreakerSettings
 from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
+from gateway.retries.memory import Memory
 from gateway.upstreams.backend import Backend, Speaks
 
 
@@ -18,6 +19,7 @@ class BackendRegistry:
 
     def __init__(self) -> None:
         self._backends: dict[str, Backend] = {}
+        self.retries = Memory()
 
     def obtain(
         self,
