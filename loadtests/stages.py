@@ -118,7 +118,7 @@ async def measure(config: Path) -> dict[str, float]:
 
     def choose() -> None:
         now = time.monotonic_ns()
-        backend = pool.pick(nobody, now)
+        backend = pool.pick(request, nobody, now)
         assert backend is not None
         permit = backend.gate.try_acquire(now)
         assert permit is not None

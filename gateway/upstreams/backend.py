@@ -13,6 +13,7 @@ from gateway.breakers.gate import BreakerSettings, Gate
 from gateway.http.client import ClientLimits, ConnectionPool
 from gateway.http.dial import Address, Tls
 from gateway.link.pool import LinkPool
+from gateway.request import Outcome, Request
 
 Speaks = Literal["http", "link", "auto"]
 
@@ -67,6 +68,11 @@ class Backend:
             self.healthy = healthy
             self._changed()
 
+    def observe(self, outcome: Outcome, took_ns: int, now: int, retry_after_ns: int = 0) -> None:
+        """Takes the end of one attempt: what it proved, how long it took, and, of an answer that says "not now", how
+        long the backend asks to be left alone (0: it does not say).
+        """
+
     def _changed(self) -> None:
         if self.on_change is not None:
             self.on_change()
@@ -100,9 +106,11 @@ class Pool:
     def _unsettle(self) -> None:
         self._steady = None
 
-    def pick(self, tried: list[Backend], now: int) -> Backend | None:
-        """A backend that may be tried now, or None. Health is a preference and the breaker is the law: when every
-        backend that is left is marked unhealthy they are tried all the same, for the prober may be the one at fault.
+    def pick(self, request: Request, tried: list[Backend], now: int) -> Backend | None:  # noqa: ARG002
+        """A backend that may be tried for `request` now and is not in `tried`, or None.
+
+        Health is a preference and the breaker is the law: when every backend that is left is marked unhealthy they
+        are tried all the same, for the prober may be the one at fault.
         """
         if self._steady is not None and not tried:
             return self.balancer.pick(self._steady)

@@ -24,6 +24,7 @@ from gateway.request import Outcome, Request, Response
 from gateway.retries.budget import RetryBudget
 from gateway.telemetry.cells import Cells
 from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.retry_after import retry_after_ns
 
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
 
@@ -107,7 +108,7 @@ class Caller:
             left = deadline - now
             if left <= 0:
                 break
-            chosen = pool.pick(tried, now)
+            chosen = pool.pick(request, tried, now)
             if chosen is None:
                 break
             permit = chosen.gate.try_acquire(now)
@@ -126,6 +127,7 @@ class Caller:
             attempts += 1
             backend = chosen
             outcome = Outcome.IGNORE
+            retry_after = 0
             chosen.inflight += 1
             pool.inflight += 1
             try:
@@ -134,6 +136,8 @@ class Caller:
                 )
                 error = None
                 outcome = _OUTCOMES[response.status]
+                if outcome is Outcome.DROPPED:
+                    retry_after = retry_after_ns(response)
                 if response.status == 504 and left < fair:
                     outcome = Outcome.IGNORE
             except StaleConnection as stale:
@@ -150,9 +154,9 @@ class Caller:
                 outcome = Outcome.FAILURE
             finally:
                 if response is not None and response.stream is not None:
-                    response.stream.then(_Attempt(self, chosen, pool, permit, outcome, now).at_the_end)
+                    response.stream.then(_Attempt(self, chosen, pool, permit, outcome, now, retry_after).at_the_end)
                 else:
-                    self.settle(chosen, pool, permit, outcome, now)
+                    self.settle(chosen, pool, permit, outcome, now, retry_after)
             if response is not None and response.status not in UNAVAILABLE:
                 break
             if isinstance(error, StaleConnection) and not replayed:
@@ -169,12 +173,15 @@ class Caller:
             tried.append(chosen)
         return Answer(response, error, backend, attempts)
 
-    def settle(self, backend: Backend, pool: Pool, permit: Permit, outcome: Outcome, began: int) -> None:
+    def settle(
+        self, backend: Backend, pool: Pool, permit: Permit, outcome: Outcome, began: int, retry_after: int
+    ) -> None:
         """Ends one attempt: gives its place and its permit back, and counts it."""
         backend.inflight -= 1
         pool.inflight -= 1
         ended = time.monotonic_ns()
         backend.gate.release(permit, outcome, ended)
+        backend.observe(outcome, ended - began, ended, retry_after)
         self._cells.values[backend.series + outcome] += 1
         self._cells.observe(backend.series + 4, ended - began)
 
@@ -182,10 +189,17 @@ class Caller:
 class _Attempt:
     """An attempt whose answer streams: it is under way, and proves nothing yet, until the stream ends."""
 
-    __slots__ = ("_backend", "_began", "_caller", "_outcome", "_permit", "_pool")
+    __slots__ = ("_backend", "_began", "_caller", "_outcome", "_permit", "_pool", "_retry_after")
 
     def __init__(
-        self, caller: Caller, backend: Backend, pool: Pool, permit: Permit, outcome: Outcome, began: int
+        self,
+        caller: Caller,
+        backend: Backend,
+        pool: Pool,
+        permit: Permit,
+        outcome: Outcome,
+        began: int,
+        retry_after: int,
     ) -> None:
         self._caller = caller
         self._backend = backend
@@ -193,6 +207,7 @@ class _Attempt:
         self._permit = permit
         self._outcome = outcome
         self._began = began
+        self._retry_after = retry_after
 
     def at_the_end(self, error: Exception | None) -> None:
         outcome = self._outcome
@@ -200,4 +215,4 @@ class _Attempt:
             outcome = Outcome.FAILURE
         elif error is not None and outcome is Outcome.SUCCESS:
             outcome = Outcome.IGNORE  # the client went away; a status that says no is proof without its body
-        self._caller.settle(self._backend, self._pool, self._permit, outcome, self._began)
+        self._caller.settle(self._backend, self._pool, self._permit, outcome, self._began, self._retry_after)

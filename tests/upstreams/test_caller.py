@@ -27,6 +27,7 @@ DROPPED = dropped_fields(b"x-api-key")
 GATE = BreakerSettings(failures=2, open_for=0.02, probes=1)
 RETRIES, DENIED = 900, 901
 DEAD = "dead"
+ASKED = Request(b"GET", b"/x", b"/x", {})
 
 
 def closed_port():
@@ -382,19 +383,19 @@ async def test_health_is_a_preference_and_the_breaker_is_the_law():
     async with scene([[OK]], [[OK]]) as one:
         first, second = one.backends
         first.mark(healthy=False, now=0)
-        assert {one.pool.pick([], 0) for _ in range(6)} == {second}
+        assert {one.pool.pick(ASKED, [], 0) for _ in range(6)} == {second}
         second.mark(healthy=False, now=0)
-        assert {one.pool.pick([], 0) for _ in range(6)} == {first, second}
+        assert {one.pool.pick(ASKED, [], 0) for _ in range(6)} == {first, second}
         for _ in range(2):
             first.gate.release(first.gate.try_acquire(0), Outcome.FAILURE, 0)
-        assert {one.pool.pick([], 0) for _ in range(6)} == {second}
-        assert one.pool.pick([second], 0) is None
+        assert {one.pool.pick(ASKED, [], 0) for _ in range(6)} == {second}
+        assert one.pool.pick(ASKED, [second], 0) is None
 
 
 async def test_a_backend_of_weight_zero_gets_nothing():
     async with scene([[OK]], [[OK]]) as one:
         one.backends[0].weight = 0
-        assert {one.pool.pick([], 0) for _ in range(6)} == {one.backends[1]}
+        assert {one.pool.pick(ASKED, [], 0) for _ in range(6)} == {one.backends[1]}
 
 
 async def test_a_recovery_seen_by_the_prober_lets_the_breaker_probe_at_once():
