@@ -24,6 +24,7 @@ from gateway.config.model import Config
 from gateway.errors import StartError
 from gateway.store.address import StoreAddress
 from gateway.store.embedded import EmbeddedStore
+from gateway.store.fleet import make_gateway_id
 from gateway.telemetry import names
 from gateway.telemetry.cells import Catalogue, Cells
 from gateway.telemetry.prometheus import render
@@ -56,6 +57,7 @@ class Gateway:
         self._own = Cells(Cells.create("sluicegate-cells-supervisor"))
         self._embedded: EmbeddedStore | None = None
         self._store = StoreAddress()
+        self._id = make_gateway_id()
         self._stop = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._prober = Prober(self._health_changed)
@@ -174,7 +176,7 @@ class Gateway:
             self._catalogue.place(names.RELOADS, (("result", result),))
 
     def _welcome(self) -> UseSnapshot:
-        return UseSnapshot(self.generation, self.config, self._catalogue, self._store)
+        return UseSnapshot(self.generation, self.config, self._catalogue, self._store, self._id)
 
     def _greetings(self) -> list[Message]:
         return [SetHealth(self._prober.healthy)]

@@ -23,8 +23,8 @@ OUTCOMES: Final = ("success", "failure", "ignore", "dropped")  # in the order of
 GAUGES: Final[tuple[Metric, ...]] = (
     names.ACTIVE_REQUESTS, names.CONNECTIONS, names.REFUSED_CONNECTIONS, names.PROTOCOL_ERRORS, names.CLIENT_GONE,
     names.REFUSED_PER_ADDRESS, names.HANDSHAKE_FAILURES, names.PROXY_ERRORS, names.REQUEST_LIMITS, names.CACHE_BYTES,
-    names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES, names.LOG_DROPPED,
-    names.SPANS_DROPPED,
+    names.FLEET_WORKERS, names.FLEET_DROPPED, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES,
+    names.LOG_DROPPED, names.SPANS_DROPPED,
 )  # fmt: skip
 
 

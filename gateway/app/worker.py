@@ -30,6 +30,7 @@ from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.store.answers import SharedAnswers
 from gateway.store.buckets import SCRIPT, SharedBuckets
+from gateway.store.fleet import Fleet
 from gateway.store.link import StoreLink, StoreTimes
 from gateway.telemetry import names
 from gateway.telemetry.access_log import AccessLog
@@ -77,6 +78,7 @@ class WorkerProcess:
         self.doors: list[Door] = []
         self.link: StoreLink
         self.buckets: SharedBuckets
+        self.fleet: Fleet
 
     # -- following the supervisor -------------------------------------------------------------------------------
 
@@ -93,7 +95,7 @@ class WorkerProcess:
                 case SetHealth():
                     self._set_health(message.healthy)
                 case SetWorkers():
-                    self.pipeline.limiter.workers = message.count
+                    self.fleet.set_own(message.count)
                 case AskStatus():
                     self.channel.send(TellStatus(message.number, self.status()))
                 case StartDrain():
@@ -138,10 +140,13 @@ class WorkerProcess:
         self.link.start()
         await self.link.ready(store.connect_timeout)
         self.buckets = SharedBuckets(self.link)
+        limiter = Limiter(self.buckets)
+        self.fleet = Fleet(message.store, times, store.key_prefix, message.gateway, limiter.share_with)
+        self.fleet.start()
         path = config.access_log.path
         self.pipeline = Pipeline(
             snapshot,
-            limiter=Limiter(self.buckets),
+            limiter=limiter,
             cache=AnswerCache(config.cache.max_bytes, SharedAnswers(self.link, store.key_prefix)),
             cells=self.cells,
             id_prefix=f"{secrets.token_hex(5)}-".encode(),
@@ -168,6 +173,7 @@ class WorkerProcess:
         if cut:
             log.warning("worker %d cut off %d connections", self.number, cut)
         await self.pipeline.shadows.close()
+        await self.fleet.close()
         await self.link.close()
         if self.pipeline.access_log is not None:
             self.pipeline.access_log.close()
@@ -205,6 +211,8 @@ class WorkerProcess:
             names.PROTOCOL_ERRORS: stats.protocol_errors,
             names.CLIENT_GONE: stats.client_gone,
             names.CACHE_BYTES: self.pipeline.cache.size,
+            names.FLEET_WORKERS: self.fleet.members if self.number == 0 else 0,
+            names.FLEET_DROPPED: self.fleet.dropped,
             names.STORE_UP: int(self.link.connection is not None),
             names.STORE_CALLS: self.buckets.calls,
             names.STORE_FAILURES: self.buckets.failures + self.link.losses,
@@ -236,6 +244,7 @@ class WorkerProcess:
             "active_requests": pipeline.active,
             "connections": len(self.server.connections),
             "store": "shared" if self.link.connection is not None else "local",
+            "fleet": {"workers": self.fleet.members, "connected": self.fleet.connected},
             "cache": {"entries": len(pipeline.cache), "bytes": pipeline.cache.size},
             "backends": [
                 {

@@ -67,6 +67,12 @@ BREAKER_WORKERS: Final = Metric(
     "gateway_breaker_workers", "gauge", "Workers whose breaker for the backend is in this state."
 )
 BREAKER_TRIPS: Final = Metric("gateway_breaker_trips_total", "counter", "Times a breaker opened.")
+FLEET_WORKERS: Final = Metric(
+    "gateway_fleet_workers", "gauge", "Live workers of all gateways that share the store, as this one last heard."
+)
+FLEET_DROPPED: Final = Metric(
+    "gateway_fleet_dropped_total", "counter", "Messages to other workers dropped because the store was away or behind."
+)
 STORE_UP: Final = Metric("gateway_store_up_workers", "gauge", "Workers whose limits are shared through the store.")
 STORE_CALLS: Final = Metric(
     "gateway_store_calls_total", "counter", "Script calls to the store; one carries many decisions."

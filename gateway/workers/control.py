@@ -18,12 +18,16 @@ _HEAD: Final = struct.Struct("!I")
 
 @dataclass(frozen=True, slots=True)
 class UseSnapshot:
-    """Supervisor to worker: put this configuration in force. `config` and `catalogue` are opaque here."""
+    """Supervisor to worker: put this configuration in force. `config` and `catalogue` are opaque here.
+
+    `gateway` names this gateway among those that share its store.
+    """
 
     generation: int
     config: Any
     catalogue: Any
     store: Any
+    gateway: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
