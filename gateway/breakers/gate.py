@@ -44,6 +44,8 @@ DOUBT: Final = (SECOND, 5 * SECOND)  # shortest and longest moment of doubt
 LAST_RESORT: Final = SECOND // 10  # what an open gate waits when every backend of the pool is hard
 PARTS: Final = 10_000  # rates are compared in integers
 
+ANSWERED, UNCLEAR, UNREACHED = 1, 0, -1
+
 # How far `usable.Usable` lets a gate depart from its rule.
 STRICT, LENIENT, URGED = 0, 1, 2
 
@@ -66,20 +68,84 @@ class BreakerSettings:
     min_calls: int = 20
     window: float = 10.0
     window_calls: int = 100
+    per_model: bool = False
 
 
 class Permit:
-    """The right to try once. `era` is the generation token, None where the result is of no interest."""
+    """The right to try once, to be handed back to its `gate`. `era` is the generation token, None where the result
+    moves nothing.
+    """
 
-    __slots__ = ("began", "counted", "era", "number", "own", "took")
+    __slots__ = ("began", "counted", "era", "gate", "inner", "number", "own", "took")
 
-    def __init__(self, era: object, number: int, began: int) -> None:
+    def __init__(self, gate: AnyGate, era: object, number: int, began: int) -> None:
+        self.gate = gate
         self.era = era
         self.number = number  # 0: shared by all, while the gate is closed and no call is timed
         self.began = began
         self.counted = -1  # its place in the window, once it is overdue
         self.took = -1  # nanoseconds until it was answered, once it was
-        self.own: Permit | None = None  # the permit of the backend's own gate, under one for a model
+        self.own: Permit | None = None  # under a permit for a model: that of the backend's own gate
+        self.inner: Permit | None = None  # and that of the model's
+
+
+class AnyGate:
+    """What the path and the pool ask of a gate, be it a backend's own or a model's (`models.py`)."""
+
+    @property
+    def closed(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def hard(self) -> bool:
+        """The last `failures` results were all failures."""
+        raise NotImplementedError
+
+    @property
+    def shut(self) -> bool:
+        """An operator has forced it open: there is no capacity behind it, by decision."""
+        raise NotImplementedError
+
+    @property
+    def ready_from(self) -> int:
+        """When an open gate lets a probe through by itself, if nothing else happens."""
+        raise NotImplementedError
+
+    @property
+    def urged_from(self) -> int:
+        """When an open gate lets a probe through if it is the last resort."""
+        raise NotImplementedError
+
+    def ready(self, now: int) -> bool:
+        """Whether a permit can be had by the gate's own rule; changes nothing."""
+        raise NotImplementedError
+
+    def available(self, now: int) -> bool:
+        """Whether `try_acquire` would hand out a permit; changes nothing."""
+        raise NotImplementedError
+
+    def lean(self, leniency: int) -> None:
+        """STRICT, LENIENT or URGED, as `usable.Usable` decided."""
+        raise NotImplementedError
+
+    def try_acquire(self, now: int) -> Permit | None:
+        """A permit, or None while open or while all probe slots are taken."""
+        raise NotImplementedError
+
+    def heard(self, permit: Permit, took: int) -> None:
+        """The answer has begun, `took` after the call: how long its body takes proves nothing about the backend.
+
+        With `took` 0 the call is taken out of the timing: how long it takes is up to the client.
+        """
+        raise NotImplementedError
+
+    def release(self, permit: Permit, outcome: Outcome, now: int, took: int = 0, contact: int = ANSWERED) -> None:
+        """Hands a permit back, once; a probe that comes back twice changes nothing the second time.
+
+        `took` is how long the answer was waited for, in nanoseconds; `contact` is ANSWERED, UNCLEAR (silence, or a
+        connection that broke) or UNREACHED (there was no connection).
+        """
+        raise NotImplementedError
 
 
 class Attempt(Exception):
@@ -94,7 +160,7 @@ def _succeed() -> None:
     return None
 
 
-class Gate:
+class Gate(AnyGate):
     """One per backend (and model) and worker; survives reloads. `now` is monotonic nanoseconds.
 
     `on_turn` is called when the answer to `ready` may have changed, `on_trip` with the event when the gate opened by
@@ -110,7 +176,7 @@ class Gate:
     ) -> None:
         self._on_turn = on_turn
         self.on_trip = on_trip
-        self._rand = rand
+        self.rand = rand
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=settings.failures,
             reset_timeout=0,  # the gate decides when, so pybreaker's wall clock must never hold anything back
@@ -144,6 +210,11 @@ class Gate:
         self.doubted = dict.fromkeys(DOUBTS, 0)
         self.configure(settings)
 
+    def turned(self) -> None:
+        """Tells whoever keeps what `ready` said that it may have changed."""
+        if self._on_turn is not None:
+            self._on_turn()
+
     def configure(self, settings: BreakerSettings) -> None:
         """Takes new settings at a reload without forgetting the state."""
         self._settings = settings
@@ -174,8 +245,11 @@ class Gate:
 
     @property
     def hard(self) -> bool:
-        """The last `failures` results were all failures."""
         return self._row >= self._settings.failures
+
+    @property
+    def shut(self) -> bool:
+        return self.forced == "open"
 
     @property
     def pristine(self) -> bool:
@@ -185,11 +259,13 @@ class Gate:
 
     @property
     def ready_from(self) -> int:
-        """When an open gate will let a probe through by itself, if nothing else happens."""
-        return FOREVER if self.forced else self._half_open_from
+        return FOREVER if self.forced or self.state != OPEN else self._half_open_from
+
+    @property
+    def urged_from(self) -> int:
+        return FOREVER if self.forced or self.state != OPEN else self.opened + LAST_RESORT
 
     def ready(self, now: int) -> bool:
-        """Whether a permit can be had by the gate's own rule; changes nothing."""
         if self.state == CLOSED:
             return True
         if self.state == OPEN:
@@ -197,7 +273,6 @@ class Gate:
         return len(self._out) < self._probes
 
     def available(self, now: int) -> bool:
-        """Whether `try_acquire` would hand out a permit; changes nothing."""
         if self.ready(now):
             return True
         if self.forced or not self.leniency:
@@ -206,8 +281,10 @@ class Gate:
             return True
         return self.leniency == URGED and self.state == OPEN and now >= self.opened + LAST_RESORT
 
+    def lean(self, leniency: int) -> None:
+        self.leniency = leniency
+
     def try_acquire(self, now: int) -> Permit | None:
-        """A permit, or None while open or while all probe slots are taken."""
         if not self._asked:
             self._asked = now
         if self._closed is not None:
@@ -219,40 +296,30 @@ class Gate:
             if self.forced or not self.available(now):
                 return None
             if now < self._half_open_from and not self.hard:
-                return Permit(None, -1, now)
+                return Permit(self, None, -1, now)
             self._move("waited", now)
         if self.state == HALF_OPEN:
             if len(self._out) >= self._probes:
-                return Permit(None, -1, now) if self.leniency and not self.hard else None
-            if len(self._out) + 1 == self._probes and self._on_turn is not None:
-                self._on_turn()
+                return Permit(self, None, -1, now) if self.leniency and not self.hard else None
+            if len(self._out) + 1 == self._probes:
+                self.turned()
         number = self._number = self._number + 1
-        permit = self._out[number] = Permit(self._era, number, now)
+        permit = self._out[number] = Permit(self, self._era, number, now)
         return permit
 
     # -- telling ------------------------------------------------------------------------------------------------
 
-    def heard(self, permit: Permit, now: int, took: int) -> None:
-        """The answer has begun, `took` after the call: how long its body takes proves nothing about the backend.
-
-        With `took` 0 the call is taken out of the timing: how long it takes is up to the client.
-        """
+    def heard(self, permit: Permit, took: int) -> None:
         if permit.number:
             permit.took = took
         if permit.era is self._era:
             self._asked = 0
-            if took > self._longest:
-                self._longest = took
+            self._longest = max(self._longest, took)
 
-    def release(self, permit: Permit, outcome: Outcome, now: int, took: int = 0, *, reached: bool = True) -> None:
-        """Hands a permit back, once; a probe that comes back twice changes nothing the second time.
-
-        `took` is how long the answer was waited for, in nanoseconds; `reached` is False if there was no connection.
-        """
+    def release(self, permit: Permit, outcome: Outcome, now: int, took: int = 0, contact: int = ANSWERED) -> None:
         if permit is self._closed and outcome is Outcome.SUCCESS and not self._blemished:
             self._asked = 0
-            if took > self._longest:
-                self._longest = took
+            self._longest = max(self._longest, took)
             if self._counting:
                 self.window.add(now, GOOD)
                 if self.window.failures:
@@ -260,34 +327,41 @@ class Gate:
             return
         if outcome is Outcome.DROPPED:
             self.dropped += 1
-        elif outcome is Outcome.SUCCESS and permit.took < 0 and took > self._longest:
-            self._longest = took
+        elif outcome is Outcome.SUCCESS:
+            if permit.took < 0 and took > self._longest:
+                self._longest = took
+            self._tally(0)
+        elif outcome is Outcome.FAILURE:
+            self._tally(self._row + 1)
         if permit.era is not self._era:
             return  # a late result of an earlier era
         if permit.number and self._out.pop(permit.number, None) is None:
             return
-        if outcome is Outcome.SUCCESS:
-            self._row = 0
-        elif outcome is Outcome.FAILURE:
-            self._row += 1
         if permit.took < 0:
             if permit.number and not took:
                 took = now - permit.began
-            if outcome is not Outcome.IGNORE and (outcome is not Outcome.FAILURE or took < self.quiet()):
+            if outcome is not Outcome.IGNORE and contact != UNCLEAR:
                 self._asked = 0
         else:
             took = permit.took
         slow = self._timed and took >= self._slow_after
         if self.state == CLOSED:
             self._count(permit, outcome, now, slow=slow)
-        elif len(self._out) + 1 == self._probes and self._on_turn is not None:
-            self._on_turn()  # a slot is free
+        elif len(self._out) + 1 == self._probes:
+            self.turned()  # a slot is free
         if self.forced or permit.era is not self._era:
             return
         if slow and self.state == HALF_OPEN and outcome is not Outcome.DROPPED:
             self._move("probe-slow", now)
         else:
             self._replay(outcome, now)
+
+    def _tally(self, row: int) -> None:
+        """Failures in a row, whatever their era: they say whether there is any capacity, and move nothing."""
+        hard = self.hard
+        self._row = row
+        if self.state != CLOSED and self.hard != hard:
+            self.turned()
 
     def _count(self, permit: Permit, outcome: Outcome, now: int, *, slow: bool) -> None:
         """Into the window. Cancelled calls only count if they were out for too long."""
@@ -362,7 +436,7 @@ class Gate:
             limit = self.quiet() if not self._timed else min(self._slow_after, self.quiet())
             for permit in self._out.values():
                 if permit.took < 0 and now - permit.began >= limit:
-                    self._row += 1
+                    self._row = self._settings.failures if self._doubt == "silent" else self._row + 1
                     self._move("probe-slow", now)
                     return
             if self._doubt and now >= self._doubt_until:
@@ -386,8 +460,7 @@ class Gate:
         """A health check saw the backend answer: an open gate may probe at once."""
         if self.state == OPEN and not self.forced:
             self._half_open_from = now
-            if self._on_turn is not None:
-                self._on_turn()
+            self.turned()
 
     def hint_failing(self, now: int) -> bool:
         """Somebody else's gate opened: a closed one doubts for a moment. Returns whether it does."""
@@ -455,21 +528,20 @@ class Gate:
         whole = min(self._open_max, self._open_for << self._level)
         if whole < self._open_max:
             self._level += 1
-        self._half_open_from = now + int(whole * (1.0 - self._settings.jitter * self._rand()))
+        self._half_open_from = now + int(whole * (1.0 - self._settings.jitter * self.rand()))
 
     def _turn(self) -> None:
         self._era = self._breaker.state
         self.state = str(self._breaker.current_state)
         closed = self.state == CLOSED
-        self._closed = Permit(self._era, 0, 0) if closed and not self._timed else None
+        self._closed = Permit(self, self._era, 0, 0) if closed and not self._timed else None
         self._blemished = False
         self._asked = 0
         self._out = {}
         if closed:
             self._row = 0
             self.window.clear()
-        if self._on_turn is not None:
-            self._on_turn()
+        self.turned()
 
     def __repr__(self) -> str:
         probes = 0 if self.state == CLOSED else len(self._out)

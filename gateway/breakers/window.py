@@ -1,9 +1,9 @@
 """The last `calls` calls that ended within the last `span`: exact counts of all, failed and slow ones.
 
 Both bounds hold at once. A bound on calls alone keeps yesterday's blame on a backend that is seldom asked; one on time
-alone needs half of it to notice a change under heavy traffic (at 1000 calls/s and 10 s, five seconds), and must blur its
-edge into buckets. Every call is one entry of a ring with its time, so nothing is approximated, and each entry is put in
-once and taken out once: O(1) a call. Memory: `calls` integers.
+alone needs half of it to notice a change under heavy traffic (at 1000 calls/s and 10 s, five seconds), and must blur
+its edge into buckets. Every call is one entry of a ring with its time, so nothing is approximated, and each entry is
+put in once and taken out once: O(1) a call. Memory: `calls` integers.
 
 Precedents: Resilience4j (COUNT_BASED or TIME_BASED with buckets of a second), failsafe-go (the same two), Hystrix
 (buckets). Kinds are bits, so that an entry can be amended while it is still in the window: a call that is counted slow
@@ -42,9 +42,7 @@ class Window:
         number = self._next
         first = self._first
         size = self._size
-        if first < number and (
-            number - first == size or (self._ring[first % size] >> _SHIFT) <= now - self._span
-        ):
+        if first < number and (number - first == size or (self._ring[first % size] >> _SHIFT) <= now - self._span):
             self.expire(now)
             if number - self._first == size:
                 self._drop()
