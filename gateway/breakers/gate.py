@@ -24,128 +24,33 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import pybreaker
 
+from gateway.breakers.permit import (
+    ANSWERED,
+    FOREVER,
+    LAST_RESORT,
+    PARTS,
+    SECOND,
+    STRICT,
+    UNCLEAR,
+    URGED,
+    AnyGate,
+    BreakerSettings,
+    Permit,
+)
 from gateway.breakers.states import CLOSED, DOUBTS, HALF_OPEN, OPEN, STATES, TRANSITIONS, TRIPS
 from gateway.breakers.window import FAILED, GOOD, SLOW, VOID, Window
 from gateway.request import Outcome
 
-__all__ = ["STATES", "BreakerSettings", "Gate", "Permit"]
+__all__ = ["ANSWERED", "FOREVER", "STATES", "UNCLEAR", "AnyGate", "BreakerSettings", "Gate", "Permit"]
 
-FOREVER: Final = 1 << 62
-SECOND: Final = 1_000_000_000
 SILENCE: Final = SECOND // 2  # shortest silence that counts when nobody has said how long an answer may take
 PATIENCE: Final = 3  # times the longest recent answer that may pass in silence
 RECENT: Final = 60 * SECOND  # "recent" is this minute and the one before
 DOUBT: Final = (SECOND, 5 * SECOND)  # shortest and longest moment of doubt
-LAST_RESORT: Final = SECOND // 10  # what an open gate waits when every backend of the pool is hard
-PARTS: Final = 10_000  # rates are compared in integers
-
-ANSWERED, UNCLEAR, UNREACHED = 1, 0, -1
-
-# How far `usable.Usable` lets a gate depart from its rule.
-STRICT, LENIENT, URGED = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerSettings:
-    """Durations in seconds. A rate of 0 is not looked at; `slow_after` 0: no call is slow; `silent_after` None: found
-    out from the answers, 0: silence means nothing.
-    """
-
-    failures: int = 5
-    open_for: float = 5.0
-    probes: int = 1
-    open_max: float = 60.0
-    jitter: float = 0.0
-    error_rate: float = 0.0
-    slow_rate: float = 0.0
-    slow_after: float = 0.0
-    silent_after: float | None = None
-    min_calls: int = 20
-    window: float = 10.0
-    window_calls: int = 100
-    per_model: bool = False
-
-
-class Permit:
-    """The right to try once, to be handed back to its `gate`. `era` is the generation token, None where the result
-    moves nothing.
-    """
-
-    __slots__ = ("began", "counted", "era", "gate", "inner", "number", "own", "took")
-
-    def __init__(self, gate: AnyGate, era: object, number: int, began: int) -> None:
-        self.gate = gate
-        self.era = era
-        self.number = number  # 0: shared by all, while the gate is closed and no call is timed
-        self.began = began
-        self.counted = -1  # its place in the window, once it is overdue
-        self.took = -1  # nanoseconds until it was answered, once it was
-        self.own: Permit | None = None  # under a permit for a model: that of the backend's own gate
-        self.inner: Permit | None = None  # and that of the model's
-
-
-class AnyGate:
-    """What the path and the pool ask of a gate, be it a backend's own or a model's (`models.py`)."""
-
-    @property
-    def closed(self) -> bool:
-        raise NotImplementedError
-
-    @property
-    def hard(self) -> bool:
-        """The last `failures` results were all failures."""
-        raise NotImplementedError
-
-    @property
-    def shut(self) -> bool:
-        """An operator has forced it open: there is no capacity behind it, by decision."""
-        raise NotImplementedError
-
-    @property
-    def ready_from(self) -> int:
-        """When an open gate lets a probe through by itself, if nothing else happens."""
-        raise NotImplementedError
-
-    @property
-    def urged_from(self) -> int:
-        """When an open gate lets a probe through if it is the last resort."""
-        raise NotImplementedError
-
-    def ready(self, now: int) -> bool:
-        """Whether a permit can be had by the gate's own rule; changes nothing."""
-        raise NotImplementedError
-
-    def available(self, now: int) -> bool:
-        """Whether `try_acquire` would hand out a permit; changes nothing."""
-        raise NotImplementedError
-
-    def lean(self, leniency: int) -> None:
-        """STRICT, LENIENT or URGED, as `usable.Usable` decided."""
-        raise NotImplementedError
-
-    def try_acquire(self, now: int) -> Permit | None:
-        """A permit, or None while open or while all probe slots are taken."""
-        raise NotImplementedError
-
-    def heard(self, permit: Permit, took: int) -> None:
-        """The answer has begun, `took` after the call: how long its body takes proves nothing about the backend.
-
-        With `took` 0 the call is taken out of the timing: how long it takes is up to the client.
-        """
-        raise NotImplementedError
-
-    def release(self, permit: Permit, outcome: Outcome, now: int, took: int = 0, contact: int = ANSWERED) -> None:
-        """Hands a permit back, once; a probe that comes back twice changes nothing the second time.
-
-        `took` is how long the answer was waited for, in nanoseconds; `contact` is ANSWERED, UNCLEAR (silence, or a
-        connection that broke) or UNREACHED (there was no connection).
-        """
-        raise NotImplementedError
 
 
 class Attempt(Exception):
@@ -201,7 +106,7 @@ class Gate(AnyGate):
         self._doubt = ""
         self._doubt_until = 0
         self.forced = ""  # or "open", "closed"
-        self._forced_until = FOREVER
+        self.forced_until = FOREVER
         self.leniency = STRICT
         self.opened = 0  # when it last opened
         self.recovered = 0  # when it last closed after having been open
@@ -420,7 +325,7 @@ class Gate(AnyGate):
 
     def sweep(self, now: int) -> None:
         """What happens because nothing happened."""
-        if self.forced and now >= self._forced_until:
+        if self.forced and now >= self.forced_until:
             self.force("", now)
         if now - self._minute >= RECENT:
             self._minute = now
@@ -472,7 +377,7 @@ class Gate(AnyGate):
         """
         was = self.forced
         self.forced = how
-        self._forced_until = until if how else FOREVER
+        self.forced_until = until if how else FOREVER
         if how == was:
             return
         if how:

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from gateway.breakers.gate import ANSWERED, UNREACHED, AnyGate, BreakerSettings, Gate, Permit
+from gateway.breakers.gate import Gate
+from gateway.breakers.permit import ANSWERED, UNREACHED, AnyGate, BreakerSettings, Permit
 from gateway.request import Outcome
 
 MOST: Final = 64
@@ -126,7 +127,7 @@ class ModelGate(AnyGate):
 class ModelGates:
     """The gates of one backend. `make(model)` makes the inner one of a model."""
 
-    __slots__ = ("_gates", "_make", "_most", "_own", "crowded")
+    __slots__ = ("_gates", "_make", "_most", "_own", "crowded", "forgotten")
 
     def __init__(self, own: Gate, make: Callable[[bytes], Gate], most: int = MOST) -> None:
         self._own = own
@@ -134,6 +135,7 @@ class ModelGates:
         self._most = most
         self._gates: dict[bytes, ModelGate] = {}
         self.crowded = 0  # times a model had to share the backend's own gate
+        self.forgotten: dict[str, int] = {}  # events of gates that made room
 
     def of(self, model: bytes) -> AnyGate:
         """The gate of a model as `model_of` names it."""
@@ -145,6 +147,14 @@ class ModelGates:
             return self._own
         gate = self._gates[model] = ModelGate(self._own, self._make(model))
         return gate
+
+    def find(self, model: bytes, now: int) -> Gate | None:
+        """The model's own gate, made if there is room for it."""
+        gate = self.of(model)
+        if not isinstance(gate, ModelGate):
+            return None
+        gate.used = now
+        return gate.inner
 
     def all(self) -> dict[bytes, ModelGate]:
         """Every gate there is, by model."""
@@ -158,6 +168,9 @@ class ModelGates:
                 oldest, used = model, gate.used
         if oldest is None:
             return False
-        del self._gates[oldest]
+        inner = self._gates.pop(oldest).inner
+        for counts in (inner.tripped, inner.doubted):
+            for event, count in counts.items():
+                self.forgotten[event] = self.forgotten.get(event, 0) + count
         self._own.turned()  # somebody may hold on to it
         return True

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-from gateway.breakers.gate import FOREVER, LENIENT, PARTS, STRICT, URGED, AnyGate
+from gateway.breakers.permit import FOREVER, LENIENT, PARTS, STRICT, URGED, AnyGate
 
 
 class Member(Protocol):

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Literal
 
 from gateway.balance import Balancer
-from gateway.breakers.gate import AnyGate, BreakerSettings, Gate
+from gateway.breakers.gate import Gate
 from gateway.breakers.models import MOST, ModelGates, own_settings
+from gateway.breakers.permit import AnyGate, BreakerSettings
 from gateway.breakers.usable import Usable
 from gateway.http.client import ClientLimits, ConnectionPool
 from gateway.http.dial import Address, Tls
@@ -119,8 +120,27 @@ class Backend:
         for _, gate in self.gates()[1:]:
             gate.configure(breaker)
 
+    def force(self, how: str, now: int, until: int) -> None:
+        """An operator's word: "open", "closed", or "" for the breaker's own rule; monotonic nanoseconds."""
+        self.gate.force(how, now, until)
+        for _, gate in self.gates()[1:]:
+            gate.force(how if how == "closed" else "", now, until)  # open is the backend's own gate's business
+
+    def hint_failing(self, model: bytes, now: int) -> None:
+        """Somebody else's breaker for this backend, or for this model here, has opened."""
+        if not model:
+            self.gate.hint_failing(now)
+        elif self.models is not None and (gate := self.models.find(model, now)) is not None:
+            gate.hint_failing(now)
+
+    def forgotten(self, event: str) -> int:
+        """How often it happened to gates of models that are no more."""
+        return 0 if self.models is None else self.models.forgotten.get(event, 0)
+
     def _model_gate(self, model: bytes) -> Gate:
         gate = Gate(self._breaker, self._changed, _Trip(self, model))
+        if self.gate.forced == "closed":
+            gate.force("closed", 0, self.gate.forced_until)
         self._changed()
         return gate
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from typing import Final, NamedTuple
 
-from gateway.breakers.gate import ANSWERED, UNCLEAR, UNREACHED, Permit
 from gateway.breakers.models import model_of
+from gateway.breakers.permit import ANSWERED, UNCLEAR, UNREACHED, Permit
 from gateway.errors import (
     ConnectFailed,
     ConnectionBroken,

@@ -57,5 +57,9 @@ class BackendRegistry:
     def get(self, key: str) -> Backend | None:
         return self._backends.get(key)
 
+    def keys(self) -> frozenset[str]:
+        """Of all that are known."""
+        return frozenset(self._backends)
+
     def all(self) -> list[Backend]:
         return list(self._backends.values())
