@@ -2,9 +2,9 @@
 
     python -m loadtests.bench_breakers [--check]
 
-One call is `try_acquire` and `release` of the installed, compiled gate on a clock of ours, the least of several repeats;
-every row is another state of affairs that requests meet. The figures stand beside what Python itself needs for an empty
-call, so that one can tell the machine from the code. The bar is of the dearest row that a stream of requests can meet.
+One call is `try_acquire` and `release` of the installed, compiled gate on a clock of ours, the least of several
+repeats; every row is another state of affairs that requests meet. The figures stand beside what Python itself needs
+for an empty call, so that one can tell the machine from the code. The bar is of the dearest row of them.
 
 Exit code 0; 1 if it cannot run, or with --check if a bar is missed.
 """
