@@ -16,6 +16,7 @@ from gateway.limits.limiter import RouteLimits
 from gateway.request import BodyRules, Header
 from gateway.retries.rules import RetryRules
 from gateway.routing.edits import Edits
+from gateway.routing.named import NamedModel
 from gateway.routing.replies import Reply
 from gateway.routing.split import Split
 from gateway.routing.table import Match, RouteTable
@@ -43,7 +44,8 @@ class Route:
     """A route of the configuration with everything it refers to.
 
     A route with a `split` is exchanged for one of its sides, a whole route of its own, before anything is done with
-    the request; `side` then counts it. A route with a `reply` asks no pool, and its `pool` is empty.
+    the request; `side` then counts it. A route with a `reply` asks no pool, and its `pool` is empty. `named` is there
+    where breakers of single models need the route's captures.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Route:
     reply: Reply | None = None
     shadow: ShadowRules | None = None
     tell_attempts: bool = False
+    named: NamedModel | None = None
     body: BodyRules = BodyRules(1 << 20, 16 << 20)  # noqa: RUF009 - immutable
 
 

@@ -18,7 +18,7 @@ from gateway.config.sections.base import Name, Section
 from gateway.config.sections.listeners import Listener, OneListener
 from gateway.config.sections.matching import Match, ValueTest
 from gateway.config.sections.policies import ApiKeys, Identity, Limit
-from gateway.config.sections.pools import Backend, Breaker, Connections, Health, Pool
+from gateway.config.sections.pools import Backend, Breaker, Connections, Ejection, Health, Pool
 from gateway.config.sections.process import AccessLog, Admin, CacheStore, Drain, Http, Store, Tracing
 from gateway.config.sections.retrying import Hedge, Retry, RetryBudget
 from gateway.config.sections.routes import PoolRung, Route, RouteCache, Rung, StaleRung, StaticRung
@@ -45,6 +45,7 @@ __all__ = [
     "Config",
     "Connections",
     "Drain",
+    "Ejection",
     "Health",
     "Hedge",
     "Http",

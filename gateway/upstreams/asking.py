@@ -186,9 +186,9 @@ class Asking:
 
     def others(self, now: int) -> Others:
         """Whom the pool has beside those that the last try asked."""
-        if self.pool.has_other(self.tried, now):
+        if self.pool.has_other(self.request, self.tried, now):
             return Others.FRESH
-        return Others.TRIED if self.pool.has_other(self.last, now) else Others.NONE
+        return Others.TRIED if self.pool.has_other(self.request, self.last, now) else Others.NONE
 
     # -- the budget ---------------------------------------------------------------------------------------------
 

@@ -8,9 +8,10 @@ first (LOST) and a hurried caller prove nothing about the backend; a try whose o
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Final
 
-from gateway.breakers.gate import Permit
+from gateway.breakers.permit import ANSWERED, UNCLEAR, UNREACHED, Permit
 from gateway.errors import (
     ConnectFailed,
     ConnectionBroken,
@@ -77,7 +78,7 @@ class Attempt:
         `fresh` asks for a new connection. Raises CancelledError only if the task is cancelled from outside.
         """
         backend = self.backend
-        left = self.enter(deadline)
+        left = self.enter(request, deadline)
         try:
             response = await backend.connections.ask(
                 request, target, backend.authority, left, dropped, deadline=deadline / 1e9, fresh=fresh
@@ -90,8 +91,10 @@ class Attempt:
 
     # The steps of `run`, for who has them in a coroutine already: `enter`, and then one of `broke` and `answered`.
 
-    def enter(self, deadline: int) -> int:
+    def enter(self, request: Request, deadline: int) -> int:
         """Takes its places; returns the nanoseconds that are left."""
+        if request.stream is not None:
+            self._permit.gate.heard(self._permit, 0)  # how long it takes is up to the client
         self.backend.inflight += 1
         self.pool.inflight += 1
         return deadline - self.began
@@ -105,26 +108,30 @@ class Attempt:
         elif response.status == 504 and hurried:
             self.outcome = Outcome.IGNORE
         if response.stream is not None:
+            self._permit.gate.heard(self._permit, time.monotonic_ns() - self.began)
             response.stream.then(self._at_the_end)
         else:
-            self._settle(self.outcome)
+            self._caller.settle(
+                self.backend, self.pool, self._permit, self.outcome, self.began, self._retry_after, ANSWERED
+            )
 
     def broke(self, error: BaseException, *, hurried: bool) -> bool:
         """There is no answer; whether that is for us to deal with, and not to be raised on."""
+        contact = UNCLEAR
         if isinstance(error, UpstreamError):
             self.error = error
             if isinstance(error, PoolExhausted):
                 self.outcome = Outcome.DROPPED
+            elif isinstance(error, ConnectFailed):
+                self.outcome = Outcome.FAILURE
+                contact = UNREACHED
             elif not isinstance(error, StaleConnection) and not (hurried and isinstance(error, UpstreamTimeout)):
                 self.outcome = Outcome.FAILURE
             ours = True
         else:
             ours = isinstance(error, asyncio.CancelledError) and self._called_off()
-        self._settle(self.outcome)
+        self._caller.settle(self.backend, self.pool, self._permit, self.outcome, self.began, 0, contact)
         return ours
-
-    def _settle(self, outcome: Outcome) -> None:
-        self._caller.settle(self.backend, self.pool, self._permit, outcome, self.began, self._retry_after)
 
     def _called_off(self) -> bool:
         """Whether it was us who cancelled the task, and nobody else."""
@@ -144,7 +151,9 @@ class Attempt:
             outcome = Outcome.FAILURE
         elif error is not None and outcome is Outcome.SUCCESS:
             outcome = Outcome.IGNORE  # the client went away; a status that says no is proof without its body
-        self._settle(outcome)
+        self._caller.settle(
+            self.backend, self.pool, self._permit, outcome, self.began, self._retry_after, ANSWERED, streamed=True
+        )
 
     def let_go(self) -> None:
         """Its answer is not used: what a stream holds is given back."""

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from gateway.breakers.gate import Permit
+from gateway.breakers.models import model_of
+from gateway.breakers.permit import Permit
 from gateway.request import Outcome, Request
 from gateway.retries.rules import RetryRules, may_run_twice
 from gateway.telemetry.cells import Cells
@@ -50,6 +51,8 @@ class Caller:
         Running out of time counts against a backend only if it had at least `fair` nanoseconds: a caller who is
         in too great a hurry must not open the breaker for everybody else.
         """
+        if pool.per_model:
+            request.model = request.named or model_of(target)
         now = time.monotonic_ns()
         attempt = self.begin(pool, request, [], now) if now < deadline else None
         if attempt is None:
@@ -59,7 +62,7 @@ class Caller:
             if rules.watched and request.stream is None and may_run_twice(rules, request.method, request.headers):
                 return await Asking(self, pool, request, target, deadline, rules, dropped, fair).first(attempt)
         backend = attempt.backend
-        left = attempt.enter(deadline)
+        left = attempt.enter(request, deadline)
         try:  # as `Attempt.run`, in this coroutine: most requests go no further
             response = await backend.connections.ask(
                 request, target, backend.authority, left, dropped, deadline=deadline / 1e9, fresh=False
@@ -79,19 +82,28 @@ class Caller:
             chosen = pool.pick(request, tried, now)
             if chosen is None:
                 return None
-            permit = chosen.gate.try_acquire(now)
+            permit = chosen.gate_for(request).try_acquire(now)
             if permit is not None:
                 return Attempt(self, pool, chosen, permit, now)
             tried.append(chosen)
 
     def settle(
-        self, backend: Backend, pool: Pool, permit: Permit, outcome: Outcome, began: int, retry_after: int
+        self,
+        backend: Backend,
+        pool: Pool,
+        permit: Permit,
+        outcome: Outcome,
+        began: int,
+        retry_after: int,
+        contact: int,
+        *,
+        streamed: bool = False,
     ) -> None:
         """Ends one attempt: gives its place and its permit back, and counts it."""
         backend.inflight -= 1
         pool.inflight -= 1
         ended = time.monotonic_ns()
-        backend.gate.release(permit, outcome, ended)
+        permit.gate.release(permit, outcome, ended, 0 if streamed else ended - began, contact)
         backend.observe(outcome, ended - began, ended, retry_after)
         self.cells.values[backend.series + outcome] += 1
         self.cells.observe(backend.series + 4, ended - began)

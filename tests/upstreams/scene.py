@@ -45,7 +45,7 @@ class Scene:
             backend.series = number * 100
             self.backends.append(backend)
         self.budget = RetryBudget(0.0, 10.0, time.monotonic_ns())
-        self.pool = Pool("p", tuple(self.backends), WeightedRoundRobin(), 100, self.budget)
+        self.pool = Pool("p", tuple(self.backends), WeightedRoundRobin(), 100, budget=self.budget)
         self.fd = Cells.create("test")
         self.cells = Cells(self.fd)
         self.rand = 0.5
@@ -87,7 +87,7 @@ class Scene:
         assert self.pool.budget.waiting == 0
         for backend in self.backends:
             assert backend.inflight == 0
-            assert not backend.gate._probes
+            assert not backend.gate._out
             assert not backend.connections.active
         return True
 
