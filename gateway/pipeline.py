@@ -239,15 +239,13 @@ class Pipeline:
             timing = b"limits;dur=%d.%02d, upstream;dur=%d.%02d" % (
                 limits // 100, limits % 100, upstream // 100, upstream % 100,
             )  # fmt: skip
-            if work.answer is not None and work.answer.attempts > 1:
-                timing += b", attempts;desc=%d" % work.answer.attempts
+            if work.answer is not None:
+                if work.answer.attempts > 1:
+                    timing += b", attempts;desc=%d" % work.answer.attempts
                 if route.tell_attempts:
-                    headers[:] = [
-                        field for field in headers if field[0] != _ATTEMPTS
-                    ]  # a backend's own, of another hop
+                    headers[:] = [field for field in headers if field[0] != _ATTEMPTS]  # a backend's own, of its hops
+                    headers.append((_ATTEMPTS, b"%d" % work.answer.attempts))
             headers.append((b"server-timing", timing))
-            if route.tell_attempts and work.answer is not None:
-                headers.append((_ATTEMPTS, b"%d" % work.answer.attempts))
         return response
 
     async def _from_pool(self, route: Route, request: Request, deadline: int, work: Work) -> Response | None:

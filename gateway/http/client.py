@@ -495,7 +495,7 @@ class ConnectionPool:
         limits = self.limits
         if not limits.deadline_name:
             return b""
-        return limits.deadline_name + b"%d" % (left_ns // 1_000_000 + 1) + limits.deadline_unit
+        return limits.deadline_name + b"%d" % ((left_ns + 999_999) // 1_000_000) + limits.deadline_unit
 
     async def _ask_anew(
         self, request: Request, target: bytes, authority: bytes, dropped: frozenset[bytes], deadline: float
