@@ -2,8 +2,8 @@
 
     python -m loadtests.chaos_breaker [--check] [--only kill,hang] [--rate 300]
 
-Each row of the table is a run of its own: four backends of 8 slots x 20 ms behind the real gateway (one worker), replayable
-requests in an open loop, some seconds of good service, the trouble, and good service again. Printed and judged are:
+Each row of the table is a run of its own: four backends of 8 slots x 20 ms behind the real gateway (one worker),
+replayable requests in an open loop, some seconds of good service, the trouble, and good service again. Judged are:
 
 * the transitions of the bad backend's breaker, as its own history tells them, against a regular expression over the
   events of `gateway/breakers/states.py`; the other three must not have moved;
@@ -176,10 +176,8 @@ async def play(case: Case, rate: float) -> Found:
         found.before, found.after = load.summary(phase="before").p99 * 1e3, later.p99 * 1e3
         found.warnings = load.warnings()
         if case.more:
-            ejected = [
-                value for name, value in gateway.metrics().items() if name.startswith("gateway_backend_ejections")
-            ]
-            if not sum(ejected):
+            metrics = gateway.metrics().items()
+            if not sum(value for name, value in metrics if name.startswith("gateway_backend_ejections_total")):
                 found.others.append("not ejected")
     return found
 
@@ -255,7 +253,7 @@ async def hint() -> str:
         backends: list[Slots] = []
         try:
             await store.start()
-            url = f"redis+unix://{store.path}"
+            url = f"unix://{store.path}"
             for number in range(BACKENDS):
                 backends.append(Slots(workdir, f"backend-{number}", slots=8, service_us=SERVICE_US))
             ports = [each.endpoint.port for each in backends]
