@@ -14,8 +14,9 @@ HOT = (
     "breakers/usable", "breakers/window", "http/client", "http/forwarded", "http/origin", "http/reader",
     "http/serialise", "http/server", "http/target", "identity/keys", "limits/bucket", "limits/limiter",
     "limits/local", "limits/policy", "link/connection", "link/frames", "link/pool", "pipeline", "request",
-    "retries/budget", "routing/table", "store/buckets", "store/connection", "telemetry/cells", "upstreams/backend",
-    "upstreams/caller", "upstreams/forward",
+    "retries/budget", "retries/deadline", "retries/decide", "retries/hedge", "retries/latencies", "retries/rules",
+    "routing/table", "store/buckets", "store/connection", "telemetry/cells", "upstreams/asking", "upstreams/attempt",
+    "upstreams/backend", "upstreams/caller", "upstreams/forward", "upstreams/race",
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from gateway.limits.limiter import Limiter, RouteLimits
 from gateway.limits.policy import LimitPolicy
 from gateway.pipeline import Pipeline, bad_request
 from gateway.request import Request
-from gateway.retries.budget import RetryBudget
+from gateway.retries.rules import RetryRules
 from gateway.routing.table import Match, RouteTable
 from gateway.snapshot import Route, RouteCells, Snapshot
 from gateway.status import REASONS
@@ -33,7 +33,7 @@ from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Tracing
 from gateway.testing import OK, Close, Never, Pause, Reset, ScriptedBackend, answer
 from gateway.upstreams.backend import Backend, Pool
-from gateway.upstreams.caller import RetryRules
+from tests.upstreams.scene import CELLS
 
 PREDICT = b"/v1/models/digits:predict"
 LIMIT = LimitPolicy("per-client", "client", BucketSpec(2.0, 10.0))
@@ -42,7 +42,7 @@ KEYS = KeyRing(clients={hashlib.sha256(b"secret").hexdigest(): "alice"}, anonymo
 #: Cells: histograms 20 apart, counters one each.
 DURATIONS = {status: 1000 + 20 * i for i, status in enumerate((200, 401, 404, 405, 429, 499, 500, 502, 503, 504))}
 OTHER, UNROUTED = 1900, 2000
-REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, HIT, SHED, RETRIES, DENIED = range(3000, 3008)
+REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, HIT, SHED, EXPIRED = range(3000, 3007)
 RUNGS = (3010, 3011, 3012)
 
 
@@ -98,11 +98,11 @@ class Scene:
 
     def _route(self):
         limits = ((REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED),)
-        cells = RouteCells(DURATIONS, OTHER, limits, (), HIT, SHED)
+        cells = RouteCells(DURATIONS, OTHER, limits, (), HIT, SHED, EXPIRED)
         return Route(
             name="digits", match=Match(PREDICT, False, frozenset((b"POST", b"HEAD"))), pool=self.pools["digits"],
             limits=None, timeout_ns=2_000_000_000,
-            retry=RetryRules(1, frozenset(("connect",)), False, RetryBudget(0.2, 1.0, 0), RETRIES, DENIED),
+            retry=RetryRules(CELLS, 1, frozenset(("connect",))),
             cache=None, ladder=(), cells=cells, key=b"digits",
         )  # fmt: skip
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ssl
 import time
 
-from gateway.app.routes import edits, match, prefixes, reply, shadow, split
-from gateway.app.series import backend_cells, retry_cells, route_cells
+from gateway.app.routes import edits, match, prefixes, reply, retry, shadow, split
+from gateway.app.series import backend_cells, route_cells
 from gateway.balance.registry import BALANCERS
 from gateway.breakers.gate import BreakerSettings
 from gateway.certificates import client_context, server_context
@@ -24,13 +24,12 @@ from gateway.limits.bucket import BucketSpec
 from gateway.limits.limiter import RouteLimits
 from gateway.limits.policy import LimitPolicy
 from gateway.request import BodyRules
-from gateway.retries.budget import RetryBudget
+from gateway.retries.memory import Memory
 from gateway.routing.named import named_model
 from gateway.routing.table import RouteTable
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.cells import Catalogue
 from gateway.upstreams.backend import Pool
-from gateway.upstreams.caller import RetryRules
 from gateway.upstreams.registry import BackendRegistry
 
 
@@ -38,7 +37,7 @@ def snapshot(config: model.Config, generation: int, catalogue: Catalogue, regist
     """Builds a generation. Backends that `registry` knows keep their state; the others are left to `retain`."""
     pools = {name: _pool(name, pool, catalogue, registry) for name, pool in config.pools.items()}
     policies = {name: _policy(name, limit) for name, limit in config.limits.items()}
-    routes = [_route(route, config, catalogue, pools, policies) for route in config.routes]
+    routes = [_route(route, config, catalogue, pools, policies, registry.retries) for route in config.routes]
     identity = config.identity
     return Snapshot(
         generation=generation,
@@ -53,6 +52,9 @@ def snapshot(config: model.Config, generation: int, catalogue: Catalogue, regist
         access_log_sample=config.access_log.sample,
         trace_sample=config.tracing.sample,
         via=(b"via", b"1.1 " + _pseudonym(config.http)) if config.http.via != "off" else None,
+        deadline_fields=frozenset(
+            pool.deadline_header.encode() for pool in config.pools.values() if pool.deadline_header != "off"
+        ),
     )
 
 
@@ -136,6 +138,8 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
         whole=pool.stream_above,
         gather=pool.stream_after,
         idle_stream=pool.stream_idle,
+        deadline_name=b"" if pool.deadline_header == "off" else pool.deadline_header.encode() + b": ",
+        deadline_unit=b"m\r\n" if pool.deadline_header == "grpc-timeout" else b"ms\r\n",
     )
     backends = []
     for backend, tls in zip(pool.backends, backend_tls(pool), strict=True):
@@ -150,6 +154,7 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
         BALANCERS[pool.balance](),
         pool.max_inflight,
         pool.breaker.panic,
+        registry.retries.budget(name, pool.retry_budget.ratio, pool.retry_budget.min, time.monotonic_ns()),
         per_model=gate.per_model,
     )
 
@@ -184,6 +189,7 @@ def _route(
     catalogue: Catalogue,
     pools: dict[str, Pool],
     policies: dict[str, LimitPolicy],
+    memory: Memory,
 ) -> Route:
     cache = route.cache
     chosen = [policies[name] for name in route.limits]
@@ -194,7 +200,8 @@ def _route(
         pool=pools[route.pools[0]] if route.pools else _nobody(),
         limits=RouteLimits(route.name, chosen, config.store.key_prefix) if chosen else None,
         timeout_ns=int(route.timeout * 1e9),
-        retry=_retry(route, catalogue),
+        retry=retry(route, route.pool or "", catalogue, memory),
+        tell_attempts=route.retry.attempts_header,
         cache=CacheRules(cache.fresh, cache.stale_if_error, cache.max_entry) if cache is not None else None,
         ladder=tuple(_rung(rung) for rung in route.degrade),
         cells=route_cells(catalogue, route, route.limits),
@@ -209,18 +216,12 @@ def _route(
             frozenset(protocol.encode() for protocol in route.upgrade),
         ),
     )
-    return split(route, compiled, catalogue, pools) if route.split else compiled
+    return split(route, compiled, catalogue, pools, memory) if route.split else compiled
 
 
 def _nobody() -> Pool:
     """The pool of a route that answers by itself."""
     return Pool("", (), BALANCERS["least-request"](), 0)
-
-
-def _retry(route: model.Route, catalogue: Catalogue) -> RetryRules:
-    retry = route.retry
-    budget = RetryBudget(retry.budget, retry.budget_min, time.monotonic_ns())
-    return RetryRules(retry.attempts, frozenset(retry.on), retry.replayable, budget, *retry_cells(catalogue, route))
 
 
 def _rung(rung: model.Rung) -> Rung:

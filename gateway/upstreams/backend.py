@@ -17,6 +17,7 @@ from gateway.http.client import ClientLimits, ConnectionPool
 from gateway.http.dial import Address, Tls
 from gateway.link.pool import LinkPool
 from gateway.request import Outcome, Request
+from gateway.retries.budget import RetryBudget
 
 Speaks = Literal["http", "link", "auto"]
 
@@ -185,6 +186,7 @@ class Pool:
         "_of_models",
         "backends",
         "balancer",
+        "budget",
         "inflight",
         "max_inflight",
         "name",
@@ -200,10 +202,12 @@ class Pool:
         balancer: Balancer,
         max_inflight: int,
         panic: float = 0.5,
+        budget: RetryBudget | None = None,
         *,
         per_model: bool = False,
     ) -> None:
         self.name = name
+        self.budget = budget or RetryBudget(0.2, 10.0, 0)  # for retries and hedges of all routes that come here
         self.backends = backends
         self.balancer = balancer
         self.max_inflight = max_inflight
@@ -221,6 +225,14 @@ class Pool:
 
     def pick(self, request: Request, tried: list[Backend], now: int) -> Backend | None:
         """A backend that may be tried for `request` now and is not in `tried`, or None; see `breakers.usable`."""
+        picks = self._picks(request, tried, now)
+        return self.balancer.pick(picks) if picks else None
+
+    def has_other(self, request: Request, tried: list[Backend], now: int) -> bool:
+        """Whether somebody who is not in `tried` could be picked."""
+        return bool(self._picks(request, tried, now))
+
+    def _picks(self, request: Request, tried: list[Backend], now: int) -> tuple[Backend, ...]:
         usable = self.usable
         picks = usable.at(now)
         if self.per_model and request.model:
@@ -228,7 +240,7 @@ class Pool:
             picks = usable.at(now)
         if tried:
             picks = tuple([b for b in picks if b not in tried] or [b for b in usable.spare if b not in tried])
-        return self.balancer.pick(picks) if picks else None
+        return picks
 
     def _of_model(self, request: Request) -> Usable[Backend]:
         usable = self._of_models.get(request.model)

@@ -7,6 +7,7 @@ import time
 from gateway.breakers.gate import BreakerSettings
 from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
+from gateway.retries.memory import Memory
 from gateway.upstreams.backend import Backend, Speaks
 
 
@@ -20,6 +21,7 @@ class BackendRegistry:
 
     def __init__(self) -> None:
         self._backends: dict[str, Backend] = {}
+        self.retries = Memory()
         self._running = False  # the first snapshot is in force
 
     def obtain(
