@@ -129,12 +129,12 @@ async def flap(backend: Slots, seconds: float) -> None:
 CLOSES = "(waited probe-(failed|slow) )*waited probes-passed "
 CASES = (
     Case("kill", "SIGKILL, started again", kill, "failures " + CLOSES),
-    Case("blackhole", "SIGSTOP", hang, "(failures |slow-rate |silent probe-(slow|failed) )" + CLOSES),
+    Case("blackhole", "SIGSTOP", hang, "(failures |slow-row |slow-rate |silent probe-(slow|failed) )" + CLOSES),
     Case(
         "slow x10",
         "200 ms instead of 20",
         setting({"service_us": 20_000}, {"service_us": 200_000}),
-        "(slow-rate |silent probe-slow )" + CLOSES,
+        "(slow-row |slow-rate |silent probe-slow )" + CLOSES,
     ),
     Case("50 % errors", "every other answer is a 500", setting({"error_share": 0.0}, {"error_share": 0.5}),
          f"(failures |error-rate )({CLOSES}(failures |error-rate ))*{CLOSES}"),
@@ -148,7 +148,8 @@ CASES = (
          f"failures ({CLOSES}failures |waited probe-failed )*({CLOSES})", seconds=12.0),
     Case("20 % errors", "under the breaker's rate, over the pool's: ejected",
          setting({"error_share": 0.0}, {"error_share": 0.2}), "", noticed=False, seconds=8.0,
-         more="ejection: {interval: 1s, min_calls: 20, base: 5s}"),
+         breaker=BREAKER.replace("0.3", "0.5").replace("calls: 50", "calls: 100"),
+        more="ejection: {interval: 1s, min_calls: 20, base: 5s}"),
 )  # fmt: skip
 
 
