@@ -48,6 +48,7 @@ bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, by stage a
 	$(setup) build models dev bench
 	@$(PY) -m demo.prepare
 	@$(PY) -m loadtests.bench_routing
+	@$(PY) -m loadtests.bench_breakers
 	@$(PY) -m loadtests.bench_proxy
 	@$(PY) -m loadtests.bench_large
 	@$(PY) -m loadtests.bench_stages
@@ -62,6 +63,11 @@ chaos: ## Break what the gateway depends on, on purpose, and hold it to what it 
 	$(setup) build models dev bench
 	@$(PY) -m demo.prepare
 	@$(PY) -m loadtests.chaos_store
+
+chaos: ## Break backends in every way under load, and hold the gateway to what it says of them
+	$(setup) build models dev bench
+	@$(PY) -m demo.prepare
+	@$(PY) -m loadtests.chaos_breaker
 
 bench-peers: ## Install the peers that `make bench` compares with
 	$(setup) build models dev bench

@@ -6,8 +6,8 @@ import ssl
 import time
 
 from gateway.app.limits import limits, tenants
-from gateway.app.routes import edits, match, prefixes, reply, shadow, split
-from gateway.app.series import backend_cells, retry_cells, route_cells
+from gateway.app.routes import edits, match, prefixes, reply, retry, shadow, split
+from gateway.app.series import backend_cells, route_cells
 from gateway.balance.registry import BALANCERS
 from gateway.breakers.gate import BreakerSettings
 from gateway.certificates import client_context, server_context
@@ -22,19 +22,19 @@ from gateway.http.reader import ReadLimits
 from gateway.http.server import ServerLimits
 from gateway.identity.keys import KeyRing
 from gateway.request import BodyRules
-from gateway.retries.budget import RetryBudget
+from gateway.retries.memory import Memory
+from gateway.routing.named import named_model
 from gateway.routing.table import RouteTable
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.cells import Catalogue
 from gateway.upstreams.backend import Pool
-from gateway.upstreams.caller import RetryRules
 from gateway.upstreams.registry import BackendRegistry
 
 
 def snapshot(config: model.Config, generation: int, catalogue: Catalogue, registry: BackendRegistry) -> Snapshot:
     """Builds a generation. Backends that `registry` knows keep their state; the others are left to `retain`."""
     pools = {name: _pool(name, pool, catalogue, registry) for name, pool in config.pools.items()}
-    routes = [_route(route, config, catalogue, pools) for route in config.routes]
+    routes = [_route(route, config, catalogue, pools, registry.retries) for route in config.routes]
     identity = config.identity
     return Snapshot(
         generation=generation,
@@ -50,6 +50,9 @@ def snapshot(config: model.Config, generation: int, catalogue: Catalogue, regist
         access_log_sample=config.access_log.sample,
         trace_sample=config.tracing.sample,
         via=(b"via", b"1.1 " + _pseudonym(config.http)) if config.http.via != "off" else None,
+        deadline_fields=frozenset(
+            pool.deadline_header.encode() for pool in config.pools.values() if pool.deadline_header != "off"
+        ),
     )
 
 
@@ -123,7 +126,7 @@ def tls_contexts(config: model.Config) -> list[ssl.SSLContext | None]:
 
 
 def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRegistry) -> Pool:
-    gate = BreakerSettings(pool.breaker.failures, pool.breaker.open_for, pool.breaker.probes)
+    gate = _breaker(pool.breaker)
     connections = pool.connections
     limits = ClientLimits(
         connections.max,
@@ -133,6 +136,8 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
         whole=pool.stream_above,
         gather=pool.stream_after,
         idle_stream=pool.stream_idle,
+        deadline_name=b"" if pool.deadline_header == "off" else pool.deadline_header.encode() + b": ",
+        deadline_unit=b"m\r\n" if pool.deadline_header == "grpc-timeout" else b"ms\r\n",
     )
     backends = []
     for backend, tls in zip(pool.backends, backend_tls(pool), strict=True):
@@ -141,7 +146,33 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
         )
         live.series = backend_cells(catalogue, name, backend.name)
         backends.append(live)
-    return Pool(name, tuple(backends), BALANCERS[pool.balance](), pool.max_inflight)
+    return Pool(
+        name,
+        tuple(backends),
+        BALANCERS[pool.balance](),
+        pool.max_inflight,
+        pool.breaker.panic,
+        registry.retries.budget(name, pool.retry_budget.ratio, pool.retry_budget.min, time.monotonic_ns()),
+        per_model=gate.per_model,
+    )
+
+
+def _breaker(breaker: model.Breaker) -> BreakerSettings:
+    return BreakerSettings(
+        failures=breaker.failures,
+        open_for=breaker.open_for,
+        probes=breaker.probes,
+        open_max=max(breaker.open_for, 60.0) if breaker.open_max is None else breaker.open_max,
+        jitter=breaker.jitter,
+        error_rate=breaker.error_rate,
+        slow_rate=breaker.slow_rate,
+        slow_after=breaker.slow_after or 0.0,
+        silent_after=breaker.silent_after,
+        min_calls=breaker.min_calls,
+        window=breaker.window,
+        window_calls=breaker.window_calls,
+        per_model=breaker.per == "model",
+    )
 
 
 def _route(
@@ -149,15 +180,18 @@ def _route(
     config: model.Config,
     catalogue: Catalogue,
     pools: dict[str, Pool],
+    memory: Memory,
 ) -> Route:
     cache = route.cache
+    taken = match(route.match)
     compiled = Route(
         name=route.name,
-        match=match(route.match),
+        match=taken,
         pool=pools[route.pools[0]] if route.pools else _nobody(),
         limits=limits(route, config),
         timeout_ns=int(route.timeout * 1e9),
-        retry=_retry(route, catalogue),
+        retry=retry(route, route.pool or "", catalogue, memory),
+        tell_attempts=route.retry.attempts_header,
         cache=CacheRules(cache.fresh, cache.stale_if_error, cache.max_entry) if cache is not None else None,
         ladder=tuple(_rung(rung) for rung in route.degrade),
         cells=route_cells(catalogue, route, route.limits),
@@ -165,24 +199,19 @@ def _route(
         edits=edits(route, route.pool or "", None),
         reply=reply(route),
         shadow=shadow(route, catalogue, pools),
+        named=named_model(taken.template) if any(pool.per_model for pool in pools.values()) else None,
         body=BodyRules(
             route.buffer,
             config.http.max_body if route.max_body is None else route.max_body,
             frozenset(protocol.encode() for protocol in route.upgrade),
         ),
     )
-    return split(route, compiled, catalogue, pools) if route.split else compiled
+    return split(route, compiled, catalogue, pools, memory) if route.split else compiled
 
 
 def _nobody() -> Pool:
     """The pool of a route that answers by itself."""
     return Pool("", (), BALANCERS["least-request"](), 0)
-
-
-def _retry(route: model.Route, catalogue: Catalogue) -> RetryRules:
-    retry = route.retry
-    budget = RetryBudget(retry.budget, retry.budget_min, time.monotonic_ns())
-    return RetryRules(retry.attempts, frozenset(retry.on), retry.replayable, budget, *retry_cells(catalogue, route))
 
 
 def _rung(rung: model.Rung) -> Rung:

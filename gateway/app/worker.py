@@ -19,9 +19,10 @@ import time
 from typing import Any
 
 from gateway.app import compile as compiled
+from gateway.app.breakers import Breakers
 from gateway.app.loop import run_in_loop
-from gateway.app.series import GAUGES, backend_gauges
-from gateway.breakers.gate import STATES
+from gateway.app.series import GAUGES, backend_gauges, pool_gauge
+from gateway.breakers.hints import TOPIC
 from gateway.config.model import Config
 from gateway.degrade.cache import AnswerCache
 from gateway.errors import GatewayError
@@ -43,6 +44,8 @@ from gateway.workers.control import (
     AskStatus,
     Channel,
     InForce,
+    SetEjected,
+    SetForced,
     SetHealth,
     SetWorkers,
     StartDrain,
@@ -80,21 +83,26 @@ class WorkerProcess:
         self.store: SharedStore
         self.limiter: Limiter
         self.fleet: Fleet
+        self.breakers: Breakers
 
     # -- following the supervisor -------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serves until told to drain or left alone."""
-        publisher: asyncio.Task[None] | None = None
+        own: list[asyncio.Task[None]] = []
         drain = StartDrain(timeout=5.0, idle=0.0)
         while (message := await self.channel.receive()) is not None:
             match message:
                 case UseSnapshot():
                     await self._use(message)
-                    if publisher is None:
-                        publisher = asyncio.create_task(self._publish())
+                    if not own and self.config is not None:
+                        own = [asyncio.create_task(self._publish()), asyncio.create_task(self.breakers.watch())]
                 case SetHealth():
                     self._set_health(message.healthy)
+                case SetForced():
+                    self.breakers.force(message.forced)
+                case SetEjected():
+                    self.breakers.eject(message.ejected)
                 case SetWorkers():
                     self.fleet.set_own(message.count)
                 case AskStatus():
@@ -104,8 +112,8 @@ class WorkerProcess:
                     break
         if self.config is not None:
             await self._stop(drain)
-        if publisher is not None:
-            publisher.cancel()
+        for task in own:
+            task.cancel()
         await self.channel.finish(LAST_WORDS)
 
     async def _use(self, message: UseSnapshot) -> None:
@@ -132,7 +140,9 @@ class WorkerProcess:
             for door, sock in zip(self.doors, self.sockets, strict=True):
                 await self.server.listen(sock, door.accept)
         self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
+        self.registry.retries.retain({route.name for route in config.routes}, set(snapshot.pools))
         self._set_health(self.health)
+        self.breakers.adopt()
         self.channel.send(InForce(message.generation))
 
     async def _begin(self, config: Config, snapshot: Any, message: UseSnapshot) -> None:
@@ -143,6 +153,8 @@ class WorkerProcess:
         self.store.start()
         await self.store.ready(store.connect_timeout)
         self.fleet = Fleet(message.store, times, store.key_prefix, message.gateway, limiter.share_with)
+        self.breakers = Breakers(self.registry, self._hint)
+        self.fleet.listen(TOPIC, self.breakers.heard)
         self.fleet.start()
         path = config.access_log.path
         self.pipeline = Pipeline(
@@ -175,6 +187,9 @@ class WorkerProcess:
         now = int(asyncio.get_running_loop().time() * 1e9)
         for backend in self.registry.all():
             backend.mark(healthy=healthy.get(backend.key, True), now=now)
+
+    def _hint(self, message: bytes) -> None:
+        self.fleet.tell(TOPIC, message)
 
     async def _stop(self, drain: StartDrain) -> None:
         cut = await self.server.drain(idle=drain.idle, timeout=drain.timeout)
@@ -231,18 +246,21 @@ class WorkerProcess:
             names.STORE_CALLS: self.store.calls,
             names.STORE_FAILURES: self.store.failures,
             names.LOG_DROPPED: log_lines.dropped if log_lines is not None else 0,
+            names.BREAKER_HINTS_TOLD: self.breakers.hints.told,
+            names.BREAKER_HINTS_HEEDED: self.breakers.hints.heeded,
+            names.BREAKER_HINTS_IGNORED: self.breakers.hints.ignored,
             names.SPANS_DROPPED: self.tracing.dropped if self.tracing is not None else 0,
         }
         for metric in GAUGES:
             self._publish_one(metric, catalogue.place(metric), own[metric])
-        for pool in self.pipeline.snapshot.pools.values():
+        pools = self.pipeline.snapshot.pools.values()
+        self.breakers.publish(values, catalogue, pools, self._publish_one)
+        for pool in pools:
+            values[pool_gauge(catalogue, pool.name)] = pool.budget.waiting
             for backend in pool.backends:
-                inflight, healthy, trips, states = backend_gauges(catalogue, pool.name, backend.name)
+                inflight, healthy = backend_gauges(catalogue, pool.name, backend.name)
                 values[inflight] = backend.inflight
                 values[healthy] = int(backend.healthy)
-                self._publish_one(names.BREAKER_TRIPS, trips, backend.gate.trips)
-                for state, cell in zip(STATES, states, strict=True):
-                    values[cell] = int(backend.gate.state == state)
 
     def _publish_one(self, metric: Metric, cell: int, value: int) -> None:
         """A counter goes on from where this worker's predecessor in the same cells left it."""
@@ -266,8 +284,7 @@ class WorkerProcess:
                     "name": backend.name,
                     "weight": backend.weight,
                     "healthy": backend.healthy,
-                    "breaker": backend.gate.state,
-                    "trips": backend.gate.trips,
+                    **self.breakers.status(backend),
                     "inflight": backend.inflight,
                     "protocol": backend.connections.protocol,
                     "idle_connections": backend.connections.idle,

@@ -19,9 +19,10 @@ from gateway.config.sections.limits import Cost, Limit, Override, Prefix, Scope
 from gateway.config.sections.listeners import Listener, OneListener
 from gateway.config.sections.matching import Match, ValueTest
 from gateway.config.sections.policies import ApiKeys, Identity
-from gateway.config.sections.pools import Backend, Breaker, Connections, Health, Pool
+from gateway.config.sections.pools import Backend, Breaker, Connections, Ejection, Health, Pool
 from gateway.config.sections.process import AccessLog, Admin, CacheStore, Drain, Http, Store, Tracing
-from gateway.config.sections.routes import PoolRung, Retry, Route, RouteCache, Rung, StaleRung, StaticRung
+from gateway.config.sections.retrying import Hedge, Retry, RetryBudget
+from gateway.config.sections.routes import PoolRung, Route, RouteCache, Rung, StaleRung, StaticRung
 from gateway.config.sections.tls import BackendTls, Tls
 from gateway.config.sections.traffic import (
     Redirect,
@@ -46,7 +47,9 @@ __all__ = [
     "Connections",
     "Cost",
     "Drain",
+    "Ejection",
     "Health",
+    "Hedge",
     "Http",
     "Identity",
     "Limit",
@@ -63,6 +66,7 @@ __all__ = [
     "Respond",
     "ResponseEdits",
     "Retry",
+    "RetryBudget",
     "Rewrite",
     "Route",
     "RouteCache",

@@ -37,6 +37,23 @@ class SetHealth:
     healthy: dict[str, bool]
 
 
+Forced = tuple[str, int]  # "open" or "closed", and until when (monotonic nanoseconds, which all processes share)
+
+
+@dataclass(frozen=True, slots=True)
+class SetForced:
+    """Supervisor to worker: breakers an operator holds open or closed, by backend key; all of them."""
+
+    forced: dict[str, Forced]
+
+
+@dataclass(frozen=True, slots=True)
+class SetEjected:
+    """Supervisor to worker: the keys of the backends that are ejected as outliers; all of them."""
+
+    ejected: frozenset[str]
+
+
 @dataclass(frozen=True, slots=True)
 class SetWorkers:
     """Supervisor to worker: how many workers are alive (each spends 1/n of a limit while the store is away)."""
@@ -82,7 +99,18 @@ class TellSpans:
     spans: Any
 
 
-Message = UseSnapshot | SetHealth | SetWorkers | AskStatus | StartDrain | InForce | TellStatus | TellSpans
+Message = (
+    UseSnapshot
+    | SetHealth
+    | SetForced
+    | SetEjected
+    | SetWorkers
+    | AskStatus
+    | StartDrain
+    | InForce
+    | TellStatus
+    | TellSpans
+)
 
 
 class Channel:
