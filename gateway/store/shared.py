@@ -8,7 +8,8 @@ from typing import Final
 from gateway.limits.limiter import BucketStore
 from gateway.store.address import StoreAddress
 from gateway.store.buckets import SCRIPT, SharedBuckets
-from gateway.store.cluster import Cluster, ClusterBuckets
+from gateway.store.cluster import Cluster
+from gateway.store.cluster_buckets import ClusterBuckets
 from gateway.store.connection import StoreConnection
 from gateway.store.link import StoreLink, StoreTimes
 
