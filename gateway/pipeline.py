@@ -11,7 +11,6 @@ refusal is a value; what is acquired is released in a `finally`.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -30,29 +29,25 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.limits.limiter import Limiter, LimitVerdict
+from gateway.limits.limiter import ALONE, YES, Limiter, LimitVerdict
 from gateway.problems import Problem, refuse
 from gateway.request import BodyRules, Header, Outcome, Request, Response
+from gateway.retries import deadline as deadlines
 from gateway.snapshot import Route, Snapshot
 from gateway.status import REASONS
 from gateway.telemetry.access_log import AccessLog, Line
 from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Facts, Span, Tracing
+from gateway.upstreams.asking import Answer
 from gateway.upstreams.backend import Pool
-from gateway.upstreams.caller import UNAVAILABLE, Answer, Caller
+from gateway.upstreams.caller import UNAVAILABLE, Caller
 from gateway.upstreams.entrance import Entrance
 from gateway.upstreams.forward import dropped_fields
 from gateway.upstreams.shadow import Shadows
 
-_TIMEOUT: Final = re.compile(rb"([0-9]{1,8}) ?(H|M|S|m|u|n|ms|s|us|ns)?")  # grpc-timeout, or 250ms / 2s
-_TIMEOUT_NS: Final = {
-    b"H": 3_600_000_000_000, b"M": 60_000_000_000, b"S": 1_000_000_000, b"s": 1_000_000_000, b"m": 1_000_000,
-    b"ms": 1_000_000, b"u": 1_000, b"us": 1_000, b"n": 1, b"ns": 1, None: 1_000_000,
-}  # fmt: skip
-
-
 _METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"  # of those that may have a route, the usual
 _MANY_HOPS: Final = 1_000_000_000
+_ATTEMPTS: Final = b"x-attempts"
 
 UNCOUNTED: Final = -1  # in the place of a mark: takes no place
 NO_PLACE: Final = -2  # and below: none, for the reason that is the difference
@@ -63,13 +58,14 @@ NO_ROUTE_BODY: Final = BodyRules(64 * 1024, 16 << 20)  # it is refused anyway
 class Work:
     """What is noted about one request on its way, for headers, log and traces. Durations in nanoseconds."""
 
-    __slots__ = ("answer", "degraded", "dropped", "limits_ns", "refused", "upstream_ns", "verdict", "via")
+    __slots__ = ("answer", "degraded", "dropped", "limits_ns", "refused", "sent", "upstream_ns", "verdict", "via")
 
     def __init__(self, dropped: frozenset[bytes], via: Header | None = None) -> None:
         self.dropped = dropped  # fields never sent on, under the snapshot the request began with
         self.verdict: LimitVerdict | None = None
         self.answer: Answer | None = None
         self.degraded = b""
+        self.sent = False  # whether a backend may have seen it
         self.limits_ns = 0
         self.upstream_ns = 0
         self.refused = -1  # why the pool's admission did, if it did
@@ -113,7 +109,7 @@ class Pipeline:
     def use(self, snapshot: Snapshot) -> None:
         """Puts a snapshot in force; requests under way finish under the one they began with."""
         self.snapshot = snapshot
-        self._dropped = dropped_fields(snapshot.keys.header)
+        self._dropped = dropped_fields(snapshot.keys.header, *snapshot.deadline_fields)
 
     # -- the path -----------------------------------------------------------------------------------------------
 
@@ -122,7 +118,8 @@ class Pipeline:
         began = time.monotonic_ns()
         snapshot = self.snapshot
         self._count += 1
-        request.received = began
+        if not request.received:
+            request.received = began
         request.id = b"%s%x" % (self._id_prefix, self._count)
         work = Work(self._dropped, snapshot.via)
         span = self.tracing.begin(request, snapshot.trace_sample) if self.tracing is not None else None
@@ -137,7 +134,7 @@ class Pipeline:
                 if route.split is not None:
                     route = route.split.side(request, self._draw)
                     self.cells.add(route.side)
-                response = await self._answer(snapshot, route, request, work)
+                response = await self._answer(snapshot, route, request, work, began)
                 if route.edits is not None:
                     route.edits.answered(request, response)
         except ProtocolError as error:  # what was still to come of the request is not acceptable, or never came
@@ -185,6 +182,8 @@ class Pipeline:
         """Called once per request, however it ends: when its last byte was handed on, or when none will be."""
         self.active -= 1
         work.discard_answer()
+        if work.verdict is not None:
+            self.limiter.end(work.verdict, request, sent=work.sent)
         self._note(snapshot, route, request, work, status, sent, time.monotonic_ns() - request.received, span)
 
     def _refuse_early(self, snapshot: Snapshot, request: Request, route: Route | None) -> Response | None:
@@ -193,6 +192,9 @@ class Pipeline:
             detail = f"send a known API key in the field '{snapshot.keys.header.decode()}'"
             return refuse(problems.UNKNOWN_CALLER, request, detail, headers=[(b"www-authenticate", b"ApiKey")])
         request.client = client
+        tenants = snapshot.keys.tenants
+        if tenants is not None:
+            request.tenant = tenants.get(client, client)
         if request.method == b"OPTIONS":
             answer = _about(request, route)
             if answer is not None:
@@ -205,16 +207,19 @@ class Pipeline:
             return refuse(problems.WRONG_METHOD, request, f"use {allow.decode()}", headers=[(b"allow", allow)])
         return refuse(problems.NO_ROUTE, request, f"no route for {request.path.decode('latin-1')!r}")
 
-    async def _answer(self, snapshot: Snapshot, route: Route, request: Request, work: Work) -> Response:
-        began = request.received
+    async def _answer(self, snapshot: Snapshot, route: Route, request: Request, work: Work, began: int) -> Response:
         patience = route.timeout_ns
-        asked = request.headers.get(b"x-request-timeout") or request.headers.get(b"grpc-timeout")
-        if asked is not None:
-            match = _TIMEOUT.fullmatch(asked)
-            if match is None:
-                return refuse(problems.BAD_REQUEST, request, "X-Request-Timeout must look like 250ms or 2s")
-            patience = min(patience, int(match[1]) * _TIMEOUT_NS[match[2]])
-        deadline = began + patience
+        for name in deadlines.FIELDS:
+            if name in request.headers:
+                patience = deadlines.patience(request.headers[name], patience)
+                if patience == deadlines.MALFORMED:
+                    detail = f"{name.decode()} must be a duration such as 250ms, 2s, or 250m as gRPC says it"
+                    return refuse(problems.BAD_REQUEST, request, detail)
+                break
+        deadline = request.received + patience
+        if began >= deadline:
+            self.cells.add(route.cells.expired)
+            return _too_late(request, "no time was left for the request when its turn came; nobody was asked")
 
         if len(request.body) > route.body.limit:
             return bad_request(ProtocolError(f"the body is larger than the {route.body.limit} bytes allowed", 413))
@@ -227,7 +232,9 @@ class Pipeline:
                 return _again(entry.response, entry.age_s(began), b"sluicegate; hit; ttl=%d" % ttl)
 
         if route.limits is not None:
-            verdict = work.verdict = await self.limiter.check(route.limits, request, began)
+            verdict = work.verdict = self.limiter.begin(route.limits, request, began, deadline)
+            if verdict.pending is not None:
+                await verdict.pending
             work.limits_ns = time.monotonic_ns() - began
             self._count_limits(route, verdict)
             if not verdict.allowed:
@@ -242,21 +249,32 @@ class Pipeline:
         else:
             response = await self._degrade(snapshot, route, sent, key, deadline, work)
         headers = response.headers
-        if work.verdict is not None and route.limits is not None:
-            _say_limits(headers, route, work.verdict)
+        if work.verdict is not None:
+            if work.verdict.limits.settles and work.sent:
+                self.limiter.answered(work.verdict, response)
+            _say_limits(headers, work.verdict)
         if work.upstream_ns:
             limits, upstream = work.limits_ns // 10_000, work.upstream_ns // 10_000  # in hundredths of a millisecond
             timing = b"limits;dur=%d.%02d, upstream;dur=%d.%02d" % (
                 limits // 100, limits % 100, upstream // 100, upstream % 100,
             )  # fmt: skip
+            if work.answer is not None:
+                if work.answer.attempts > 1:
+                    timing += b", attempts;desc=%d" % work.answer.attempts
+                if route.tell_attempts:
+                    headers[:] = [field for field in headers if field[0] != _ATTEMPTS]  # a backend's own, of its hops
+                    headers.append((_ATTEMPTS, b"%d" % work.answer.attempts))
             headers.append((b"server-timing", timing))
         return response
 
     async def _from_pool(self, route: Route, request: Request, deadline: int, work: Work) -> Response | None:
         """The pool's answer, or None where the ladder must help."""
         if route.reply is not None:
+            work.sent = True  # it is carried out here
             return route.reply.response(request)
         pool = route.pool
+        if route.named is not None:
+            request.named = route.named.of(request.path)
         mark = self._place(route, pool, request)
         if mark == NO_PLACE and pool.inflight < pool.max_inflight:
             mark = await self._wait(route, pool, request, deadline)
@@ -264,17 +282,22 @@ class Pipeline:
             work.refused = NO_PLACE - mark
             self.cells.add(route.cells.shed)
             return None
-        if route.shadow is not None and request.stream is None:
-            self.shadows.offer(route.shadow, request, work.dropped)
-        route.retry.budget.deposit()
         began = time.monotonic_ns()
+        if began >= deadline:
+            self.cells.add(route.cells.expired)
+            _release(pool.admission, mark, began, None)
+            return None
+        work.sent = True  # as far as is known when it is cancelled
         try:
+            if route.shadow is not None and request.stream is None:
+                self.shadows.offer(route.shadow, request, work.dropped)
             answer = work.answer = await self.caller.ask(
                 pool, request, request.target, deadline, route.retry, work.dropped, route.timeout_ns // 2
             )
         except BaseException:  # cancelled
             _release(pool.admission, mark, began, None)
             raise
+        work.sent = answer.reached
         work.upstream_ns = _release(pool.admission, mark, began, answer)
         response = answer.response
         if response is None:
@@ -360,6 +383,7 @@ class Pipeline:
             _release(pool.admission, mark, began, None)
             raise
         work.upstream_ns += _release(pool.admission, mark, began, answer)
+        work.sent = work.sent or answer.reached
         response = answer.response
         # 404 is a rewrite that missed, not an answer to the client's question.
         if response is not None and (response.status >= 500 or response.status in (404, 429)):
@@ -372,27 +396,30 @@ class Pipeline:
     # -- limits -------------------------------------------------------------------------------------------------
 
     def _count_limits(self, route: Route, verdict: LimitVerdict) -> None:
-        values, alone = self.cells.values, 0 if verdict.shared else 2
-        for cells, taken in zip(route.cells.limits, verdict.left):  # noqa: B905 - equal by construction, and hot
-            values[cells[alone + taken.allowed]] += 1
+        values, by, flags = self.cells.values, 2 * verdict.by, verdict.flags
+        for i, cells in enumerate(route.cells.limits):
+            values[cells[by + (flags[i] == YES)]] += 1
 
     def _over_limit(self, route: Route, request: Request, verdict: LimitVerdict) -> Response:
         assert route.limits is not None
-        assert verdict.refused_by is not None
         policy = verdict.refused_by
+        assert policy is not None
         headers: list[Header] = []
-        _say_limits(headers, route, verdict)
-        if not verdict.shared and policy.on_store_failure == "closed":
+        _say_limits(headers, verdict)
+        if verdict.by == ALONE and policy.on_store_failure == "closed":
             return refuse(
                 problems.STORE_CLOSED, request, "the rate limit store is away", headers=headers, retry_after=1
             )
-        tokens = verdict.left[route.limits.policies.index(policy)].tokens
+        detail = f"over the limit '{policy.name}': {policy.figures()}"
+        cost = verdict.costs[verdict.refused]
+        if cost > policy.spec.burst and not policy.concurrent:
+            detail += f"; this request costs {cost:g}, which is more than it ever holds"
         return refuse(
             problems.OVER_LIMIT,
             request,
-            f"over the limit '{policy.name}': {policy.spec.rate:g} requests per second, {policy.spec.burst:g} at once",
+            detail,
             headers=headers,
-            retry_after=policy.seconds(tokens, allowed=False),
+            retry_after=verdict.retry_after(),
             members={"violated-policies": [policy.name]},
         )
 
@@ -431,6 +458,7 @@ class Pipeline:
                     upstream_ns=work.upstream_ns,
                     backend=backend,
                     attempts=answer.attempts if answer is not None else 0,
+                    hedges=answer.hedges if answer is not None else 0,
                     degraded=work.degraded,
                 )
             )
@@ -449,11 +477,13 @@ class Pipeline:
         if route is not None:
             facts["http.route"] = route.name
         if work.verdict is not None:
-            facts["gateway.limits.store"] = "shared" if work.verdict.shared else "local"
+            facts["gateway.limits.store"] = ("shared", "local", "leased")[work.verdict.by]
             facts["gateway.limits.ms"] = work.limits_ns / 1e6
         if work.answer is not None:
             facts["gateway.upstream.ms"] = work.upstream_ns / 1e6
             facts["gateway.attempts"] = work.answer.attempts
+            if work.answer.hedges:
+                facts["gateway.hedges"] = work.answer.hedges
             if work.answer.backend is not None:
                 facts["gateway.backend"] = work.answer.backend.key
         if work.degraded:
@@ -525,16 +555,31 @@ def _again(response: Response, age_s: int, cache_status: bytes) -> Response:
     return Response(response.status, headers, response.body)
 
 
-def _say_limits(headers: list[Header], route: Route, verdict: LimitVerdict) -> None:
-    limits = route.limits
-    assert limits is not None
-    headers.append((b"ratelimit-policy", limits.policy_header))
-    headers.append((b"ratelimit", limits.left_header(verdict.left)))
+def _say_limits(headers: list[Header], verdict: LimitVerdict) -> None:
+    limits = verdict.limits
+    if verdict.by == ALONE:
+        _say_degraded(headers, b"limits;mode=" + verdict.mode())
+    if limits.silent:
+        return
+    headers.append((b"ratelimit-policy", verdict.policy_header()))
+    headers.append((b"ratelimit", verdict.left_header()))
     if limits.legacy is not None:
-        taken = verdict.left[limits.policies.index(limits.legacy)]
-        headers.append((b"x-ratelimit-limit", b"%d" % int(limits.legacy.spec.burst)))
-        headers.append((b"x-ratelimit-remaining", b"%d" % int(taken.tokens)))
-        headers.append((b"x-ratelimit-reset", b"%d" % limits.legacy.seconds(taken.tokens, allowed=taken.allowed)))
+        at = limits.policies.index(limits.legacy)
+        policy, level = verdict.policies[at], verdict.levels[at]
+        allowed = verdict.flags[at] == YES
+        reset = policy.full_in(level) if allowed else policy.seconds(level, verdict.costs[at])
+        headers.append((b"x-ratelimit-limit", b"%d" % int(policy.spec.burst)))
+        headers.append((b"x-ratelimit-remaining", b"%d" % max(0, int(level))))
+        headers.append((b"x-ratelimit-reset", b"%d" % reset))
+
+
+def _say_degraded(headers: list[Header], member: bytes) -> None:
+    """Adds a member to the list in `Degraded`."""
+    for i, (name, value) in enumerate(headers):
+        if name == b"degraded":
+            headers[i] = (name, value + b", " + member)
+            return
+    headers.append((b"degraded", member))
 
 
 def _proxy_status(answer: Answer | None) -> Header:
@@ -586,6 +631,12 @@ def _overloaded(route: Route, request: Request, reason: int) -> Response:
     return refuse(problems.OVERLOADED, request, detail, headers=headers, retry_after=retry_after)
 
 
+def _too_late(request: Request, detail: str) -> Response:
+    """The refusal of a request that nobody was asked for; it is ours alone (RFC 9209 section 2.3.28)."""
+    headers = [(b"proxy-status", b"sluicegate; error=proxy_internal_response")]
+    return refuse(problems.TOO_LATE, request, detail, headers=headers)
+
+
 def _unanswered(route: Route, request: Request, answer: Answer | None, *, late: bool) -> Response:
     """Nobody could answer: the backend's own refusal if there is one, else ours."""
     if answer is not None and answer.response is not None:
@@ -595,6 +646,8 @@ def _unanswered(route: Route, request: Request, answer: Answer | None, *, late: 
         return response
     headers = [_proxy_status(answer)]
     error = answer.error if answer is not None else None
+    if late and (answer is None or not answer.attempts):
+        return _too_late(request, f"no time was left for the pool '{route.pool.name}'; nobody was asked")
     if isinstance(error, UpstreamTimeout) or late:
         return refuse(
             problems.TOO_LATE, request, f"the pool '{route.pool.name}' gave no answer in time", headers=headers

@@ -15,12 +15,13 @@ from gateway.degrade.ladder import Rung
 from gateway.identity.keys import KeyRing
 from gateway.limits.limiter import RouteLimits
 from gateway.request import BodyRules, Header
+from gateway.retries.rules import RetryRules
 from gateway.routing.edits import Edits
+from gateway.routing.named import NamedModel
 from gateway.routing.replies import Reply
 from gateway.routing.split import Split
 from gateway.routing.table import Match, RouteTable
 from gateway.upstreams.backend import Pool
-from gateway.upstreams.caller import RetryRules
 from gateway.upstreams.shadow import ShadowRules
 
 
@@ -31,11 +32,12 @@ class RouteCells:
     duration: Mapping[int, int]  # status -> histogram
     duration_other: int
     limits: tuple[
-        tuple[int, int, int, int], ...
-    ]  # per policy: shared refused, shared allowed, local refused, local allowed
+        tuple[int, int, int, int, int, int], ...
+    ]  # per policy: refused and allowed, by the store, without it, and from a lease
     rungs: tuple[int, ...]  # parallel to the ladder
     cache_hit: int
     shed: int
+    expired: int  # no time was left before anybody was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Route:
     """A route of the configuration with everything it refers to.
 
     A route with a `split` is exchanged for one of its sides, a whole route of its own, before anything is done with
-    the request; `side` then counts it. A route with a `reply` asks no pool, and its `pool` is empty.
+    the request; `side` then counts it. A route with a `reply` asks no pool, and its `pool` is empty. `named` is there
+    where breakers of single models need the route's captures.
     """
 
     name: str
@@ -61,13 +64,17 @@ class Route:
     edits: Edits | None = None
     reply: Reply | None = None
     shadow: ShadowRules | None = None
+    tell_attempts: bool = False
+    named: NamedModel | None = None
     body: BodyRules = BodyRules(1 << 20, 16 << 20)  # noqa: RUF009 - immutable
     priority: PriorityRules = PriorityRules()  # noqa: RUF009 - immutable
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`generation` counts up from 1; `via` is the field that an answer of a backend gets."""
+    """`generation` counts up from 1; `via` is the field that an answer of a backend gets. `deadline_fields` are those
+    in which pools tell their backends how long an answer is waited for: no client can say them.
+    """
 
     generation: int
     routes: RouteTable[Route]
@@ -77,3 +84,4 @@ class Snapshot:
     access_log_sample: float
     trace_sample: float
     via: Header | None = None
+    deadline_fields: frozenset[bytes] = frozenset()

@@ -8,8 +8,9 @@ import time
 from gateway.admission.admission import AdmissionSettings
 from gateway.admission.priority import PriorityRules
 from gateway.admission.queue import PRIORITIES
-from gateway.app.routes import edits, match, prefixes, reply, shadow, split
-from gateway.app.series import backend_cells, retry_cells, route_cells
+from gateway.app.limits import limits, tenants
+from gateway.app.routes import edits, match, prefixes, reply, retry, shadow, split
+from gateway.app.series import backend_cells, route_cells
 from gateway.balance.registry import BALANCERS
 from gateway.breakers.gate import BreakerSettings
 from gateway.certificates import client_context, server_context
@@ -23,24 +24,20 @@ from gateway.http.origin import Forwarding
 from gateway.http.reader import ReadLimits
 from gateway.http.server import ServerLimits
 from gateway.identity.keys import KeyRing
-from gateway.limits.bucket import BucketSpec
-from gateway.limits.limiter import RouteLimits
-from gateway.limits.policy import LimitPolicy
 from gateway.request import BodyRules
-from gateway.retries.budget import RetryBudget
+from gateway.retries.memory import Memory
+from gateway.routing.named import named_model
 from gateway.routing.table import RouteTable
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.cells import Catalogue
 from gateway.upstreams.backend import Pool
-from gateway.upstreams.caller import RetryRules
 from gateway.upstreams.registry import BackendRegistry
 
 
 def snapshot(config: model.Config, generation: int, catalogue: Catalogue, registry: BackendRegistry) -> Snapshot:
     """Builds a generation. Backends that `registry` knows keep their state; the others are left to `retain`."""
     pools = {name: _pool(name, pool, catalogue, registry) for name, pool in config.pools.items()}
-    policies = {name: _policy(name, limit) for name, limit in config.limits.items()}
-    routes = [_route(route, config, catalogue, pools, policies) for route in config.routes]
+    routes = [_route(route, config, catalogue, pools, registry.retries) for route in config.routes]
     identity = config.identity
     return Snapshot(
         generation=generation,
@@ -50,11 +47,15 @@ def snapshot(config: model.Config, generation: int, catalogue: Catalogue, regist
             header=identity.header.encode(),
             clients=identity.api_keys.clients if identity.api_keys is not None else None,
             anonymous=identity.anonymous == "allow",
+            tenants=tenants(identity),
         ),
         unrouted=route_cells(catalogue, None, ()),
         access_log_sample=config.access_log.sample,
         trace_sample=config.tracing.sample,
         via=(b"via", b"1.1 " + _pseudonym(config.http)) if config.http.via != "off" else None,
+        deadline_fields=frozenset(
+            pool.deadline_header.encode() for pool in config.pools.values() if pool.deadline_header != "off"
+        ),
     )
 
 
@@ -128,7 +129,7 @@ def tls_contexts(config: model.Config) -> list[ssl.SSLContext | None]:
 
 
 def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRegistry) -> Pool:
-    gate = BreakerSettings(pool.breaker.failures, pool.breaker.open_for, pool.breaker.probes)
+    gate = _breaker(pool.breaker)
     connections = pool.connections
     limits = ClientLimits(
         connections.max,
@@ -138,6 +139,8 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
         whole=pool.stream_above,
         gather=pool.stream_after,
         idle_stream=pool.stream_idle,
+        deadline_name=b"" if pool.deadline_header == "off" else pool.deadline_header.encode() + b": ",
+        deadline_unit=b"m\r\n" if pool.deadline_header == "grpc-timeout" else b"ms\r\n",
     )
     backends = []
     for backend, tls in zip(pool.backends, backend_tls(pool), strict=True):
@@ -146,8 +149,16 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
         )
         live.series = backend_cells(catalogue, name, backend.name)
         backends.append(live)
-    admission = registry.admission(name, _admission(pool), time.monotonic_ns())
-    return Pool(name, tuple(backends), BALANCERS[pool.balance](), pool.max_inflight, admission)
+    return Pool(
+        name,
+        tuple(backends),
+        BALANCERS[pool.balance](),
+        pool.max_inflight,
+        pool.breaker.panic,
+        registry.retries.budget(name, pool.retry_budget.ratio, pool.retry_budget.min, time.monotonic_ns()),
+        registry.admission(name, _admission(pool), time.monotonic_ns()),
+        per_model=gate.per_model,
+    )
 
 
 def _admission(pool: model.Pool) -> AdmissionSettings:
@@ -158,9 +169,21 @@ def _admission(pool: model.Pool) -> AdmissionSettings:
     return AdmissionSettings(places, most, section.queue, int(section.target * 1e9))
 
 
-def _policy(name: str, limit: model.Limit) -> LimitPolicy:
-    return LimitPolicy(
-        name, limit.key, BucketSpec(limit.rate, float(limit.burst)), limit.on_store_failure, limit.legacy_headers
+def _breaker(breaker: model.Breaker) -> BreakerSettings:
+    return BreakerSettings(
+        failures=breaker.failures,
+        open_for=breaker.open_for,
+        probes=breaker.probes,
+        open_max=max(breaker.open_for, 60.0) if breaker.open_max is None else breaker.open_max,
+        jitter=breaker.jitter,
+        error_rate=breaker.error_rate,
+        slow_rate=breaker.slow_rate,
+        slow_after=breaker.slow_after or 0.0,
+        silent_after=breaker.silent_after,
+        min_calls=breaker.min_calls,
+        window=breaker.window,
+        window_calls=breaker.window_calls,
+        per_model=breaker.per == "model",
     )
 
 
@@ -169,17 +192,18 @@ def _route(
     config: model.Config,
     catalogue: Catalogue,
     pools: dict[str, Pool],
-    policies: dict[str, LimitPolicy],
+    memory: Memory,
 ) -> Route:
     cache = route.cache
-    chosen = [policies[name] for name in route.limits]
+    taken = match(route.match)
     compiled = Route(
         name=route.name,
-        match=match(route.match),
+        match=taken,
         pool=pools[route.pools[0]] if route.pools else _nobody(),
-        limits=RouteLimits(route.name, chosen, config.store.key_prefix) if chosen else None,
+        limits=limits(route, config),
         timeout_ns=int(route.timeout * 1e9),
-        retry=_retry(route, catalogue),
+        retry=retry(route, route.pool or "", catalogue, memory),
+        tell_attempts=route.retry.attempts_header,
         cache=CacheRules(cache.fresh, cache.stale_if_error, cache.max_entry) if cache is not None else None,
         ladder=tuple(_rung(rung) for rung in route.degrade),
         cells=route_cells(catalogue, route, route.limits),
@@ -187,6 +211,7 @@ def _route(
         edits=edits(route, route.pool or "", None),
         reply=reply(route),
         shadow=shadow(route, catalogue, pools),
+        named=named_model(taken.template) if any(pool.per_model for pool in pools.values()) else None,
         body=BodyRules(
             route.buffer,
             config.http.max_body if route.max_body is None else route.max_body,
@@ -198,18 +223,12 @@ def _route(
             frozenset(client.encode() for client in config.priority.critical),
         ),
     )
-    return split(route, compiled, catalogue, pools) if route.split else compiled
+    return split(route, compiled, catalogue, pools, memory) if route.split else compiled
 
 
 def _nobody() -> Pool:
     """The pool of a route that answers by itself."""
     return Pool("", (), BALANCERS["least-request"](), 0)
-
-
-def _retry(route: model.Route, catalogue: Catalogue) -> RetryRules:
-    retry = route.retry
-    budget = RetryBudget(retry.budget, retry.budget_min, time.monotonic_ns())
-    return RetryRules(retry.attempts, frozenset(retry.on), retry.replayable, budget, *retry_cells(catalogue, route))
 
 
 def _rung(rung: model.Rung) -> Rung:

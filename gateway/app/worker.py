@@ -20,9 +20,10 @@ from typing import Any
 
 from gateway.admission.admission import Admission
 from gateway.app import compile as compiled
+from gateway.app.breakers import Breakers
 from gateway.app.loop import run_in_loop
-from gateway.app.series import GAUGES, admission_cells, backend_gauges
-from gateway.breakers.gate import STATES
+from gateway.app.series import GAUGES, admission_cells, backend_gauges, pool_gauge
+from gateway.breakers.hints import TOPIC
 from gateway.config.model import Config
 from gateway.degrade.cache import AnswerCache
 from gateway.errors import GatewayError
@@ -31,8 +32,9 @@ from gateway.http.server import Server
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.store.answers import SharedAnswers
-from gateway.store.buckets import SCRIPT, SharedBuckets
-from gateway.store.link import StoreLink, StoreTimes
+from gateway.store.fleet import Fleet
+from gateway.store.link import StoreTimes
+from gateway.store.shared import SharedStore
 from gateway.telemetry import names
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.cells import Catalogue, Cells, Metric
@@ -43,6 +45,8 @@ from gateway.workers.control import (
     AskStatus,
     Channel,
     InForce,
+    SetEjected,
+    SetForced,
     SetHealth,
     SetWorkers,
     StartDrain,
@@ -77,26 +81,31 @@ class WorkerProcess:
         self.pipeline: Pipeline
         self.server: Server
         self.doors: list[Door] = []
-        self.link: StoreLink
-        self.buckets: SharedBuckets
+        self.store: SharedStore
+        self.limiter: Limiter
+        self.fleet: Fleet
+        self.breakers: Breakers
 
     # -- following the supervisor -------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serves until told to drain or left alone."""
-        publisher: asyncio.Task[None] | None = None
+        own: list[asyncio.Task[None]] = []
         drain = StartDrain(timeout=5.0, idle=0.0)
         while (message := await self.channel.receive()) is not None:
             match message:
                 case UseSnapshot():
                     await self._use(message)
-                    if publisher is None:
-                        publisher = asyncio.create_task(self._publish())
+                    if not own and self.config is not None:
+                        own = [asyncio.create_task(self._publish()), asyncio.create_task(self.breakers.watch())]
                 case SetHealth():
                     self._set_health(message.healthy)
+                case SetForced():
+                    self.breakers.force(message.forced)
+                case SetEjected():
+                    self.breakers.eject(message.ejected)
                 case SetWorkers():
-                    self.pipeline.limiter.workers = message.count
-                    self.registry.share(message.count, time.monotonic_ns())
+                    self.fleet.set_own(message.count)
                 case AskStatus():
                     self.channel.send(TellStatus(message.number, self.status()))
                 case StartDrain():
@@ -104,8 +113,8 @@ class WorkerProcess:
                     break
         if self.config is not None:
             await self._stop(drain)
-        if publisher is not None:
-            publisher.cancel()
+        for task in own:
+            task.cancel()
         await self.channel.finish(LAST_WORDS)
 
     async def _use(self, message: UseSnapshot) -> None:
@@ -123,6 +132,7 @@ class WorkerProcess:
             await self._begin(config, snapshot, message)
         else:
             self.pipeline.use(snapshot)
+            self.limiter.return_leases()  # their rates may be others now
             self.pipeline.cache.resize(config.cache.max_bytes)
             self.server.use(compiled.server_limits(config.http), compiled.forwarding(config.http))
         for door, listener, context in zip(self.doors, config.listen, contexts, strict=True):
@@ -132,21 +142,27 @@ class WorkerProcess:
                 await self.server.listen(sock, door.accept)
         self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
         self.registry.retain_pools(set(snapshot.pools))
+        self.registry.retries.retain({route.name for route in config.routes}, set(snapshot.pools))
         self._set_health(self.health)
+        self.breakers.adopt()
         self.channel.send(InForce(message.generation))
 
     async def _begin(self, config: Config, snapshot: Any, message: UseSnapshot) -> None:
         store = config.store
         times = StoreTimes(store.timeout, store.connect_timeout, store.reconnect_min, store.reconnect_max)
-        self.link = StoreLink(message.store, times, [SCRIPT])
-        self.link.start()
-        await self.link.ready(store.connect_timeout)
-        self.buckets = SharedBuckets(self.link)
+        self.store = SharedStore(message.store, times, store.key_prefix, self._store_turned)
+        limiter = self.limiter = Limiter(self.store.buckets, identity=secrets.token_bytes(8))
+        self.store.start()
+        await self.store.ready(store.connect_timeout)
+        self.fleet = Fleet(message.store, times, store.key_prefix, message.gateway, limiter.share_with)
+        self.breakers = Breakers(self.registry, self._hint)
+        self.fleet.listen(TOPIC, self.breakers.heard)
+        self.fleet.start()
         path = config.access_log.path
         self.pipeline = Pipeline(
             snapshot,
-            limiter=Limiter(self.buckets),
-            cache=AnswerCache(config.cache.max_bytes, SharedAnswers(self.link, store.key_prefix)),
+            limiter=limiter,
+            cache=AnswerCache(config.cache.max_bytes, SharedAnswers(self.store.link, store.key_prefix)),
             cells=self.cells,
             id_prefix=f"{secrets.token_hex(5)}-".encode(),
             draw=random.random,
@@ -161,18 +177,31 @@ class WorkerProcess:
         gc.freeze()  # what exists now lives as long as the process: leave it out of every later collection
         gc.set_threshold(20_000, 20, 50)
 
+    def _store_turned(self, up: bool, forgot: bool) -> None:
+        now = time.monotonic_ns()
+        if up:
+            self.limiter.back(now, forgot=forgot)
+        else:
+            self.limiter.away(now)
+
     def _set_health(self, healthy: dict[str, bool]) -> None:
         self.health = healthy
         now = int(asyncio.get_running_loop().time() * 1e9)
         for backend in self.registry.all():
             backend.mark(healthy=healthy.get(backend.key, True), now=now)
 
+    def _hint(self, message: bytes) -> None:
+        self.fleet.tell(TOPIC, message)
+
     async def _stop(self, drain: StartDrain) -> None:
         cut = await self.server.drain(idle=drain.idle, timeout=drain.timeout)
         if cut:
             log.warning("worker %d cut off %d connections", self.number, cut)
         await self.pipeline.shadows.close()
-        await self.link.close()
+        self.limiter.return_leases()
+        self.store.flush()
+        await self.fleet.close()
+        await self.store.close()
         if self.pipeline.access_log is not None:
             self.pipeline.access_log.close()
         self._tell_spans()
@@ -182,6 +211,7 @@ class WorkerProcess:
     async def _publish(self) -> None:
         beat = 0
         while True:
+            self.limiter.tick(time.monotonic_ns())
             self._set_gauges()
             self._tell_spans()
             beat += 1
@@ -209,23 +239,32 @@ class WorkerProcess:
             names.PROTOCOL_ERRORS: stats.protocol_errors,
             names.CLIENT_GONE: stats.client_gone,
             names.CACHE_BYTES: self.pipeline.cache.size,
-            names.STORE_UP: int(self.link.connection is not None),
-            names.STORE_CALLS: self.buckets.calls,
-            names.STORE_FAILURES: self.buckets.failures + self.link.losses,
+            names.FLEET_WORKERS: self.fleet.members if self.number == 0 else 0,
+            names.FLEET_DROPPED: self.fleet.dropped,
+            names.STORE_UP: int(self.store.up),
+            names.LEASED_KEYS: self.limiter.leased_keys,
+            names.HELD_PLACES: self.limiter.held_places,
+            names.ADJUSTMENTS: self.limiter.adjusted,
+            names.STORE_CALLS: self.store.calls,
+            names.STORE_FAILURES: self.store.failures,
             names.LOG_DROPPED: log_lines.dropped if log_lines is not None else 0,
+            names.BREAKER_HINTS_TOLD: self.breakers.hints.told,
+            names.BREAKER_HINTS_HEEDED: self.breakers.hints.heeded,
+            names.BREAKER_HINTS_IGNORED: self.breakers.hints.ignored,
             names.SPANS_DROPPED: self.tracing.dropped if self.tracing is not None else 0,
         }
         for metric in GAUGES:
             self._publish_one(metric, catalogue.place(metric), own[metric])
-        for pool in self.pipeline.snapshot.pools.values():
+        pools = self.pipeline.snapshot.pools.values()
+        self.breakers.publish(values, catalogue, pools, self._publish_one)
+        self.registry.share(self.fleet.members, time.monotonic_ns())
+        for pool in pools:
+            values[pool_gauge(catalogue, pool.name)] = pool.budget.waiting
             self._set_admission(pool.name, pool.admission)
             for backend in pool.backends:
-                inflight, healthy, trips, states = backend_gauges(catalogue, pool.name, backend.name)
+                inflight, healthy = backend_gauges(catalogue, pool.name, backend.name)
                 values[inflight] = backend.inflight
                 values[healthy] = int(backend.healthy)
-                self._publish_one(names.BREAKER_TRIPS, trips, backend.gate.trips)
-                for state, cell in zip(STATES, states, strict=True):
-                    values[cell] = int(backend.gate.state == state)
 
     def _set_admission(self, pool: str, admission: Admission) -> None:
         values, cells = self.cells.values, admission_cells(self.catalogue, pool)
@@ -253,7 +292,8 @@ class WorkerProcess:
             "generation": pipeline.snapshot.generation,
             "active_requests": pipeline.active,
             "connections": len(self.server.connections),
-            "store": "shared" if self.link.connection is not None else "local",
+            "store": "shared" if self.store.up else "local",
+            "fleet": {"workers": self.fleet.members, "connected": self.fleet.connected},
             "cache": {"entries": len(pipeline.cache), "bytes": pipeline.cache.size},
             "admission": [
                 {
@@ -273,8 +313,7 @@ class WorkerProcess:
                     "name": backend.name,
                     "weight": backend.weight,
                     "healthy": backend.healthy,
-                    "breaker": backend.gate.state,
-                    "trips": backend.gate.trips,
+                    **self.breakers.status(backend),
                     "inflight": backend.inflight,
                     "protocol": backend.connections.protocol,
                     "idle_connections": backend.connections.idle,

@@ -54,10 +54,60 @@ def unreachable_route(config: Config) -> Iterator[Finding]:
 def retry_of_writes(config: Config) -> Iterator[Finding]:
     for index, route in enumerate(config.routes):
         codes = [each for each in route.retry.on if each != "connect"]
-        methods = route.match.methods
-        if codes and route.retry.attempts > 1 and not route.retry.replayable and (methods is None or "POST" in methods):
+        if codes and route.retry.attempts > 1 and _writes_run_once(route):
             message = f"a POST is not sent again after {' or '.join(codes)}, for it may have been carried out"
             yield ("routes", index, "retry", "on"), message, "for pure inference add replayable: true"
+
+
+def _writes_run_once(route: Route) -> bool:
+    return not route.retry.replayable and (route.match.methods is None or "POST" in route.match.methods)
+
+
+def _have_nobody_else(config: Config, route: Route) -> bool:
+    """Whether none of the route's pools has a second backend to ask."""
+    return not route.retry.same_backend and all(
+        sum(backend.weight > 0 for backend in config.pools[pool].backends) < 2 for pool in route.pools
+    )
+
+
+def idle_per_try(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        loc: Loc = ("routes", index, "retry", "per_try")
+        retry = route.retry
+        if retry.per_try is None:
+            continue
+        if retry.per_try >= route.timeout:
+            yield loc, f"not shorter than the timeout ({format_duration(route.timeout)}), so no try is given up", None
+        elif retry.attempts == 1:
+            yield loc, "there is no other try for which one would be given up", "allow more attempts"
+        elif _have_nobody_else(config, route):
+            yield loc, "the pool has nobody else to ask, so no try is given up", None
+        elif _writes_run_once(route):
+            message = "a POST is not given up for another try, for it may have been carried out"
+            yield loc, message, "for pure inference add replayable: true"
+
+
+def idle_hedge(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        loc: Loc = ("routes", index, "hedge")
+        hedge = route.hedge
+        if hedge is None:
+            continue
+        if _have_nobody_else(config, route):
+            yield loc, "the pool has nobody else to ask, so nothing is hedged", None
+        elif not isinstance(hedge.after, str) and hedge.after >= route.timeout:
+            message = f"not before the timeout ({format_duration(route.timeout)}), so nothing is hedged"
+            yield (*loc, "after"), message, None
+        elif _writes_run_once(route):
+            message = "a POST is not hedged, for it would be carried out twice"
+            yield loc, message, "for pure inference add retry: {replayable: true}"
+
+
+def empty_retry_budget(config: Config) -> Iterator[Finding]:
+    asking = {pool for route in config.routes if route.hedge or route.retry.attempts > 1 for pool in route.pools}
+    for name, pool in config.pools.items():
+        if name in asking and pool.retry_budget.ratio == 0 and pool.retry_budget.min == 0:
+            yield ("pools", name, "retry_budget"), "nothing is ever retried or hedged", None
 
 
 def late_connect(config: Config) -> Iterator[Finding]:
@@ -173,6 +223,28 @@ def unused_names(config: Config) -> Iterator[Finding]:
                 yield (kind, name), "no route uses it", None
 
 
+def lease_that_saves_nothing(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        modes = [config.limits[name].mode for name in route.limits]
+        for place, mode in enumerate(modes):
+            if mode == "leased" and "exact" in modes:
+                message = f"'{route.limits[place]}' is leased, but another limit of the route asks the store anyway"
+                hint = "lease all limits of the route or none; concurrent limits are always exact"
+                yield ("routes", index, "limits", place), message, hint
+                break
+
+
+def body_over_the_burst(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        largest = config.http.max_body if route.max_body is None else route.max_body
+        for place, name in enumerate(route.limits):
+            limit = config.limits[name]
+            if limit.cost.body is not None and limit.burst is not None and limit.cost.body * limit.burst < largest:
+                most = format_size(limit.cost.body * limit.burst)
+                message = f"a body of more than {most} costs more than the burst of '{name}' and is always refused"
+                yield ("routes", index, "limits", place), message, "raise its burst, or lower the route's max_body"
+
+
 def nobody_gets_in(config: Config) -> Iterator[Finding]:
     keys = config.identity.api_keys
     if config.identity.anonymous == "deny" and not (keys and keys.clients):
@@ -191,6 +263,22 @@ def certificate_ends(config: Config) -> Iterator[Finding]:
             yield (*loc, "tls", "certificate"), f"expired on {end:%Y-%m-%d}; {peers} refuse it", None
         elif end is not None and end - now < timedelta(days=7):
             yield (*loc, "tls", "certificate"), f"expires on {end:%Y-%m-%d}", "renew it, then reload"
+
+
+def never_slow(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        slow = pool.breaker.slow_after
+        waits = [route.timeout for route in config.routes if name in route.pools]
+        if slow is not None and waits and slow >= max(waits):
+            message = f"no call is ever slow: no route waits longer than {format_duration(max(waits))}"
+            yield ("pools", name, "breaker", "slow_after"), message, "lower it"
+
+
+def lonely_ejection(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        if pool.ejection is not None and len(pool.backends) < pool.ejection.min_backends:
+            message = f"nobody is ever ejected: {pool.ejection.min_backends} backends are needed to tell who is odd"
+            yield ("pools", name, "ejection"), message, None
 
 
 def unverified_backends(config: Config) -> Iterator[Finding]:
@@ -232,6 +320,9 @@ def everybody_trusted(config: Config) -> Iterator[Finding]:
 RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     unreachable_route,
     retry_of_writes,
+    idle_per_try,
+    idle_hedge,
+    empty_retry_budget,
     late_connect,
     slow_health_check,
     drained_pool,
@@ -242,8 +333,12 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     idle_cache,
     shared_answers,
     unused_names,
+    lease_that_saves_nothing,
+    body_over_the_burst,
     nobody_gets_in,
     certificate_ends,
+    never_slow,
+    lonely_ejection,
     unverified_backends,
     idle_client_certificate,
     open_proxy_protocol,

@@ -16,12 +16,14 @@ from gateway.config.provenance import Provenance
 from gateway.config.scalars import Whole
 from gateway.config.sections.admission import Admission, Priority
 from gateway.config.sections.base import Name, Section
+from gateway.config.sections.limits import Cost, Limit, Override, Prefix, Scope
 from gateway.config.sections.listeners import Listener, OneListener
 from gateway.config.sections.matching import Match, ValueTest
-from gateway.config.sections.policies import ApiKeys, Identity, Limit
-from gateway.config.sections.pools import Backend, Breaker, Connections, Health, Pool
+from gateway.config.sections.policies import ApiKeys, Identity
+from gateway.config.sections.pools import Backend, Breaker, Connections, Ejection, Health, Pool
 from gateway.config.sections.process import AccessLog, Admin, CacheStore, Drain, Http, Store, Tracing
-from gateway.config.sections.routes import PoolRung, Retry, Route, RouteCache, Rung, StaleRung, StaticRung
+from gateway.config.sections.retrying import Hedge, Retry, RetryBudget
+from gateway.config.sections.routes import PoolRung, Route, RouteCache, Rung, StaleRung, StaticRung
 from gateway.config.sections.tls import BackendTls, Tls
 from gateway.config.sections.traffic import (
     Redirect,
@@ -45,8 +47,11 @@ __all__ = [
     "CacheStore",
     "Config",
     "Connections",
+    "Cost",
     "Drain",
+    "Ejection",
     "Health",
+    "Hedge",
     "Http",
     "Identity",
     "Limit",
@@ -54,18 +59,22 @@ __all__ = [
     "Listener",
     "Match",
     "Origin",
+    "Override",
     "Pool",
     "PoolRung",
+    "Prefix",
     "Priority",
     "Redirect",
     "RequestEdits",
     "Respond",
     "ResponseEdits",
     "Retry",
+    "RetryBudget",
     "Rewrite",
     "Route",
     "RouteCache",
     "Rung",
+    "Scope",
     "Shadow",
     "Side",
     "StaleRung",

@@ -41,16 +41,31 @@ REQUEST_LIMITS: Final = Metric(
 PROTOCOL_ERRORS: Final = Metric("gateway_protocol_errors_total", "counter", "Requests that were not acceptable HTTP.")
 CLIENT_GONE: Final = Metric("gateway_client_gone_total", "counter", "Requests whose client left before the answer.")
 LIMIT_DECISIONS: Final = Metric(
-    "gateway_limit_decisions_total", "counter", "Rate limit decisions by limit, result and who decided."
+    "gateway_limit_decisions_total",
+    "counter",
+    "Limit decisions by limit, result and who decided: the store, a lease, or this worker alone. A limit in shadow "
+    "counts here as refused what it would have refused.",
 )
 DEGRADED: Final = Metric(
     "gateway_degraded_responses_total", "counter", "Answers served from a rung of the degrade ladder."
 )
 CACHE_HITS: Final = Metric("gateway_cache_hits_total", "counter", "Answers served fresh from the cache.")
 CACHE_BYTES: Final = Metric("gateway_cache_bytes", "gauge", "Memory held by cached answers.")
-RETRIES: Final = Metric("gateway_retries_total", "counter", "Attempts after the first.")
+RETRIES: Final = Metric("gateway_retries_total", "counter", "Tries after a request's first, by what went wrong before.")
 RETRIES_DENIED: Final = Metric(
-    "gateway_retries_denied_total", "counter", "Retries not made because the budget was spent."
+    "gateway_retries_denied_total", "counter", "Retries not made because the pool's budget was spent."
+)
+RETRIES_WAITING: Final = Metric("gateway_retries_waiting", "gauge", "Retries of a pool that wait in a back-off.")
+HEDGES: Final = Metric(
+    "gateway_hedges_total",
+    "counter",
+    "Second attempts beside one that was late: sent, of these won and cancelled; denied by the pool's budget.",
+)
+WASTED: Final = Metric(
+    "gateway_wasted_attempts_total", "counter", "Attempts whose answer went to nobody, of requests that had several."
+)
+EXPIRED: Final = Metric(
+    "gateway_expired_requests_total", "counter", "Requests refused because no time was left before anybody was asked."
 )
 SPLIT: Final = Metric("gateway_split_requests_total", "counter", "Requests of a split route by the pool they came to.")
 SHADOWS: Final = Metric(
@@ -83,7 +98,46 @@ BACKEND_HEALTHY: Final = Metric("gateway_backend_healthy_workers", "gauge", "Wor
 BREAKER_WORKERS: Final = Metric(
     "gateway_breaker_workers", "gauge", "Workers whose breaker for the backend is in this state."
 )
-BREAKER_TRIPS: Final = Metric("gateway_breaker_trips_total", "counter", "Times a breaker opened.")
+BREAKER_TRIPS: Final = Metric(
+    "gateway_breaker_trips_total", "counter", "Times a breaker opened, by reason; those of models included."
+)
+BREAKER_DOUBTS: Final = Metric(
+    "gateway_breaker_doubts_total", "counter", "Times a closed breaker let only probes through for a moment, by reason."
+)
+BREAKER_FORCED: Final = Metric(
+    "gateway_breaker_forced_workers", "gauge", "Workers whose breaker an operator holds in this state."
+)
+BREAKER_WINDOW: Final = Metric(
+    "gateway_breaker_window", "gauge", "Calls, failures and slow calls in the windows of the breakers now."
+)
+BREAKER_MODELS: Final = Metric(
+    "gateway_breaker_models_not_closed", "gauge", "Breakers of single models that are open or half-open."
+)
+BREAKER_HINTS_TOLD: Final = Metric(
+    "gateway_breaker_hints_told_total", "counter", "Trips told to the other workers and gateways."
+)
+BREAKER_HINTS_HEEDED: Final = Metric(
+    "gateway_breaker_hints_heeded_total", "counter", "Trips of others that were heard and looked into."
+)
+BREAKER_HINTS_IGNORED: Final = Metric(
+    "gateway_breaker_hints_ignored_total", "counter", "Hints heard that came too often or meant nothing here."
+)
+PANIC: Final = Metric(
+    "gateway_pool_panic_workers", "gauge", "Workers that use backends something speaks against: too few are left."
+)
+EJECTED: Final = Metric("gateway_backend_ejected", "gauge", "1 while the backend is ejected as an outlier.")
+EJECTIONS: Final = Metric("gateway_backend_ejections_total", "counter", "Times a backend was ejected, by reason.")
+FLEET_WORKERS: Final = Metric(
+    "gateway_fleet_workers", "gauge", "Live workers of all gateways that share the store, as this one last heard."
+)
+FLEET_DROPPED: Final = Metric(
+    "gateway_fleet_dropped_total", "counter", "Messages to other workers dropped because the store was away or behind."
+)
+LEASED_KEYS: Final = Metric("gateway_leased_keys", "gauge", "Keys of which workers hold tokens in advance.")
+HELD_PLACES: Final = Metric("gateway_held_places", "gauge", "Requests that hold a place of a concurrency limit.")
+ADJUSTMENTS: Final = Metric(
+    "gateway_limit_adjustments_total", "counter", "Costs given back or charged after the decision."
+)
 STORE_UP: Final = Metric("gateway_store_up_workers", "gauge", "Workers whose limits are shared through the store.")
 STORE_CALLS: Final = Metric(
     "gateway_store_calls_total", "counter", "Script calls to the store; one carries many decisions."

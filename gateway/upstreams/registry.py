@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 from gateway.admission.admission import Admission, AdmissionSettings
 from gateway.breakers.gate import BreakerSettings
 from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
+from gateway.retries.memory import Memory
 from gateway.upstreams.backend import Backend, Speaks
 
 
@@ -21,6 +24,8 @@ class BackendRegistry:
         self._backends: dict[str, Backend] = {}
         self._admissions: dict[str, Admission] = {}
         self._sharers = 1
+        self.retries = Memory()
+        self._running = False  # the first snapshot is in force
 
     def obtain(
         self,
@@ -38,10 +43,12 @@ class BackendRegistry:
         backend = self._backends.get(key)
         if backend is None:
             backend = self._backends[key] = Backend(key, name, address, weight, gate, limits, speaks, tls)
+            if self._running:
+                backend.added(time.monotonic_ns())
             return backend
         backend.name = name
         backend.weight = weight
-        backend.gate.configure(gate)
+        backend.configure(gate)
         backend.connections.limits = limits
         backend.speak(speaks, tls)
         return backend
@@ -57,7 +64,9 @@ class BackendRegistry:
 
     def share(self, workers: int, now: int) -> None:
         """So many workers use the same backends from now on."""
-        self._sharers = max(1, workers)
+        if workers == self._sharers or workers < 1:
+            return
+        self._sharers = workers
         for admission in self._admissions.values():
             admission.configure(admission.settings, self._sharers, now)
 
@@ -68,11 +77,16 @@ class BackendRegistry:
 
     def retain(self, keys: set[str]) -> None:
         """Forgets backends that no snapshot names any more and closes their idle connections."""
+        self._running = True
         for key in self._backends.keys() - keys:
             self._backends.pop(key).connections.close()
 
     def get(self, key: str) -> Backend | None:
         return self._backends.get(key)
+
+    def keys(self) -> frozenset[str]:
+        """Of all that are known."""
+        return frozenset(self._backends)
 
     def all(self) -> list[Backend]:
         return list(self._backends.values())

@@ -35,12 +35,29 @@ def secured(**tls: str) -> str:
 CASES = {
     "unreachable_route": (route("") + "  - {name: y, match: {path: /xy, methods: [GET]}, pool: p}\n", "never reached"),
     "retry_of_writes": (route("retry: {on: [connect, 503]}"), "a POST is not sent again after 503"),
+    "idle_per_try": (
+        route("timeout: 2s, retry: {per_try: 2s, replayable: true}"),
+        "not shorter than the timeout (2s), so no try is given up",
+    ),
+    "idle_hedge": (route("hedge: {}"), "a POST is not hedged"),
+    "empty_retry_budget": (
+        route("").replace('"http://b:1"}]', '"http://b:1"}], retry_budget: {ratio: 0, min: 0/s}'),
+        "nothing is ever retried or hedged",
+    ),
     "late_connect": (route("timeout: 200ms"), "a retry never happens"),
     "slow_health_check": (
         route("").replace('"http://c:1"}]', '"http://c:1"}], health: {timeout: 3s}'),
         "longer than the interval (2s)",
     ),
     "drained_pool": (route("").replace('"http://c:1"', '"http://c:1", weight: 0'), "every backend has weight 0"),
+    "never_slow": (
+        route("timeout: 1s").replace('"http://b:1"}]', '"http://b:1"}], breaker: {slow_after: 1s}'),
+        "no call is ever slow: no route waits longer than 1s",
+    ),
+    "lonely_ejection": (
+        route("").replace('"http://c:1"}]', '"http://c:1"}], ejection: {}'),
+        "nobody is ever ejected: 3 backends are needed",
+    ),
     "rung_order": (route("degrade: [{pool: p}]"), "already failed"),
     "idle_rewrite": (route("degrade: [{pool: q, rewrite: {/y: /z}}]"), "nothing is rewritten"),
     "redirect_to_itself": (
@@ -51,6 +68,14 @@ CASES = {
     "shared_answers": (
         route("cache: {fresh: 1s}, request_headers: {set: {x-tenant: '{client}'}}"),
         "the same for everybody",
+    ),
+    "lease_that_saves_nothing": (
+        route("limits: [l, m]").replace("limits: {l:", "limits: {m: {key: ip, rate: 1/s, burst: 9, mode: leased}, l:"),
+        "another limit of the route asks the store anyway",
+    ),
+    "body_over_the_burst": (
+        route("limits: [m]").replace("limits: {l:", "limits: {m: {key: ip, rate: 1/s, burst: 9, cost: {body: 1KiB}}, l:"),
+        "a body of more than 9KiB costs more than the burst of 'm'",
     ),
     "idle_cache": (route("cache: {}"), "never used"),
     "unused_names": (route("").replace("pools:", "pools:\n  r: {backends: [{url: 'http://d:1'}]}"), "no route uses it"),
