@@ -321,8 +321,9 @@ class Pipeline:
 
     async def _wait(self, route: Route, pool: Pool, request: Request, deadline: int) -> int:
         """A place's mark in the end, or NO_PLACE less why there is none."""
+        tenant = request.tenant or request.client or request.peer
         waited = await self.entrance.wait(
-            pool.admission, route.priority.of(request), request.client or request.peer, deadline, time.monotonic_ns()
+            pool.admission, route.priority.of(request), tenant, deadline, time.monotonic_ns()
         )
         return waited if waited >= 0 else NO_PLACE + 1 + waited
 

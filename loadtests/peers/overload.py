@@ -1,8 +1,8 @@
 """What overload is measured with: the gateway told nothing, nginx told nothing, HAProxy told the capacity, and Envoy
 with its adaptive concurrency filter.
 
-HAProxy's queue holds a request for as long as the benchmark's clients wait, its documented use (`maxconn` and
-`timeout queue`). Envoy's filter has the settings of its documentation, but for windows that fit latencies of
+HAProxy's queue holds a request for 300 of the 500 ms that the benchmark's clients wait (`maxconn` and
+`timeout queue`): with 500 it would answer those alone who are about to leave. Envoy's filter has the settings of its documentation, but for windows that fit latencies of
 milliseconds; it calibrates its least latency once in 30 s.
 """
 
@@ -21,7 +21,7 @@ from loadtests.peers.processes import Process, free_ports
 from loadtests.peers.programs import find_program
 from loadtests.peers.sluicegate import Sluicegate
 
-PATIENCE_MS = 500
+QUEUE_MS = 300  # leaves a request 200 ms to be answered
 
 GATEWAY_CONFIG = """\
 version: 1
@@ -76,7 +76,7 @@ class CappedHaproxy(Haproxy):
     """As many connections to the server as it has slots."""
 
     name: ClassVar[str] = "haproxy, told"
-    does: ClassVar[str] = "maxconn = slots, queue for as long as clients wait"
+    does: ClassVar[str] = "maxconn = slots, queue for 300 ms"
 
     def __init__(self, slots: int = 4) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class CappedHaproxy(Haproxy):
         file = workdir / "haproxy.cfg"
         text = HAPROXY_CONFIG % {"port": port, "origin": origin}
         text = text.rstrip() + f" maxconn {self._slots}\n"
-        file.write_text(text.replace("timeout connect 1s", f"timeout connect 1s\n    timeout queue {PATIENCE_MS}ms"))
+        file.write_text(text.replace("timeout connect 1s", f"timeout connect 1s\n    timeout queue {QUEUE_MS}ms"))
         self.run(Process("haproxy", [find_program("haproxy") or "haproxy", "-db", "-f", str(file)], workdir), port)
         return port
 
