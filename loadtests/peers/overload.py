@@ -1,9 +1,9 @@
 """What overload is measured with: the gateway told nothing, nginx told nothing, HAProxy told the capacity, and Envoy
 with its adaptive concurrency filter.
 
-HAProxy's queue holds a request for 300 of the 500 ms that the benchmark's clients wait (`maxconn` and
-`timeout queue`): with 500 it would answer those alone who are about to leave. Envoy's filter has the settings of its documentation, but for windows that fit latencies of
-milliseconds; it calibrates its least latency once in 30 s.
+HAProxy's queue holds a request for 300 of the 500 ms that the benchmark's clients wait (`maxconn` and `timeout queue`):
+with 500 it would answer those alone who are about to leave. Envoy's filter has the settings of its documentation, with
+windows that fit latencies of milliseconds; it looks for its least latency once in 30 s.
 """
 
 from __future__ import annotations
