@@ -228,7 +228,7 @@ async def test_drain_under_load_fails_no_request(fresh, server, heldout, speaks)
         Backend(f"p/{each.port}", "b", Address("127.0.0.1", each.port), 1, BreakerSettings(), ClientLimits(), speaks)
         for each in (fresh, server)
     ]
-    pool = Pool("p", tuple(backends), WeightedRoundRobin(), 1000, RetryBudget(1.0, 10_000.0, 0))
+    pool = Pool("p", tuple(backends), WeightedRoundRobin(), 1000, budget=RetryBudget(1.0, 10_000.0, 0))
     cells = Cells(Cells.create("test"))
     caller = Caller(cells)
     for number, backend in enumerate(backends):
