@@ -57,6 +57,12 @@ bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, by stage a
 	@$(PY) -m loadtests.bench_idle
 	@$(PY) -m loadtests.bench_slow
 	@$(PY) -m loadtests.bench_infer
+	@$(PY) -m loadtests.bench_limits
+
+chaos: ## Break what the gateway depends on, on purpose, and hold it to what it promises then
+	$(setup) build models dev bench
+	@$(PY) -m demo.prepare
+	@$(PY) -m loadtests.chaos_store
 
 chaos: ## Break backends in every way under load, and hold the gateway to what it says of them
 	$(setup) build models dev bench

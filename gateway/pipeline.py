@@ -27,7 +27,7 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.limits.limiter import Limiter, LimitVerdict
+from gateway.limits.limiter import ALONE, YES, Limiter, LimitVerdict
 from gateway.problems import Problem, refuse
 from gateway.request import BodyRules, Header, Request, Response
 from gateway.retries import deadline as deadlines
@@ -51,13 +51,14 @@ NO_ROUTE_BODY: Final = BodyRules(64 * 1024, 16 << 20)  # it is refused anyway
 class Work:
     """What is noted about one request on its way, for headers, log and traces. Durations in nanoseconds."""
 
-    __slots__ = ("answer", "degraded", "dropped", "limits_ns", "upstream_ns", "verdict", "via")
+    __slots__ = ("answer", "degraded", "dropped", "limits_ns", "sent", "upstream_ns", "verdict", "via")
 
     def __init__(self, dropped: frozenset[bytes], via: Header | None = None) -> None:
         self.dropped = dropped  # fields never sent on, under the snapshot the request began with
         self.verdict: LimitVerdict | None = None
         self.answer: Answer | None = None
         self.degraded = b""
+        self.sent = False  # whether a backend may have seen it
         self.limits_ns = 0
         self.upstream_ns = 0
         self.via = via
@@ -172,6 +173,8 @@ class Pipeline:
         """Called once per request, however it ends: when its last byte was handed on, or when none will be."""
         self.active -= 1
         work.discard_answer()
+        if work.verdict is not None:
+            self.limiter.end(work.verdict, request, sent=work.sent)
         self._note(snapshot, route, request, work, status, sent, time.monotonic_ns() - request.received, span)
 
     def _refuse_early(self, snapshot: Snapshot, request: Request, route: Route | None) -> Response | None:
@@ -180,6 +183,9 @@ class Pipeline:
             detail = f"send a known API key in the field '{snapshot.keys.header.decode()}'"
             return refuse(problems.UNKNOWN_CALLER, request, detail, headers=[(b"www-authenticate", b"ApiKey")])
         request.client = client
+        tenants = snapshot.keys.tenants
+        if tenants is not None:
+            request.tenant = tenants.get(client, client)
         if request.method == b"OPTIONS":
             answer = _about(request, route)
             if answer is not None:
@@ -217,7 +223,9 @@ class Pipeline:
                 return _again(entry.response, entry.age_s(began), b"sluicegate; hit; ttl=%d" % ttl)
 
         if route.limits is not None:
-            verdict = work.verdict = await self.limiter.check(route.limits, request, began)
+            verdict = work.verdict = self.limiter.begin(route.limits, request, began, deadline)
+            if verdict.pending is not None:
+                await verdict.pending
             work.limits_ns = time.monotonic_ns() - began
             self._count_limits(route, verdict)
             if not verdict.allowed:
@@ -232,8 +240,10 @@ class Pipeline:
         else:
             response = await self._degrade(snapshot, route, sent, key, deadline, work)
         headers = response.headers
-        if work.verdict is not None and route.limits is not None:
-            _say_limits(headers, route, work.verdict)
+        if work.verdict is not None:
+            if work.verdict.limits.settles and work.sent:
+                self.limiter.answered(work.verdict, response)
+            _say_limits(headers, work.verdict)
         if work.upstream_ns:
             limits, upstream = work.limits_ns // 10_000, work.upstream_ns // 10_000  # in hundredths of a millisecond
             timing = b"limits;dur=%d.%02d, upstream;dur=%d.%02d" % (
@@ -251,6 +261,7 @@ class Pipeline:
     async def _from_pool(self, route: Route, request: Request, deadline: int, work: Work) -> Response | None:
         """The pool's answer, or None where the ladder must help."""
         if route.reply is not None:
+            work.sent = True  # it is carried out here
             return route.reply.response(request)
         pool = route.pool
         if route.named is not None:
@@ -264,9 +275,11 @@ class Pipeline:
             return None
         if route.shadow is not None and request.stream is None:
             self.shadows.offer(route.shadow, request, work.dropped)
+        work.sent = True  # as far as is known when it is cancelled
         answer = work.answer = await self.caller.ask(
             pool, request, request.target, deadline, route.retry, work.dropped, route.timeout_ns // 2
         )
+        work.sent = answer.reached
         work.upstream_ns = time.monotonic_ns() - began
         response = answer.response
         if response is None:
@@ -321,6 +334,7 @@ class Pipeline:
         end = min(deadline, began + patience)
         answer = await self.caller.ask(pool, request, rung.target(request), end, None, work.dropped, patience // 2)
         work.upstream_ns += time.monotonic_ns() - began
+        work.sent = work.sent or answer.reached
         response = answer.response
         # 404 is a rewrite that missed, not an answer to the client's question.
         if response is not None and (response.status >= 500 or response.status in (404, 429)):
@@ -333,27 +347,30 @@ class Pipeline:
     # -- limits -------------------------------------------------------------------------------------------------
 
     def _count_limits(self, route: Route, verdict: LimitVerdict) -> None:
-        values, alone = self.cells.values, 0 if verdict.shared else 2
-        for cells, taken in zip(route.cells.limits, verdict.left):  # noqa: B905 - equal by construction, and hot
-            values[cells[alone + taken.allowed]] += 1
+        values, by, flags = self.cells.values, 2 * verdict.by, verdict.flags
+        for i, cells in enumerate(route.cells.limits):
+            values[cells[by + (flags[i] == YES)]] += 1
 
     def _over_limit(self, route: Route, request: Request, verdict: LimitVerdict) -> Response:
         assert route.limits is not None
-        assert verdict.refused_by is not None
         policy = verdict.refused_by
+        assert policy is not None
         headers: list[Header] = []
-        _say_limits(headers, route, verdict)
-        if not verdict.shared and policy.on_store_failure == "closed":
+        _say_limits(headers, verdict)
+        if verdict.by == ALONE and policy.on_store_failure == "closed":
             return refuse(
                 problems.STORE_CLOSED, request, "the rate limit store is away", headers=headers, retry_after=1
             )
-        tokens = verdict.left[route.limits.policies.index(policy)].tokens
+        detail = f"over the limit '{policy.name}': {policy.figures()}"
+        cost = verdict.costs[verdict.refused]
+        if cost > policy.spec.burst and not policy.concurrent:
+            detail += f"; this request costs {cost:g}, which is more than it ever holds"
         return refuse(
             problems.OVER_LIMIT,
             request,
-            f"over the limit '{policy.name}': {policy.spec.rate:g} requests per second, {policy.spec.burst:g} at once",
+            detail,
             headers=headers,
-            retry_after=policy.seconds(tokens, allowed=False),
+            retry_after=verdict.retry_after(),
             members={"violated-policies": [policy.name]},
         )
 
@@ -411,7 +428,7 @@ class Pipeline:
         if route is not None:
             facts["http.route"] = route.name
         if work.verdict is not None:
-            facts["gateway.limits.store"] = "shared" if work.verdict.shared else "local"
+            facts["gateway.limits.store"] = ("shared", "local", "leased")[work.verdict.by]
             facts["gateway.limits.ms"] = work.limits_ns / 1e6
         if work.answer is not None:
             facts["gateway.upstream.ms"] = work.upstream_ns / 1e6
@@ -489,16 +506,31 @@ def _again(response: Response, age_s: int, cache_status: bytes) -> Response:
     return Response(response.status, headers, response.body)
 
 
-def _say_limits(headers: list[Header], route: Route, verdict: LimitVerdict) -> None:
-    limits = route.limits
-    assert limits is not None
-    headers.append((b"ratelimit-policy", limits.policy_header))
-    headers.append((b"ratelimit", limits.left_header(verdict.left)))
+def _say_limits(headers: list[Header], verdict: LimitVerdict) -> None:
+    limits = verdict.limits
+    if verdict.by == ALONE:
+        _say_degraded(headers, b"limits;mode=" + verdict.mode())
+    if limits.silent:
+        return
+    headers.append((b"ratelimit-policy", verdict.policy_header()))
+    headers.append((b"ratelimit", verdict.left_header()))
     if limits.legacy is not None:
-        taken = verdict.left[limits.policies.index(limits.legacy)]
-        headers.append((b"x-ratelimit-limit", b"%d" % int(limits.legacy.spec.burst)))
-        headers.append((b"x-ratelimit-remaining", b"%d" % int(taken.tokens)))
-        headers.append((b"x-ratelimit-reset", b"%d" % limits.legacy.seconds(taken.tokens, allowed=taken.allowed)))
+        at = limits.policies.index(limits.legacy)
+        policy, level = verdict.policies[at], verdict.levels[at]
+        allowed = verdict.flags[at] == YES
+        reset = policy.full_in(level) if allowed else policy.seconds(level, verdict.costs[at])
+        headers.append((b"x-ratelimit-limit", b"%d" % int(policy.spec.burst)))
+        headers.append((b"x-ratelimit-remaining", b"%d" % max(0, int(level))))
+        headers.append((b"x-ratelimit-reset", b"%d" % reset))
+
+
+def _say_degraded(headers: list[Header], member: bytes) -> None:
+    """Adds a member to the list in `Degraded`."""
+    for i, (name, value) in enumerate(headers):
+        if name == b"degraded":
+            headers[i] = (name, value + b", " + member)
+            return
+    headers.append((b"degraded", member))
 
 
 def _proxy_status(answer: Answer | None) -> Header:

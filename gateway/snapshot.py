@@ -31,8 +31,8 @@ class RouteCells:
     duration: Mapping[int, int]  # status -> histogram
     duration_other: int
     limits: tuple[
-        tuple[int, int, int, int], ...
-    ]  # per policy: shared refused, shared allowed, local refused, local allowed
+        tuple[int, int, int, int, int, int], ...
+    ]  # per policy: refused and allowed, by the store, without it, and from a lease
     rungs: tuple[int, ...]  # parallel to the ladder
     cache_hit: int
     shed: int

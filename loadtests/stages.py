@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -98,7 +99,8 @@ async def _limits(limits: Any, request: Request) -> float:
     connection.connection_made(Sink())
     link.connection = connection
     limiter = Limiter(SharedBuckets(link))
-    reply = b"*%d\r\n" % (2 * BATCH) + b":1\r\n$10\r\n9999999.00\r\n" * BATCH
+    told = struct.pack(f"<{BATCH}d", *[9_999_999.0] * BATCH) + b"1" * BATCH
+    reply = b"$%d\r\n%s\r\n" % (len(told), told)
     best = float("inf")
     loop = asyncio.get_running_loop()
     for _ in range(REPEATS):

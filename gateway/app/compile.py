@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 
+from gateway.app.limits import limits, tenants
 from gateway.app.routes import edits, match, prefixes, reply, retry, shadow, split
 from gateway.app.series import backend_cells, route_cells
 from gateway.balance.registry import BALANCERS
@@ -20,9 +21,6 @@ from gateway.http.origin import Forwarding
 from gateway.http.reader import ReadLimits
 from gateway.http.server import ServerLimits
 from gateway.identity.keys import KeyRing
-from gateway.limits.bucket import BucketSpec
-from gateway.limits.limiter import RouteLimits
-from gateway.limits.policy import LimitPolicy
 from gateway.request import BodyRules
 from gateway.retries.memory import Memory
 from gateway.routing.named import named_model
@@ -36,8 +34,7 @@ from gateway.upstreams.registry import BackendRegistry
 def snapshot(config: model.Config, generation: int, catalogue: Catalogue, registry: BackendRegistry) -> Snapshot:
     """Builds a generation. Backends that `registry` knows keep their state; the others are left to `retain`."""
     pools = {name: _pool(name, pool, catalogue, registry) for name, pool in config.pools.items()}
-    policies = {name: _policy(name, limit) for name, limit in config.limits.items()}
-    routes = [_route(route, config, catalogue, pools, policies, registry.retries) for route in config.routes]
+    routes = [_route(route, config, catalogue, pools, registry.retries) for route in config.routes]
     identity = config.identity
     return Snapshot(
         generation=generation,
@@ -47,6 +44,7 @@ def snapshot(config: model.Config, generation: int, catalogue: Catalogue, regist
             header=identity.header.encode(),
             clients=identity.api_keys.clients if identity.api_keys is not None else None,
             anonymous=identity.anonymous == "allow",
+            tenants=tenants(identity),
         ),
         unrouted=route_cells(catalogue, None, ()),
         access_log_sample=config.access_log.sample,
@@ -177,28 +175,20 @@ def _breaker(breaker: model.Breaker) -> BreakerSettings:
     )
 
 
-def _policy(name: str, limit: model.Limit) -> LimitPolicy:
-    return LimitPolicy(
-        name, limit.key, BucketSpec(limit.rate, float(limit.burst)), limit.on_store_failure, limit.legacy_headers
-    )
-
-
 def _route(
     route: model.Route,
     config: model.Config,
     catalogue: Catalogue,
     pools: dict[str, Pool],
-    policies: dict[str, LimitPolicy],
     memory: Memory,
 ) -> Route:
     cache = route.cache
-    chosen = [policies[name] for name in route.limits]
     taken = match(route.match)
     compiled = Route(
         name=route.name,
         match=taken,
         pool=pools[route.pools[0]] if route.pools else _nobody(),
-        limits=RouteLimits(route.name, chosen, config.store.key_prefix) if chosen else None,
+        limits=limits(route, config),
         timeout_ns=int(route.timeout * 1e9),
         retry=retry(route, route.pool or "", catalogue, memory),
         tell_attempts=route.retry.attempts_header,

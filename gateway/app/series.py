@@ -25,6 +25,7 @@ GAUGES: Final[tuple[Metric, ...]] = (
     names.ACTIVE_REQUESTS, names.CONNECTIONS, names.REFUSED_CONNECTIONS, names.PROTOCOL_ERRORS, names.CLIENT_GONE,
     names.REFUSED_PER_ADDRESS, names.HANDSHAKE_FAILURES, names.PROXY_ERRORS, names.REQUEST_LIMITS, names.CACHE_BYTES,
     names.FLEET_WORKERS, names.FLEET_DROPPED, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES,
+    names.LEASED_KEYS, names.HELD_PLACES, names.ADJUSTMENTS,
     names.LOG_DROPPED, names.SPANS_DROPPED,
     names.BREAKER_HINTS_TOLD, names.BREAKER_HINTS_HEEDED, names.BREAKER_HINTS_IGNORED,
 )  # fmt: skip
@@ -60,6 +61,8 @@ def route_cells(catalogue: Catalogue, route: Route | None, limits: tuple[str, ..
                 decision(limit, "shared", "allowed"),
                 decision(limit, "local", "refused"),
                 decision(limit, "local", "allowed"),
+                decision(limit, "leased", "refused"),
+                decision(limit, "leased", "allowed"),
             )
             for limit in limits
         ),

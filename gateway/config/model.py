@@ -15,9 +15,10 @@ from gateway.config.addresses import Listen, Origin, StoreUrl
 from gateway.config.provenance import Provenance
 from gateway.config.scalars import Whole
 from gateway.config.sections.base import Name, Section
+from gateway.config.sections.limits import Cost, Limit, Override, Prefix, Scope
 from gateway.config.sections.listeners import Listener, OneListener
 from gateway.config.sections.matching import Match, ValueTest
-from gateway.config.sections.policies import ApiKeys, Identity, Limit
+from gateway.config.sections.policies import ApiKeys, Identity
 from gateway.config.sections.pools import Backend, Breaker, Connections, Ejection, Health, Pool
 from gateway.config.sections.process import AccessLog, Admin, CacheStore, Drain, Http, Store, Tracing
 from gateway.config.sections.retrying import Hedge, Retry, RetryBudget
@@ -44,6 +45,7 @@ __all__ = [
     "CacheStore",
     "Config",
     "Connections",
+    "Cost",
     "Drain",
     "Ejection",
     "Health",
@@ -55,8 +57,10 @@ __all__ = [
     "Listener",
     "Match",
     "Origin",
+    "Override",
     "Pool",
     "PoolRung",
+    "Prefix",
     "Redirect",
     "RequestEdits",
     "Respond",
@@ -67,6 +71,7 @@ __all__ = [
     "Route",
     "RouteCache",
     "Rung",
+    "Scope",
     "Shadow",
     "Side",
     "StaleRung",

@@ -41,7 +41,10 @@ REQUEST_LIMITS: Final = Metric(
 PROTOCOL_ERRORS: Final = Metric("gateway_protocol_errors_total", "counter", "Requests that were not acceptable HTTP.")
 CLIENT_GONE: Final = Metric("gateway_client_gone_total", "counter", "Requests whose client left before the answer.")
 LIMIT_DECISIONS: Final = Metric(
-    "gateway_limit_decisions_total", "counter", "Rate limit decisions by limit, result and who decided."
+    "gateway_limit_decisions_total",
+    "counter",
+    "Limit decisions by limit, result and who decided: the store, a lease, or this worker alone. A limit in shadow "
+    "counts here as refused what it would have refused.",
 )
 DEGRADED: Final = Metric(
     "gateway_degraded_responses_total", "counter", "Answers served from a rung of the degrade ladder."
@@ -112,6 +115,11 @@ FLEET_WORKERS: Final = Metric(
 )
 FLEET_DROPPED: Final = Metric(
     "gateway_fleet_dropped_total", "counter", "Messages to other workers dropped because the store was away or behind."
+)
+LEASED_KEYS: Final = Metric("gateway_leased_keys", "gauge", "Keys of which workers hold tokens in advance.")
+HELD_PLACES: Final = Metric("gateway_held_places", "gauge", "Requests that hold a place of a concurrency limit.")
+ADJUSTMENTS: Final = Metric(
+    "gateway_limit_adjustments_total", "counter", "Costs given back or charged after the decision."
 )
 STORE_UP: Final = Metric("gateway_store_up_workers", "gauge", "Workers whose limits are shared through the store.")
 STORE_CALLS: Final = Metric(

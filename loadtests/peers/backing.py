@@ -73,6 +73,10 @@ class Store:
         self.process.wait_for_port(port)
         self._client = redis.Redis(port=port, socket_timeout=5)
 
+    def empty(self) -> None:
+        """Forgets everything."""
+        self._client.flushall()
+
     def commands(self) -> int:
         """Commands it has carried out, without our own asking."""
         stats = self._client.info("commandstats")

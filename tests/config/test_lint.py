@@ -69,6 +69,14 @@ CASES = {
         route("cache: {fresh: 1s}, request_headers: {set: {x-tenant: '{client}'}}"),
         "the same for everybody",
     ),
+    "lease_that_saves_nothing": (
+        route("limits: [l, m]").replace("limits: {l:", "limits: {m: {key: ip, rate: 1/s, burst: 9, mode: leased}, l:"),
+        "another limit of the route asks the store anyway",
+    ),
+    "body_over_the_burst": (
+        route("limits: [m]").replace("limits: {l:", "limits: {m: {key: ip, rate: 1/s, burst: 9, cost: {body: 1KiB}}, l:"),
+        "a body of more than 9KiB costs more than the burst of 'm'",
+    ),
     "idle_cache": (route("cache: {}"), "never used"),
     "unused_names": (route("").replace("pools:", "pools:\n  r: {backends: [{url: 'http://d:1'}]}"), "no route uses it"),
     "certificate_ends": (secured(certificate="ended.pem"), "expired on 2020-02-01"),
