@@ -10,7 +10,7 @@ import os
 from setuptools import Extension, setup
 
 HOT = (
-    "balance/least_request", "balance/weighted_round_robin", "breakers/gate", "http/client", "http/forwarded",
+    "balance/least_request", "balance/weighted_round_robin", "breakers/gate", "breakers/models", "breakers/permit", "breakers/usable", "breakers/window", "http/client", "http/forwarded",
     "http/origin", "http/reader", "http/serialise", "http/server", "http/target", "identity/keys", "limits/bucket",
     "limits/limiter", "limits/local", "limits/policy", "link/connection", "link/frames", "link/pool", "pipeline",
     "request", "retries/budget", "routing/table", "store/buckets", "store/connection", "telemetry/cells",

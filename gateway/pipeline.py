@@ -248,6 +248,8 @@ class Pipeline:
         if route.reply is not None:
             return route.reply.response(request)
         pool = route.pool
+        if route.named is not None:
+            request.named = route.named.of(request.path)
         if pool.inflight >= pool.max_inflight:
             self.cells.add(route.cells.shed)
             return None

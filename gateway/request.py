@@ -41,7 +41,8 @@ class Request:
     `path` is the normalised path the gateway decides on; `target` is what a backend is sent (path and query).
     `received` is monotonic nanoseconds at the moment the head was complete. `upgrade` is the protocol the client may
     switch to: then `stream` is everything it sends behind the head. `peer` is the client's address; `via` are the
-    forwarding fields as backends are sent them, whole lines.
+    forwarding fields as backends are sent them, whole lines. `named` is the model the route's captures name, `model`
+    the one whose breaker the request passes at the pool that is being asked.
     """
 
     __slots__ = (
@@ -52,6 +53,8 @@ class Request:
         "keep_alive",
         "method",
         "minor",
+        "model",
+        "named",
         "path",
         "peer",
         "received",
@@ -86,6 +89,8 @@ class Request:
         self.stream: Stream | None = None
         self.upgrade = b""
         self.via = b""
+        self.named = b""
+        self.model = b""
 
     def cookie(self, name: bytes) -> bytes:
         """The value of the first cookie of that name (RFC 6265 section 4.2), or nothing."""

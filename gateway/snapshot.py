@@ -15,6 +15,7 @@ from gateway.identity.keys import KeyRing
 from gateway.limits.limiter import RouteLimits
 from gateway.request import BodyRules, Header
 from gateway.routing.edits import Edits
+from gateway.routing.named import NamedModel
 from gateway.routing.replies import Reply
 from gateway.routing.split import Split
 from gateway.routing.table import Match, RouteTable
@@ -42,7 +43,8 @@ class Route:
     """A route of the configuration with everything it refers to.
 
     A route with a `split` is exchanged for one of its sides, a whole route of its own, before anything is done with
-    the request; `side` then counts it. A route with a `reply` asks no pool, and its `pool` is empty.
+    the request; `side` then counts it. A route with a `reply` asks no pool, and its `pool` is empty. `named` is there
+    where breakers of single models need the route's captures.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Route:
     edits: Edits | None = None
     reply: Reply | None = None
     shadow: ShadowRules | None = None
+    named: NamedModel | None = None
     body: BodyRules = BodyRules(1 << 20, 16 << 20)  # noqa: RUF009 - immutable
 
 

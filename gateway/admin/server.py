@@ -44,6 +44,10 @@ class Operated(Protocol):
     def metrics(self) -> str: ...
     async def status(self) -> dict[str, Any]: ...
     async def reload(self) -> ReloadOutcome: ...
+    async def breakers(self) -> list[dict[str, Any]]: ...
+    async def force_breaker(
+        self, pool: str, backend: str, state: str, seconds: float | None
+    ) -> tuple[str, list[Any]]: ...
 
 
 class AdminServer:
@@ -61,6 +65,8 @@ class AdminServer:
                 web.get("/metrics", self._metrics),
                 web.get("/status", self._status),
                 web.post("/reload", self._reload),
+                web.get("/breakers", self._breakers),
+                web.post("/breakers", self._force_breaker),
             ]
         )
         self._runner = web.AppRunner(
@@ -95,7 +101,8 @@ class AdminServer:
         return await handler(request)
 
     async def _index(self, _request: web.Request) -> web.Response:
-        return _json({"see": ["/livez", "/readyz?verbose", "/metrics", "/status", "POST /reload"]})
+        reads = ["/livez", "/readyz?verbose", "/metrics", "/status", "/breakers"]
+        return _json({"see": [*reads, "POST /breakers", "POST /reload"]})
 
     async def _livez(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -115,6 +122,36 @@ class AdminServer:
     async def _reload(self, _request: web.Request) -> web.Response:
         outcome = await self._gateway.reload()
         return _json(outcome.as_dict(), 200 if outcome.applied else 422)
+
+    async def _breakers(self, _request: web.Request) -> web.Response:
+        return _json(await self._gateway.breakers())
+
+    async def _force_breaker(self, request: web.Request) -> web.Response:
+        """Takes `{"pool": NAME, "backend": NAME, "state": "open" | "closed" | "auto", "for": SECONDS}`; "for" may be
+        missing: until told otherwise. 422 with `error` for a name that is not known.
+        """
+        asked = _asked(await request.read())
+        if asked is None:
+            return _json(
+                {"error": "send pool, backend, state (open, closed or auto) and, if you like, for, as JSON"}, 400
+            )
+        wrong, breakers = await self._gateway.force_breaker(*asked)
+        return _json({"error": wrong}, 422) if wrong else _json(breakers)
+
+
+def _asked(body: bytes) -> tuple[str, str, str, float | None] | None:
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(value, dict) or value.keys() - {"pool", "backend", "state", "for"}:
+        return None
+    match value.get("pool"), value.get("backend"), value.get("state"), value.get("for"):
+        case str(pool), str(backend), str(state), None:
+            return pool, backend, state, None
+        case str(pool), str(backend), str(state), int() | float() as seconds if not isinstance(seconds, bool):
+            return pool, backend, state, float(seconds)
+    return None
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -25,6 +25,7 @@ from gateway.limits.limiter import RouteLimits
 from gateway.limits.policy import LimitPolicy
 from gateway.request import BodyRules
 from gateway.retries.budget import RetryBudget
+from gateway.routing.named import named_model
 from gateway.routing.table import RouteTable
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.cells import Catalogue
@@ -125,7 +126,7 @@ def tls_contexts(config: model.Config) -> list[ssl.SSLContext | None]:
 
 
 def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRegistry) -> Pool:
-    gate = BreakerSettings(pool.breaker.failures, pool.breaker.open_for, pool.breaker.probes)
+    gate = _breaker(pool.breaker)
     connections = pool.connections
     limits = ClientLimits(
         connections.max,
@@ -143,7 +144,32 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
         )
         live.series = backend_cells(catalogue, name, backend.name)
         backends.append(live)
-    return Pool(name, tuple(backends), BALANCERS[pool.balance](), pool.max_inflight)
+    return Pool(
+        name,
+        tuple(backends),
+        BALANCERS[pool.balance](),
+        pool.max_inflight,
+        pool.breaker.panic,
+        per_model=gate.per_model,
+    )
+
+
+def _breaker(breaker: model.Breaker) -> BreakerSettings:
+    return BreakerSettings(
+        failures=breaker.failures,
+        open_for=breaker.open_for,
+        probes=breaker.probes,
+        open_max=max(breaker.open_for, 60.0) if breaker.open_max is None else breaker.open_max,
+        jitter=breaker.jitter,
+        error_rate=breaker.error_rate,
+        slow_rate=breaker.slow_rate,
+        slow_after=breaker.slow_after or 0.0,
+        silent_after=breaker.silent_after,
+        min_calls=breaker.min_calls,
+        window=breaker.window,
+        window_calls=breaker.window_calls,
+        per_model=breaker.per == "model",
+    )
 
 
 def _policy(name: str, limit: model.Limit) -> LimitPolicy:
@@ -161,9 +187,10 @@ def _route(
 ) -> Route:
     cache = route.cache
     chosen = [policies[name] for name in route.limits]
+    taken = match(route.match)
     compiled = Route(
         name=route.name,
-        match=match(route.match),
+        match=taken,
         pool=pools[route.pools[0]] if route.pools else _nobody(),
         limits=RouteLimits(route.name, chosen, config.store.key_prefix) if chosen else None,
         timeout_ns=int(route.timeout * 1e9),
@@ -175,6 +202,7 @@ def _route(
         edits=edits(route, route.pool or "", None),
         reply=reply(route),
         shadow=shadow(route, catalogue, pools),
+        named=named_model(taken.template) if any(pool.per_model for pool in pools.values()) else None,
         body=BodyRules(
             route.buffer,
             config.http.max_body if route.max_body is None else route.max_body,

@@ -16,6 +16,8 @@ from typing import Any
 
 from gateway.admin.server import AdminServer
 from gateway.app.compile import backend_address, backend_tls
+from gateway.app.forced import ForcedBreakers, over_workers
+from gateway.app.outliers import Outliers
 from gateway.app.reload import Reload, needs_restart
 from gateway.app.series import allot
 from gateway.config.errors import ConfigError
@@ -24,6 +26,7 @@ from gateway.config.model import Config
 from gateway.errors import StartError
 from gateway.store.address import StoreAddress
 from gateway.store.embedded import EmbeddedStore
+from gateway.store.fleet import make_gateway_id
 from gateway.telemetry import names
 from gateway.telemetry.cells import Catalogue, Cells
 from gateway.telemetry.prometheus import render
@@ -31,13 +34,14 @@ from gateway.telemetry.span_export import SpanExport
 from gateway.telemetry.tracing import Span
 from gateway.upstreams.health import Check, Prober
 from gateway.upstreams.registry import backend_key
-from gateway.workers.control import Message, SetHealth, UseSnapshot
+from gateway.workers.control import Message, SetEjected, SetForced, SetHealth, UseSnapshot
 from gateway.workers.sockets import SocketFile, listen_tcp, listen_unix
 from gateway.workers.supervisor import Supervisor, Worker
 
 log = logging.getLogger(__name__)
 
 RELOAD_TIMEOUT = 15.0  # seconds for all workers to take a new snapshot
+LOOK = 0.5  # seconds between two looks for outliers; each pool is judged at its own interval
 LAST_SPANS = 2.0  # seconds the last traces get to leave when the gateway ends
 
 
@@ -56,9 +60,12 @@ class Gateway:
         self._own = Cells(Cells.create("sluicegate-cells-supervisor"))
         self._embedded: EmbeddedStore | None = None
         self._store = StoreAddress()
+        self._id = make_gateway_id()
         self._stop = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._prober = Prober(self._health_changed)
+        self._forced = ForcedBreakers()
+        self._outliers = Outliers(self._catalogue, self._own.values, self._worker_cells)
         self._spans = SpanExport.from_environment()
         self._supervisor: Supervisor
         self._admin: AdminServer
@@ -85,6 +92,8 @@ class Gateway:
             self._allot()
             self._supervisor = Supervisor(sockets, self._welcome, self._greetings, self._export)
             self._prober.use(_checks(self.config))
+            self._outliers.use(self.config, time.monotonic_ns())
+            tasks.add(asyncio.create_task(self._watch_outliers()))
             starting = asyncio.create_task(self._supervisor.start())
             stopping = asyncio.create_task(self._stop.wait())
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -174,10 +183,20 @@ class Gateway:
             self._catalogue.place(names.RELOADS, (("result", result),))
 
     def _welcome(self) -> UseSnapshot:
-        return UseSnapshot(self.generation, self.config, self._catalogue, self._store)
+        return UseSnapshot(self.generation, self.config, self._catalogue, self._store, self._id)
 
     def _greetings(self) -> list[Message]:
-        return [SetHealth(self._prober.healthy)]
+        forced = self._forced.at(time.monotonic_ns())
+        return [SetHealth(self._prober.healthy), SetForced(forced), SetEjected(self._outliers.ejected)]
+
+    def _worker_cells(self) -> list[memoryview]:
+        return [worker.cells.values for worker in self._supervisor.workers]
+
+    async def _watch_outliers(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            if self._outliers.look(time.monotonic_ns()):
+                self._supervisor.tell(SetEjected(self._outliers.ejected))
 
     def _health_changed(self, _key: str, _healthy: bool) -> None:
         self._supervisor.tell(SetHealth(self._prober.healthy))
@@ -242,8 +261,43 @@ class Gateway:
             self._supervisor.tell(self._welcome())
             return Reload(False, self.generation, f"a worker did not take it: {why}")
         self._prober.use(_checks(config))
+        self._forced.use(config)
+        self._outliers.use(config, time.monotonic_ns())
         self._supervisor.tell(SetHealth(self._prober.healthy))
         return Reload(True, self.generation, "")
+
+    # -- breakers -----------------------------------------------------------------------------------------------
+
+    async def force_breaker(self, pool: str, backend: str, state: str, seconds: float | None) -> tuple[str, list[Any]]:
+        """Holds a backend's breakers open or closed on all workers, or leaves them to themselves again ("auto").
+
+        Returns what is wrong with that, or how that backend now stands.
+        """
+        now = time.monotonic_ns()
+        wrong = self._forced.set(self.config, pool, backend, state, seconds, now)
+        if wrong:
+            return wrong, []
+        log.warning("breaker %s/%s is forced: %s", pool, backend, state)
+        self._supervisor.tell(SetForced(self._forced.at(now)))
+        return "", [each for each in await self.breakers() if (each["pool"], each["backend"]) == (pool, backend)]
+
+    async def breakers(self) -> list[dict[str, Any]]:
+        """Every backend's breaker, over all workers that answer."""
+        workers = await self._supervisor.status() if hasattr(self, "_supervisor") else []
+        left = self._forced.left(time.monotonic_ns())
+        found = []
+        for name, pool in self.config.pools.items():
+            for backend in pool.backends:
+                seen = [
+                    each
+                    for worker in workers
+                    for each in worker.get("backends", ())
+                    if (each["pool"], each["name"]) == (name, backend.name)
+                ]
+                found.append(
+                    over_workers(name, backend.name, seen, left.get(backend_key(name, backend_address(backend))))
+                )
+        return found
 
     # -- what the admin API asks --------------------------------------------------------------------------------
 
@@ -298,6 +352,8 @@ class Gateway:
             if self._embedded and self._embedded.process
             else str(self._store),
             "health": self._prober.healthy,
+            "ejected": sorted(self._outliers.ejected),
+            "forced": {key: how for key, (how, _) in self._forced.at(time.monotonic_ns()).items()},
             "workers": await self._supervisor.status() if hasattr(self, "_supervisor") else [],
         }
 

@@ -6,8 +6,9 @@ worker only ever finds places and never makes them.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
+from gateway.breakers.states import DOUBTS, STATES, TRIPS
 from gateway.config.model import Config, PoolRung, Route, Shadow, StaleRung
 from gateway.snapshot import RouteCells
 from gateway.telemetry import names
@@ -16,15 +17,15 @@ from gateway.upstreams.shadow import ShadowCells
 
 #: Statuses with a histogram of their own on each route; the rest shares one labelled "other".
 STATUSES: Final = (200, 400, 401, 404, 405, 408, 413, 429, 431, 499, 500, 502, 503, 504)
-BREAKER_STATES: Final = ("closed", "half-open", "open")
 OUTCOMES: Final = ("success", "failure", "ignore", "dropped")  # in the order of `Outcome`
 
 #: Cells of one backend, in this order after its first: outcomes, duration, then the gauges.
 GAUGES: Final[tuple[Metric, ...]] = (
     names.ACTIVE_REQUESTS, names.CONNECTIONS, names.REFUSED_CONNECTIONS, names.PROTOCOL_ERRORS, names.CLIENT_GONE,
     names.REFUSED_PER_ADDRESS, names.HANDSHAKE_FAILURES, names.PROXY_ERRORS, names.REQUEST_LIMITS, names.CACHE_BYTES,
-    names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES, names.LOG_DROPPED,
-    names.SPANS_DROPPED,
+    names.FLEET_WORKERS, names.FLEET_DROPPED, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES,
+    names.LOG_DROPPED, names.SPANS_DROPPED,
+    names.BREAKER_HINTS_TOLD, names.BREAKER_HINTS_HEEDED, names.BREAKER_HINTS_IGNORED,
 )  # fmt: skip
 
 
@@ -103,14 +104,51 @@ def backend_cells(catalogue: Catalogue, pool: str, backend: str) -> int:
     return first
 
 
-def backend_gauges(catalogue: Catalogue, pool: str, backend: str) -> tuple[int, int, int, tuple[int, ...]]:
-    """Cells of: in flight, healthy, trips, and one per breaker state."""
+def backend_gauges(catalogue: Catalogue, pool: str, backend: str) -> tuple[int, int]:
+    """Cells of: in flight, healthy."""
+    labels = (("pool", pool), ("backend", backend))
+    return (catalogue.place(names.BACKEND_INFLIGHT, labels), catalogue.place(names.BACKEND_HEALTHY, labels))
+
+
+class BreakerCells(NamedTuple):
+    """Where a backend's breakers are shown; what happened stands beside its cell."""
+
+    states: tuple[int, ...]
+    trips: tuple[tuple[str, int], ...]
+    doubts: tuple[tuple[str, int], ...]
+    forced: tuple[tuple[str, int], ...]
+    window: tuple[int, ...]  # calls, failures, slow
+    models: int
+
+
+def breaker_cells(catalogue: Catalogue, pool: str, backend: str) -> BreakerCells:
+    """The cells of a backend's breakers."""
+    labels = (("pool", pool), ("backend", backend))
+
+    def each(metric: Metric, label: str, values: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+        return tuple((value, catalogue.place(metric, (*labels, (label, value)))) for value in values)
+
+    return BreakerCells(
+        states=tuple(cell for _, cell in each(names.BREAKER_WORKERS, "state", STATES)),
+        trips=each(names.BREAKER_TRIPS, "reason", TRIPS),
+        doubts=each(names.BREAKER_DOUBTS, "reason", DOUBTS),
+        forced=each(names.BREAKER_FORCED, "state", ("open", "closed")),
+        window=tuple(cell for _, cell in each(names.BREAKER_WINDOW, "kind", ("calls", "failures", "slow"))),
+        models=catalogue.place(names.BREAKER_MODELS, labels),
+    )
+
+
+def panic_cell(catalogue: Catalogue, pool: str) -> int:
+    """The cell that says whether a pool uses what something speaks against."""
+    return catalogue.place(names.PANIC, (("pool", pool),))
+
+
+def ejection_cells(catalogue: Catalogue, pool: str, backend: str) -> tuple[int, dict[str, int]]:
+    """Cells of: ejected now, and how often for which reason."""
     labels = (("pool", pool), ("backend", backend))
     return (
-        catalogue.place(names.BACKEND_INFLIGHT, labels),
-        catalogue.place(names.BACKEND_HEALTHY, labels),
-        catalogue.place(names.BREAKER_TRIPS, labels),
-        tuple(catalogue.place(names.BREAKER_WORKERS, (*labels, ("state", state))) for state in BREAKER_STATES),
+        catalogue.place(names.EJECTED, labels),
+        {why: catalogue.place(names.EJECTIONS, (*labels, ("reason", why))) for why in ("success-rate", "latency")},
     )
 
 
@@ -127,6 +165,10 @@ def allot(catalogue: Catalogue, config: Config) -> None:
         if route.shadow is not None:
             shadow_cells(catalogue, route, route.shadow)
     for pool_name, pool in config.pools.items():
+        panic_cell(catalogue, pool_name)
         for backend in pool.backends:
             backend_cells(catalogue, pool_name, backend.name)
             backend_gauges(catalogue, pool_name, backend.name)
+            breaker_cells(catalogue, pool_name, backend.name)
+            if pool.ejection is not None:
+                ejection_cells(catalogue, pool_name, backend.name)

@@ -18,9 +18,10 @@ import sys
 from typing import Any
 
 from gateway.app import compile as compiled
+from gateway.app.breakers import Breakers
 from gateway.app.loop import run_in_loop
 from gateway.app.series import GAUGES, backend_gauges
-from gateway.breakers.gate import STATES
+from gateway.breakers.hints import TOPIC
 from gateway.config.model import Config
 from gateway.degrade.cache import AnswerCache
 from gateway.errors import GatewayError
@@ -30,6 +31,7 @@ from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.store.answers import SharedAnswers
 from gateway.store.buckets import SCRIPT, SharedBuckets
+from gateway.store.fleet import Fleet
 from gateway.store.link import StoreLink, StoreTimes
 from gateway.telemetry import names
 from gateway.telemetry.access_log import AccessLog
@@ -41,6 +43,8 @@ from gateway.workers.control import (
     AskStatus,
     Channel,
     InForce,
+    SetEjected,
+    SetForced,
     SetHealth,
     SetWorkers,
     StartDrain,
@@ -77,23 +81,29 @@ class WorkerProcess:
         self.doors: list[Door] = []
         self.link: StoreLink
         self.buckets: SharedBuckets
+        self.fleet: Fleet
+        self.breakers: Breakers
 
     # -- following the supervisor -------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serves until told to drain or left alone."""
-        publisher: asyncio.Task[None] | None = None
+        own: list[asyncio.Task[None]] = []
         drain = StartDrain(timeout=5.0, idle=0.0)
         while (message := await self.channel.receive()) is not None:
             match message:
                 case UseSnapshot():
                     await self._use(message)
-                    if publisher is None:
-                        publisher = asyncio.create_task(self._publish())
+                    if not own and self.config is not None:
+                        own = [asyncio.create_task(self._publish()), asyncio.create_task(self.breakers.watch())]
                 case SetHealth():
                     self._set_health(message.healthy)
+                case SetForced():
+                    self.breakers.force(message.forced)
+                case SetEjected():
+                    self.breakers.eject(message.ejected)
                 case SetWorkers():
-                    self.pipeline.limiter.workers = message.count
+                    self.fleet.set_own(message.count)
                 case AskStatus():
                     self.channel.send(TellStatus(message.number, self.status()))
                 case StartDrain():
@@ -101,8 +111,8 @@ class WorkerProcess:
                     break
         if self.config is not None:
             await self._stop(drain)
-        if publisher is not None:
-            publisher.cancel()
+        for task in own:
+            task.cancel()
         await self.channel.finish(LAST_WORDS)
 
     async def _use(self, message: UseSnapshot) -> None:
@@ -129,6 +139,7 @@ class WorkerProcess:
                 await self.server.listen(sock, door.accept)
         self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
         self._set_health(self.health)
+        self.breakers.adopt()
         self.channel.send(InForce(message.generation))
 
     async def _begin(self, config: Config, snapshot: Any, message: UseSnapshot) -> None:
@@ -138,10 +149,15 @@ class WorkerProcess:
         self.link.start()
         await self.link.ready(store.connect_timeout)
         self.buckets = SharedBuckets(self.link)
+        limiter = Limiter(self.buckets)
+        self.fleet = Fleet(message.store, times, store.key_prefix, message.gateway, limiter.share_with)
+        self.breakers = Breakers(self.registry, self._hint)
+        self.fleet.listen(TOPIC, self.breakers.heard)
+        self.fleet.start()
         path = config.access_log.path
         self.pipeline = Pipeline(
             snapshot,
-            limiter=Limiter(self.buckets),
+            limiter=limiter,
             cache=AnswerCache(config.cache.max_bytes, SharedAnswers(self.link, store.key_prefix)),
             cells=self.cells,
             id_prefix=f"{secrets.token_hex(5)}-".encode(),
@@ -163,11 +179,15 @@ class WorkerProcess:
         for backend in self.registry.all():
             backend.mark(healthy=healthy.get(backend.key, True), now=now)
 
+    def _hint(self, message: bytes) -> None:
+        self.fleet.tell(TOPIC, message)
+
     async def _stop(self, drain: StartDrain) -> None:
         cut = await self.server.drain(idle=drain.idle, timeout=drain.timeout)
         if cut:
             log.warning("worker %d cut off %d connections", self.number, cut)
         await self.pipeline.shadows.close()
+        await self.fleet.close()
         await self.link.close()
         if self.pipeline.access_log is not None:
             self.pipeline.access_log.close()
@@ -205,22 +225,26 @@ class WorkerProcess:
             names.PROTOCOL_ERRORS: stats.protocol_errors,
             names.CLIENT_GONE: stats.client_gone,
             names.CACHE_BYTES: self.pipeline.cache.size,
+            names.FLEET_WORKERS: self.fleet.members if self.number == 0 else 0,
+            names.FLEET_DROPPED: self.fleet.dropped,
             names.STORE_UP: int(self.link.connection is not None),
             names.STORE_CALLS: self.buckets.calls,
             names.STORE_FAILURES: self.buckets.failures + self.link.losses,
             names.LOG_DROPPED: log_lines.dropped if log_lines is not None else 0,
+            names.BREAKER_HINTS_TOLD: self.breakers.hints.told,
+            names.BREAKER_HINTS_HEEDED: self.breakers.hints.heeded,
+            names.BREAKER_HINTS_IGNORED: self.breakers.hints.ignored,
             names.SPANS_DROPPED: self.tracing.dropped if self.tracing is not None else 0,
         }
         for metric in GAUGES:
             self._publish_one(metric, catalogue.place(metric), own[metric])
-        for pool in self.pipeline.snapshot.pools.values():
+        pools = self.pipeline.snapshot.pools.values()
+        self.breakers.publish(values, catalogue, pools, self._publish_one)
+        for pool in pools:
             for backend in pool.backends:
-                inflight, healthy, trips, states = backend_gauges(catalogue, pool.name, backend.name)
+                inflight, healthy = backend_gauges(catalogue, pool.name, backend.name)
                 values[inflight] = backend.inflight
                 values[healthy] = int(backend.healthy)
-                self._publish_one(names.BREAKER_TRIPS, trips, backend.gate.trips)
-                for state, cell in zip(STATES, states, strict=True):
-                    values[cell] = int(backend.gate.state == state)
 
     def _publish_one(self, metric: Metric, cell: int, value: int) -> None:
         """A counter goes on from where this worker's predecessor in the same cells left it."""
@@ -236,6 +260,7 @@ class WorkerProcess:
             "active_requests": pipeline.active,
             "connections": len(self.server.connections),
             "store": "shared" if self.link.connection is not None else "local",
+            "fleet": {"workers": self.fleet.members, "connected": self.fleet.connected},
             "cache": {"entries": len(pipeline.cache), "bytes": pipeline.cache.size},
             "backends": [
                 {
@@ -243,8 +268,7 @@ class WorkerProcess:
                     "name": backend.name,
                     "weight": backend.weight,
                     "healthy": backend.healthy,
-                    "breaker": backend.gate.state,
-                    "trips": backend.gate.trips,
+                    **self.breakers.status(backend),
                     "inflight": backend.inflight,
                     "protocol": backend.connections.protocol,
                     "idle_connections": backend.connections.idle,

@@ -1,51 +1,56 @@
 """A two-step gate over pybreaker: ask for a permit, do the work, hand the permit back with its outcome.
 
-pybreaker keeps the state machine; the gate adds what a concurrent caller needs and pybreaker lacks:
+pybreaker keeps the state and counts failures in a row and passed probes; the gate adds what a concurrent caller needs
+and pybreaker lacks:
 * a permit carries pybreaker's *state object*; every transition makes a new one, so a result that comes back in a
   later era (compare with `is`) changes nothing;
 * half-open admits exactly `probes` permits at a time;
-* IGNORE (cancelled) frees its slot and proves nothing; DROPPED (overload) neither;
+* IGNORE (cancelled) frees its slot and proves nothing; DROPPED (overload: a 429 storm, say) neither;
+* rates of failed and of slow calls over a window (`window.py`), where a call still out counts as slow in good time;
+* silence: a backend of which nothing is heard is doubted before any call has ended;
+* open time doubles up to a ceiling while the backend keeps failing;
+* an operator's word above all of it;
 * the clock is the caller's monotonic nanoseconds, not the wall.
 
-States and what moves them:
+`states.TRANSITIONS` is the whole state machine. `sweep` wants to be called some twenty times a second: what happens
+because nothing happened (silence, an overdue call, a doubt that is over, the end of a forced state) happens there.
 
-    closed    --`failures` FAILUREs in a row-->  open
-    open      --`open_for` has passed, or `hint_recovered`-->  half-open
-    half-open --`probes` SUCCESSes-->  closed
-    half-open --a FAILURE-->  open
+A gate is *hard* when the last `failures` results were all failures: nothing gets through, as far as is known. One that
+opened by a rate, or doubts, may still be of use when nothing better is left; `usable.py` says when.
 """
 
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import pybreaker
 
+from gateway.breakers.permit import (
+    ANSWERED,
+    FOREVER,
+    LAST_RESORT,
+    PARTS,
+    SECOND,
+    STRICT,
+    UNCLEAR,
+    URGED,
+    AnyGate,
+    BreakerSettings,
+    Permit,
+)
+from gateway.breakers.states import CLOSED, DOUBTS, HALF_OPEN, OPEN, STATES, TRANSITIONS, TRIPS
+from gateway.breakers.window import FAILED, GOOD, SLOW, VOID, Window
 from gateway.request import Outcome
 
-STATES: Final = ("closed", "half-open", "open")  # index = the value of the state gauge
+__all__ = ["ANSWERED", "FOREVER", "STATES", "UNCLEAR", "AnyGate", "BreakerSettings", "Gate", "Permit"]
 
-
-@dataclass(frozen=True, slots=True)
-class BreakerSettings:
-    """`open_for` in seconds."""
-
-    failures: int = 5
-    open_for: float = 5.0
-    probes: int = 1
-
-
-class Permit:
-    """The right to try once. `era` is the generation token; `probe` numbers the probes, 0 is no probe."""
-
-    __slots__ = ("era", "probe")
-
-    def __init__(self, era: object, probe: int) -> None:
-        self.era = era
-        self.probe = probe
+SILENCE: Final = SECOND // 2  # shortest silence that counts when nobody has said how long an answer may take
+PATIENCE: Final = 3  # times the longest recent answer that may pass in silence
+RECENT: Final = 60 * SECOND  # "recent" is this minute and the one before
+DOUBT: Final = (SECOND, 5 * SECOND)  # shortest and longest moment of doubt
 
 
 class Attempt(Exception):
@@ -60,92 +65,241 @@ def _succeed() -> None:
     return None
 
 
-class Gate:
-    """One per backend and worker; survives reloads. `now` is monotonic nanoseconds."""
+class Gate(AnyGate):
+    """One per backend (and model) and worker; survives reloads. `now` is monotonic nanoseconds.
 
-    __slots__ = (
-        "_blemished",
-        "_breaker",
-        "_closed",
-        "_era",
-        "_half_open_from",
-        "_number",
-        "_on_turn",
-        "_open_for_ns",
-        "_probes",
-        "_settings",
-        "opened",
-        "trips",
-    )  # fmt: skip
+    `on_turn` is called when the answer to `ready` may have changed, `on_trip` with the event when the gate opened by
+    what it saw itself (not by a hint, and not again after a failed probe).
+    """
 
-    def __init__(self, settings: BreakerSettings, on_turn: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: BreakerSettings,
+        on_turn: Callable[[], None] | None = None,
+        on_trip: Callable[[str, int], None] | None = None,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
         self._on_turn = on_turn
+        self.on_trip = on_trip
+        self.rand = rand
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=settings.failures,
             reset_timeout=0,  # the gate decides when, so pybreaker's wall clock must never hold anything back
             success_threshold=settings.probes,
             throw_new_error_on_trip=False,
         )
-        self.configure(settings)
-        self._era: object
-        self._closed: Permit | None  # what everybody gets while closed, so that the common case costs next to nothing
-        self._blemished: bool  # a failure has been told to pybreaker since it was last closed or last succeeded
-        self._probes: set[int] = set()  # permits out in this half-open era
+        self.window = Window(settings.window_calls, int(settings.window * SECOND))
+        self.state: str = CLOSED
+        self._era: object = None
+        self._closed: Permit | None = None  # what all get while closed and untimed, so that it costs next to nothing
+        self._blemished = False  # a failure has been told to pybreaker since it was last closed or last succeeded
+        self._out: dict[int, Permit] = {}  # permits of this era that are out, oldest first; all, or probes alone
         self._number = 0
-        self._turn()
+        self._row = 0  # failures in a row, over all eras
+        self._asked = 0  # when the oldest call was made since when nothing was heard
+        self._longest = 0  # of this minute's answers
+        self._longest_before = 0  # of the last minute's
+        self._minute = 0  # when this one began
         self._half_open_from = 0
+        self._level = 0  # how many times the open time has been doubled
+        self._closed_since = 0  # since when it is closed after having been open
+        self._doubt = ""
+        self._doubt_until = 0
+        self.forced = ""  # or "open", "closed"
+        self.forced_until = FOREVER
+        self.leniency = STRICT
         self.opened = 0  # when it last opened
-        self.trips = 0
+        self.recovered = 0  # when it last closed after having been open
+        self.dropped = 0  # results DROPPED
+        self.tripped = dict.fromkeys(TRIPS, 0)
+        self.doubted = dict.fromkeys(DOUBTS, 0)
+        self.configure(settings)
+
+    def turned(self) -> None:
+        """Tells whoever keeps what `ready` said that it may have changed."""
+        if self._on_turn is not None:
+            self._on_turn()
 
     def configure(self, settings: BreakerSettings) -> None:
         """Takes new settings at a reload without forgetting the state."""
         self._settings = settings
         self._breaker.fail_max = settings.failures
         self._breaker.success_threshold = settings.probes
-        self._open_for_ns = int(settings.open_for * 1e9)
+        self._probes = settings.probes
+        self._open_for = int(settings.open_for * SECOND)
+        self._open_max = max(self._open_for, int(settings.open_max * SECOND))
+        self._slow_after = int(settings.slow_after * SECOND)
+        self._timed = settings.slow_after > 0
+        self._error_parts = int(settings.error_rate * PARTS)
+        self._slow_parts = int(settings.slow_rate * PARTS) if self._timed else 0
+        self._counting = self._error_parts > 0 or self._slow_parts > 0
+        self._min_calls = settings.min_calls
+        self.window.resize(settings.window_calls, int(settings.window * SECOND))
+        if self._era is None or (self.state == CLOSED and self._timed == (self._closed is not None)):
+            self._turn()
 
-    @property
-    def state(self) -> str:
-        return str(self._breaker.current_state)
+    # -- asking -------------------------------------------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
-        return self._closed is not None
+        return self.state == CLOSED
+
+    @property
+    def trips(self) -> int:
+        return sum(self.tripped.values())
+
+    @property
+    def hard(self) -> bool:
+        return self._row >= self._settings.failures
+
+    @property
+    def shut(self) -> bool:
+        return self.forced == "open"
+
+    @property
+    def pristine(self) -> bool:
+        """Nothing would be lost with this gate."""
+        clean = self.state == CLOSED and not self.forced and not self._blemished and not self._out
+        return clean and not self._level and not self.window.failures and not self.window.slow
+
+    @property
+    def ready_from(self) -> int:
+        return FOREVER if self.forced or self.state != OPEN else self._half_open_from
+
+    @property
+    def urged_from(self) -> int:
+        return FOREVER if self.forced or self.state != OPEN else self.opened + LAST_RESORT
+
+    def ready(self, now: int) -> bool:
+        if self.state == CLOSED:
+            return True
+        if self.state == OPEN:
+            return not self.forced and now >= self._half_open_from
+        return len(self._out) < self._probes
 
     def available(self, now: int) -> bool:
-        """Whether `try_acquire` would hand out a permit; changes nothing."""
-        if self._closed is not None:
+        if self.ready(now):
             return True
-        if self._breaker.current_state == "open":
-            return now >= self._half_open_from
-        return len(self._probes) < self._settings.probes
+        if self.forced or not self.leniency:
+            return False
+        if not self.hard:
+            return True
+        return self.leniency == URGED and self.state == OPEN and now >= self.opened + LAST_RESORT
+
+    def lean(self, leniency: int) -> None:
+        self.leniency = leniency
 
     def try_acquire(self, now: int) -> Permit | None:
-        """A permit, or None while open or while all probe slots are taken."""
+        if not self._asked:
+            self._asked = now
         if self._closed is not None:
             return self._closed
-        if self._breaker.current_state == "open":
-            if now < self._half_open_from:
-                return None
-            self._breaker.half_open()
-            self._turn()
-        if len(self._probes) >= self._settings.probes:
-            return None
-        self._number += 1
-        self._probes.add(self._number)
-        return Permit(self._era, self._number)
+        return self._acquire(now)
 
-    def release(self, permit: Permit, outcome: Outcome, now: int) -> None:
-        """Hands a permit back, once; a probe that comes back twice changes nothing the second time."""
+    def _acquire(self, now: int) -> Permit | None:
+        if self.state == OPEN:
+            if self.forced or not self.available(now):
+                return None
+            if now < self._half_open_from and not self.hard:
+                return Permit(self, None, -1, now)
+            self._move("waited", now)
+        if self.state == HALF_OPEN:
+            if len(self._out) >= self._probes:
+                return Permit(self, None, -1, now) if self.leniency and not self.hard else None
+            if len(self._out) + 1 == self._probes:
+                self.turned()
+        number = self._number = self._number + 1
+        permit = self._out[number] = Permit(self, self._era, number, now)
+        return permit
+
+    # -- telling ------------------------------------------------------------------------------------------------
+
+    def heard(self, permit: Permit, took: int) -> None:
+        if permit.number:
+            permit.took = took
+        if permit.era is self._era:
+            self._asked = 0
+            self._longest = max(self._longest, took)
+
+    def release(self, permit: Permit, outcome: Outcome, now: int, took: int = 0, contact: int = ANSWERED) -> None:
         if permit is self._closed and outcome is Outcome.SUCCESS and not self._blemished:
-            return  # closed and unblemished: nothing to tell
+            self._asked = 0
+            self._longest = max(self._longest, took)
+            if self._counting:
+                self.window.add(now, GOOD)
+                if self.window.failures:
+                    self._judge(now)
+            return
+        if outcome is Outcome.DROPPED:
+            self.dropped += 1
+        elif outcome is Outcome.SUCCESS:
+            if permit.took < 0 and took > self._longest:
+                self._longest = took
+            self._tally(0)
+        elif outcome is Outcome.FAILURE:
+            self._tally(self._row + 1)
         if permit.era is not self._era:
             return  # a late result of an earlier era
-        if permit.probe:
-            if permit.probe not in self._probes:
-                return
-            self._probes.discard(permit.probe)
+        if permit.number and self._out.pop(permit.number, None) is None:
+            return
+        if permit.took < 0:
+            if permit.number and not took:
+                took = now - permit.began
+            if outcome is not Outcome.IGNORE and contact != UNCLEAR:
+                self._asked = 0
+        else:
+            took = permit.took
+        slow = self._timed and took >= self._slow_after
+        if self.state == CLOSED:
+            self._count(permit, outcome, now, slow=slow)
+        elif len(self._out) + 1 == self._probes:
+            self.turned()  # a slot is free
+        if self.forced or permit.era is not self._era:
+            return
+        if slow and self.state == HALF_OPEN and outcome is not Outcome.DROPPED:
+            self._move("probe-slow", now)
+        else:
+            self._replay(outcome, now)
+
+    def _tally(self, row: int) -> None:
+        """Failures in a row, whatever their era: they say whether there is any capacity, and move nothing."""
+        hard = self.hard
+        self._row = row
+        if self.state != CLOSED and self.hard != hard:
+            self.turned()
+
+    def _count(self, permit: Permit, outcome: Outcome, now: int, *, slow: bool) -> None:
+        """Into the window. Cancelled calls only count if they were out for too long."""
+        if not self._counting:
+            return
+        kind = SLOW if slow else GOOD
+        if outcome is Outcome.FAILURE:
+            kind |= FAILED
+        elif outcome is Outcome.DROPPED:
+            kind = VOID
+        if permit.counted >= 0:
+            self.window.amend(permit.counted, kind)
+        elif kind == VOID or (outcome is Outcome.IGNORE and not slow):
+            return
+        else:
+            self.window.add(now, kind)
+        self._judge(now)
+
+    def _judge(self, now: int) -> None:
+        calls = self.window.calls
+        if calls < self._min_calls or self.forced:
+            return
+        if self._error_parts and self.window.failures * PARTS >= self._error_parts * calls:
+            self._move("error-rate", now)
+        elif self._slow_parts and self.window.slow * PARTS >= self._slow_parts * calls:
+            self._move("slow-rate", now)
+
+    def _replay(self, outcome: Outcome, now: int) -> None:
+        """Tells pybreaker, which counts failures in a row and passed probes."""
+        before = self.state
         if outcome is Outcome.SUCCESS:
+            if before == CLOSED and not self._blemished:
+                return
             self._blemished = False
             self._breaker.call(_succeed)
         elif outcome is Outcome.FAILURE:
@@ -153,28 +307,148 @@ class Gate:
             with contextlib.suppress(Attempt):
                 self._breaker.call(_fail)
         if self._breaker.state is not self._era:
-            self._turn()
-            if self._breaker.current_state == "open":
-                self._open(now)
+            if before == CLOSED:
+                self._turned("failures", now)
+            else:
+                self._turned("probes-passed" if outcome is Outcome.SUCCESS else "probe-failed", now)
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def quiet(self) -> int:
+        """The nanoseconds of silence after which the backend is doubted."""
+        given = self._settings.silent_after
+        if given is not None:
+            return int(given * SECOND) if given > 0 else FOREVER
+        if self._timed:
+            return self._slow_after
+        return max(SILENCE, PATIENCE * max(self._longest, self._longest_before))
+
+    def sweep(self, now: int) -> None:
+        """What happens because nothing happened."""
+        if self.forced and now >= self.forced_until:
+            self.force("", now)
+        if now - self._minute >= RECENT:
+            self._minute = now
+            self._longest_before, self._longest = self._longest, 0
+        if self.forced:
+            return
+        if self.state == CLOSED:
+            if self._asked and now - self._asked >= self.quiet():
+                self._move("silent", now)
+            elif self._out:
+                self._count_overdue(now)
+        elif self.state == HALF_OPEN:
+            limit = self.quiet() if not self._timed else min(self._slow_after, self.quiet())
+            for permit in self._out.values():
+                if permit.took < 0 and now - permit.began >= limit:
+                    self._row = self._settings.failures if self._doubt == "silent" else self._row + 1
+                    self._move("probe-slow", now)
+                    return
+            if self._doubt and now >= self._doubt_until:
+                self._move("doubt-over", now)
+
+    def _count_overdue(self, now: int) -> None:
+        """Calls that are out for `slow_after` count as slow before they end, which may be never."""
+        found = False
+        for permit in self._out.values():
+            if now - permit.began < self._slow_after:
+                break
+            if permit.took < 0 and permit.counted < 0 and self._slow_parts:
+                permit.counted = self.window.add(now, SLOW)
+                found = True
+        if found:
+            self._judge(now)
+
+    # -- what others say ----------------------------------------------------------------------------------------
 
     def hint_recovered(self, now: int) -> None:
         """A health check saw the backend answer: an open gate may probe at once."""
-        if self._breaker.current_state == "open":
+        if self.state == OPEN and not self.forced:
             self._half_open_from = now
+            self.turned()
+
+    def hint_failing(self, now: int) -> bool:
+        """Somebody else's gate opened: a closed one doubts for a moment. Returns whether it does."""
+        return not self.forced and self._move("hint", now)
+
+    def force(self, how: str, now: int, until: int = FOREVER) -> None:
+        """An operator's word: "open" and "closed" hold until `until`, come what may; "" is the gate's own rule again,
+        which begins with probes if the gate was open.
+        """
+        was = self.forced
+        self.forced = how
+        self.forced_until = until if how else FOREVER
+        if how == was:
+            return
+        if how:
+            if self.state == CLOSED:
+                self._turn()  # what is out belongs to the time before
+            self._move("force-open" if how == "open" else "force-closed", now)
+            self._level = 0
+        elif was == "open":
+            self._move("force-auto", now)
+        else:
+            self._turn()
+        self._row = 0
+
+    # -- moving -------------------------------------------------------------------------------------------------
+
+    def _move(self, event: str, now: int) -> bool:
+        """Follows the table; False if there is no such row."""
+        to = TRANSITIONS.get((self.state, event))
+        if to is None:
+            return False
+        if to == OPEN:
+            self._breaker.open()
+        elif to == CLOSED:
+            self._breaker.close()
+        else:
+            self._breaker.half_open()
+        self._turned(event, now)
+        return True
+
+    def _turned(self, event: str, now: int) -> None:
+        """pybreaker has a new state object; `event` is why."""
+        doubt, self._doubt = self._doubt, ""
+        if event in self.tripped:
+            self.tripped[event] += 1
+            self._open(now)
+        elif event in self.doubted:
+            self.doubted[event] += 1
+            self._doubt = event
+            self._doubt_until = now + min(max(self.quiet() * 3 // 2, DOUBT[0]), DOUBT[1])
+        elif event == "probes-passed" and not doubt:
+            self.recovered = self._closed_since = now
+        before = self.state
+        self._turn()
+        if event in self.tripped and self.on_trip is not None and (before == CLOSED or doubt == "silent"):
+            self.on_trip(event, now)
 
     def _open(self, now: int) -> None:
+        """Opens for twice as long as the last time, unless the gate had been closed for the longest open time."""
+        if self._closed_since and now - self._closed_since >= self._open_max:
+            self._level = 0
+        self._closed_since = 0
         self.opened = now
-        self.trips += 1
-        self._half_open_from = now + self._open_for_ns
+        whole = min(self._open_max, self._open_for << self._level)
+        if whole < self._open_max:
+            self._level += 1
+        self._half_open_from = now + int(whole * (1.0 - self._settings.jitter * self.rand()))
 
     def _turn(self) -> None:
         self._era = self._breaker.state
-        self._closed = Permit(self._era, 0) if self._breaker.current_state == "closed" else None
+        self.state = str(self._breaker.current_state)
+        closed = self.state == CLOSED
+        self._closed = Permit(self, self._era, 0, 0) if closed and not self._timed else None
         self._blemished = False
-        self._probes.clear()
-        if self._on_turn is not None:
-            self._on_turn()
+        self._asked = 0
+        self._out = {}
+        if closed:
+            self._row = 0
+            self.window.clear()
+        self.turned()
 
     def __repr__(self) -> str:
-        failures, probes = self._breaker.fail_counter, len(self._probes)
-        return f"<Gate {self.state}, {failures} failures, {probes} probes out, {self.trips} trips>"
+        probes = 0 if self.state == CLOSED else len(self._out)
+        forced = f" (forced {self.forced})" if self.forced else ""
+        return f"<Gate {self.state}{forced}, {self._row} failures, {probes} probes out, {self.trips} trips>"

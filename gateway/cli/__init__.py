@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("gateway.cli.check", "check a configuration and summarise it"),
     "reload": ("gateway.cli.reload", "make a running gateway read its configuration again"),
     "status": ("gateway.cli.status", "show what a running gateway is doing"),
+    "breaker": ("gateway.cli.breaker", "show breakers, or hold one open or closed"),
     "schema": ("gateway.cli.schema", "print the JSON schema of the configuration"),
     "init": ("gateway.cli.init", "write a commented configuration to start from"),
     "version": ("gateway.cli.version", "print the version"),

@@ -25,7 +25,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def call(config: Config, method: str, path: str, timeout: float = 30.0) -> tuple[int, Any]:
+def call(config: Config, method: str, path: str, timeout: float = 30.0, body: Any = None) -> tuple[int, Any]:
     """Status and JSON body. Raises Unreachable."""
     listen = config.admin.listen
     if listen.unix_path is not None:
@@ -34,13 +34,14 @@ def call(config: Config, method: str, path: str, timeout: float = 30.0) -> tuple
         connection = http.client.HTTPConnection(listen.host, listen.port, timeout=timeout)
     headers = {"Authorization": f"Bearer {config.admin.token}"} if config.admin.token else {}
     try:
-        connection.request(method, path, headers=headers)
+        content = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, content, headers)
         response = connection.getresponse()
-        body = json.loads(response.read())
+        answer = json.loads(response.read())
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unreachable(f"no gateway answers on {listen}: {error}") from None
     finally:
         connection.close()
     if response.status == 401:
         raise Unreachable(f"the gateway on {listen} does not take the token of admin.token_file")
-    return response.status, body
+    return response.status, answer

@@ -61,9 +61,11 @@ def _backends(workers: list[dict[str, Any]]) -> list[str]:
     for (pool, name), seen in rows.items():
         states = sorted({each["breaker"] for each in seen})
         health = "healthy" if all(each["healthy"] for each in seen) else "OUT"
+        forced = next((f", FORCED {each['forced']}" for each in seen if each["forced"]), "")
+        ejected = ", EJECTED" if any(each["ejected"] for each in seen) else ""
         inflight, trips = sum(each["inflight"] for each in seen), sum(each["trips"] for each in seen)
         lines.append(
             f"  {pool:<16} {name:<22} weight {seen[0]['weight']:<4} {health:<8} breaker {'/'.join(states):<10}"
-            f" {inflight} in flight, {trips} trips"
+            f" {inflight} in flight, {trips} trips{forced}{ejected}"
         )
     return lines

@@ -202,6 +202,15 @@ def stale_needs_cache(source: Source) -> Iterator[Diagnostic]:
                 yield source.diagnose(place, f"{spell(place)}: 'stale' needs a cache and the route has none", hint)
 
 
+def slow_rate_needs_slow(source: Source) -> Iterator[Diagnostic]:
+    for name, pool in _mapping(_mapping(source.data).get("pools")).items():
+        breaker = _mapping(_mapping(pool).get("breaker"))
+        if "slow_rate" in breaker and "slow_after" not in breaker:
+            place = ("pools", name, "breaker", "slow_rate")
+            hint = "say with slow_after from when on a call is slow"
+            yield source.diagnose(place, f"{spell(place)}: means nothing without slow_after", hint, key=True)
+
+
 def distinct_listeners(source: Source) -> Iterator[Diagnostic]:
     data = _mapping(source.data)
     listen = data.get("listen")
@@ -231,5 +240,6 @@ CHECKS: tuple[Check, ...] = (
     known_places,
     key_field_stays,
     stale_needs_cache,
+    slow_rate_needs_slow,
     distinct_listeners,
 )

@@ -193,6 +193,22 @@ def certificate_ends(config: Config) -> Iterator[Finding]:
             yield (*loc, "tls", "certificate"), f"expires on {end:%Y-%m-%d}", "renew it, then reload"
 
 
+def never_slow(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        slow = pool.breaker.slow_after
+        waits = [route.timeout for route in config.routes if name in route.pools]
+        if slow is not None and waits and slow >= max(waits):
+            message = f"no call is ever slow: no route waits longer than {format_duration(max(waits))}"
+            yield ("pools", name, "breaker", "slow_after"), message, "lower it"
+
+
+def lonely_ejection(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        if pool.ejection is not None and len(pool.backends) < pool.ejection.min_backends:
+            message = f"nobody is ever ejected: {pool.ejection.min_backends} backends are needed to tell who is odd"
+            yield ("pools", name, "ejection"), message, None
+
+
 def unverified_backends(config: Config) -> Iterator[Finding]:
     for name, pool in config.pools.items():
         if pool.tls is not None and not pool.tls.verify:
@@ -244,6 +260,8 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     unused_names,
     nobody_gets_in,
     certificate_ends,
+    never_slow,
+    lonely_ejection,
     unverified_backends,
     idle_client_certificate,
     open_proxy_protocol,

@@ -18,7 +18,7 @@ from gateway.config.sections.base import Name, Section
 from gateway.config.sections.listeners import Listener, OneListener
 from gateway.config.sections.matching import Match, ValueTest
 from gateway.config.sections.policies import ApiKeys, Identity, Limit
-from gateway.config.sections.pools import Backend, Breaker, Connections, Health, Pool
+from gateway.config.sections.pools import Backend, Breaker, Connections, Ejection, Health, Pool
 from gateway.config.sections.process import AccessLog, Admin, CacheStore, Drain, Http, Store, Tracing
 from gateway.config.sections.routes import PoolRung, Retry, Route, RouteCache, Rung, StaleRung, StaticRung
 from gateway.config.sections.tls import BackendTls, Tls
@@ -44,6 +44,7 @@ __all__ = [
     "Config",
     "Connections",
     "Drain",
+    "Ejection",
     "Health",
     "Http",
     "Identity",

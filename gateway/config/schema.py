@@ -59,6 +59,8 @@ def _spell_defaults(definition: dict[str, Any], section: type[BaseModel]) -> Non
 def _require_value(described: dict[str, Any]) -> None:
     """A file cannot say null: a key is there with a value, or it is not there."""
     options = [each for each in described.get("anyOf", ()) if each != {"type": "null"}]
+    if "anyOf" in described and len(options) < len(described["anyOf"]):
+        described["anyOf"] = options  # a union of unions comes flattened
     if len(options) == 1:
         del described["anyOf"]
         described.update(options[0] | {"description": described["description"]})

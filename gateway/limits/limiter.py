@@ -77,8 +77,12 @@ class Limiter:
     def __init__(self, store: BucketStore, workers: int = 1) -> None:
         self._store = store
         self._local = LocalBuckets()
-        self.workers = workers  # live workers of this gateway: the supervisor says so when it changes
+        self.workers = workers  # live workers of all gateways that share the store
         self._alone_us: float | None = None  # since when decisions are local
+
+    def share_with(self, workers: int) -> None:
+        """How many workers share the limits now, this one included."""
+        self.workers = workers
 
     async def check(self, limits: RouteLimits, request: Request, now_ns: int) -> LimitVerdict:
         """Takes one token from every limit of the route, or says which one refused."""

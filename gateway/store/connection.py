@@ -21,11 +21,17 @@ Reply = Callable[[Any], None]
 
 
 class StoreConnection:
-    """`on_reply(reply)` is called once per command; a failure is passed as an exception object."""
+    """`on_reply(reply)` is called once per command; a failure is passed as an exception object.
 
-    def __init__(self, deadline: float, on_lost: Callable[[StoreConnection], None]) -> None:
+    `pushed` gets what the server says unasked (RESP3 pushes: messages of pub/sub); without it that breaks the protocol.
+    """
+
+    def __init__(
+        self, deadline: float, on_lost: Callable[[StoreConnection], None], pushed: Callable[[Any], None] | None = None
+    ) -> None:
         self._deadline = deadline
         self._on_lost = on_lost
+        self._pushed = pushed
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
         self._waiting: deque[tuple[float, Reply]] = deque()
@@ -53,6 +59,12 @@ class StoreConnection:
             self._timer = self._loop.call_later(self._deadline, self._look)
         self._transport.write(command)
 
+    def write(self, command: bytes) -> None:
+        """One packed command that is answered by pushes alone, as SUBSCRIBE is."""
+        if not self.lost:
+            assert self._transport is not None
+            self._transport.write(command)
+
     async def call(self, *words: str | bytes | int) -> Any:
         """One command, awaited. For set-up, never for a request."""
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -72,6 +84,9 @@ class StoreConnection:
         reader.feed(data)
         try:
             while not self.lost and (reply := reader.gets()) is not False:
+                if self._pushed is not None and isinstance(reply, hiredis.PushNotification):
+                    self._pushed(reply)
+                    continue
                 if not waiting:
                     raise hiredis.ProtocolError("a reply nobody asked for")
                 self._answered += 1

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,16 +35,32 @@ class StoreTimes:
 
 
 class StoreLink:
-    """One per worker. `connection` is None while the store is away; `scripts` are loaded on every new connection."""
+    """`connection` is None while the store is away; `scripts` are loaded on every new connection, after `commands`.
 
-    def __init__(self, address: StoreAddress, times: StoreTimes, scripts: Sequence[bytes] = ()) -> None:
+    `purpose` says in the log what is to be had over this line; `turned` is told of each connection and each loss.
+    """
+
+    def __init__(
+        self,
+        address: StoreAddress,
+        times: StoreTimes,
+        scripts: Sequence[bytes] = (),
+        *,
+        commands: Sequence[tuple[bytes, ...]] = (),
+        purpose: str = "shared limits",
+        pushed: Callable[[Any], None] | None = None,
+        turned: Callable[[StoreConnection | None], None] | None = None,
+    ) -> None:
         self.connection: StoreConnection | None = None
         self.losses = 0
         # Asked for once: each `get_running_loop` makes a system call (getpid) in Python 3.11.
         self.loop = asyncio.get_running_loop()
         self._address = address
         self._times = times
-        self._scripts = tuple(scripts)
+        self._commands = (*commands, *((b"SCRIPT", b"LOAD", script) for script in scripts))
+        self._purpose = purpose
+        self._pushed = pushed
+        self._turned = turned
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -77,14 +93,16 @@ class StoreLink:
                 connection = await self._connect()
             except StoreError as error:
                 if not told:
-                    log.warning("store is away, limits are decided locally: %s", error)
+                    log.warning("store is away, without %s: %s", self._purpose, error)
                     told = True
                 wait = self._longer(wait)
                 await asyncio.sleep(random.uniform(self._times.reconnect_min / 2, wait))  # noqa: S311 - jitter
                 continue
             self._lost.clear()
             self.connection = connection
-            log.info("store connected, limits are shared: %s", self._address)
+            log.info("store connected for %s: %s", self._purpose, self._address)
+            if self._turned is not None:
+                self._turned(connection)
             up_since = self.loop.time()
             await self._lost.wait()
             told = True
@@ -116,8 +134,8 @@ class StoreLink:
             if address.db:
                 await connection.call("SELECT", address.db)
             await connection.call("PING")
-            for script in self._scripts:
-                await connection.call("SCRIPT", "LOAD", script)
+            for command in self._commands:
+                await connection.call(*command)
             if connection.lost:
                 raise StoreError(f"{address}: the connection closed as soon as it was made")
         except StoreError:
@@ -126,11 +144,13 @@ class StoreLink:
         return connection
 
     def _make(self) -> Any:
-        return StoreConnection(self._times.deadline, self._on_lost)
+        return StoreConnection(self._times.deadline, self._on_lost, self._pushed)
 
     def _on_lost(self, connection: StoreConnection) -> None:
         if connection is self.connection:
             self.connection = None
             self.losses += 1
             self._lost.set()
-            log.warning("store lost, limits are decided locally: %s", self._address)
+            log.warning("store lost, without %s: %s", self._purpose, self._address)
+            if self._turned is not None:
+                self._turned(None)

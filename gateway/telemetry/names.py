@@ -66,7 +66,41 @@ BACKEND_HEALTHY: Final = Metric("gateway_backend_healthy_workers", "gauge", "Wor
 BREAKER_WORKERS: Final = Metric(
     "gateway_breaker_workers", "gauge", "Workers whose breaker for the backend is in this state."
 )
-BREAKER_TRIPS: Final = Metric("gateway_breaker_trips_total", "counter", "Times a breaker opened.")
+BREAKER_TRIPS: Final = Metric(
+    "gateway_breaker_trips_total", "counter", "Times a breaker opened, by reason; those of models included."
+)
+BREAKER_DOUBTS: Final = Metric(
+    "gateway_breaker_doubts_total", "counter", "Times a closed breaker let only probes through for a moment, by reason."
+)
+BREAKER_FORCED: Final = Metric(
+    "gateway_breaker_forced_workers", "gauge", "Workers whose breaker an operator holds in this state."
+)
+BREAKER_WINDOW: Final = Metric(
+    "gateway_breaker_window", "gauge", "Calls, failures and slow calls in the windows of the breakers now."
+)
+BREAKER_MODELS: Final = Metric(
+    "gateway_breaker_models_not_closed", "gauge", "Breakers of single models that are open or half-open."
+)
+BREAKER_HINTS_TOLD: Final = Metric(
+    "gateway_breaker_hints_told_total", "counter", "Trips told to the other workers and gateways."
+)
+BREAKER_HINTS_HEEDED: Final = Metric(
+    "gateway_breaker_hints_heeded_total", "counter", "Trips of others that were heard and looked into."
+)
+BREAKER_HINTS_IGNORED: Final = Metric(
+    "gateway_breaker_hints_ignored_total", "counter", "Hints heard that came too often or meant nothing here."
+)
+PANIC: Final = Metric(
+    "gateway_pool_panic_workers", "gauge", "Workers that use backends something speaks against: too few are left."
+)
+EJECTED: Final = Metric("gateway_backend_ejected", "gauge", "1 while the backend is ejected as an outlier.")
+EJECTIONS: Final = Metric("gateway_backend_ejections_total", "counter", "Times a backend was ejected, by reason.")
+FLEET_WORKERS: Final = Metric(
+    "gateway_fleet_workers", "gauge", "Live workers of all gateways that share the store, as this one last heard."
+)
+FLEET_DROPPED: Final = Metric(
+    "gateway_fleet_dropped_total", "counter", "Messages to other workers dropped because the store was away or behind."
+)
 STORE_UP: Final = Metric("gateway_store_up_workers", "gauge", "Workers whose limits are shared through the store.")
 STORE_CALLS: Final = Metric(
     "gateway_store_calls_total", "counter", "Script calls to the store; one carries many decisions."

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from typing import Literal
 
 from gateway.balance import Balancer
-from gateway.breakers.gate import BreakerSettings, Gate
+from gateway.breakers.gate import Gate
+from gateway.breakers.models import MOST, ModelGates, own_settings
+from gateway.breakers.permit import AnyGate, BreakerSettings
+from gateway.breakers.usable import Usable
 from gateway.http.client import ClientLimits, ConnectionPool
 from gateway.http.dial import Address, Tls
 from gateway.link.pool import LinkPool
@@ -22,8 +25,8 @@ class Backend:
     """One server of a pool. `weight` and `turn` belong to the balancing policy."""
 
     __slots__ = (
-        "authority", "connections", "gate", "healthy", "inflight", "key", "name", "on_change", "series",
-        "speaks", "turn", "weight",
+        "_breaker", "_returned", "authority", "connections", "ejected", "gate", "healthy", "inflight", "key", "models",
+        "name", "on_change", "on_trip", "series", "speaks", "turn", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -44,8 +47,13 @@ class Backend:
         self.turn = 0
         self.inflight = 0
         self.healthy = True
-        self.on_change: Callable[[], None] | None = None  # called when health or the breaker turns
-        self.gate = Gate(gate, self._changed)
+        self.ejected = False
+        self._returned = 0
+        self.on_change: Callable[[], None] | None = None  # called when health, ejection or a breaker turns
+        self.on_trip: Callable[[Backend, bytes, int], None] | None = None  # a gate opened; of a model, if one is named
+        self._breaker = gate
+        self.gate = Gate(own_settings(gate), self._changed, _Trip(self, b""))
+        self.models = ModelGates(self.gate, self._model_gate) if gate.per_model else None
         self.speaks = speaks
         self.connections = _connections(address, limits, speaks, tls)
         self.series = 0  # first of this backend's metric cells
@@ -64,9 +72,77 @@ class Backend:
         """Takes the verdict of a health check; a recovery lets the breaker probe at once."""
         if healthy and not self.healthy:
             self.gate.hint_recovered(now)
+            self._returned = now
         if healthy != self.healthy:
             self.healthy = healthy
             self._changed()
+
+    def eject(self, *, out: bool, now: int) -> None:
+        """Takes the verdict of the outlier detection."""
+        if out != self.ejected:
+            self.ejected = out
+            if not out:
+                self._returned = now
+            self._changed()
+
+    @property
+    def standing(self) -> bool:
+        """Nothing but its gate may speak against it."""
+        return self.healthy and not self.ejected
+
+    @property
+    def recovered_at(self) -> int:
+        """When it last came back: its gate closed, a check passed again, its ejection ended, or it was added to a
+        gateway that runs; 0 for never.
+        """
+        return max(self._returned, self.gate.recovered)
+
+    def added(self, now: int) -> None:
+        """It is new in a gateway that runs."""
+        self._returned = now
+
+    def gate_for(self, request: Request) -> AnyGate:
+        """The gate that this request passes."""
+        return self.gate if self.models is None else self.models.of(request.model)
+
+    def gates(self) -> list[tuple[bytes, Gate]]:
+        """Its own gate (of no model), then those of its models."""
+        models = [] if self.models is None else [(name, gate.inner) for name, gate in self.models.all().items()]
+        return [(b"", self.gate), *models]
+
+    def configure(self, breaker: BreakerSettings) -> None:
+        """Takes new settings of the breaker without forgetting its state."""
+        self._breaker = breaker
+        if breaker.per_model != (self.models is not None):
+            self.models = ModelGates(self.gate, self._model_gate) if breaker.per_model else None
+            self._changed()
+        self.gate.configure(own_settings(breaker))
+        for _, gate in self.gates()[1:]:
+            gate.configure(breaker)
+
+    def force(self, how: str, now: int, until: int) -> None:
+        """An operator's word: "open", "closed", or "" for the breaker's own rule; monotonic nanoseconds."""
+        self.gate.force(how, now, until)
+        for _, gate in self.gates()[1:]:
+            gate.force(how if how == "closed" else "", now, until)  # open is the backend's own gate's business
+
+    def hint_failing(self, model: bytes, now: int) -> None:
+        """Somebody else's breaker for this backend, or for this model here, has opened."""
+        if not model:
+            self.gate.hint_failing(now)
+        elif self.models is not None and (gate := self.models.find(model, now)) is not None:
+            gate.hint_failing(now)
+
+    def forgotten(self, event: str) -> int:
+        """How often it happened to gates of models that are no more."""
+        return 0 if self.models is None else self.models.forgotten.get(event, 0)
+
+    def _model_gate(self, model: bytes) -> Gate:
+        gate = Gate(self._breaker, self._changed, _Trip(self, model))
+        if self.gate.forced == "closed":
+            gate.force("closed", 0, self.gate.forced_until)
+        self._changed()
+        return gate
 
     def observe(self, outcome: Outcome, took_ns: int, now: int, retry_after_ns: int = 0) -> None:
         """Takes the end of one attempt: what it proved, how long it took, and, of an answer that says "not now", how
@@ -82,6 +158,20 @@ class Backend:
         return f"<Backend {self.key} w{self.weight} {health}, {self.inflight} in flight, {self.gate.state}>"
 
 
+class _Trip:
+    """Hears that a gate of a backend opened."""
+
+    __slots__ = ("_backend", "_model")
+
+    def __init__(self, backend: Backend, model: bytes) -> None:
+        self._backend = backend
+        self._model = model
+
+    def __call__(self, _event: str, now: int) -> None:
+        if self._backend.on_trip is not None:
+            self._backend.on_trip(self._backend, self._model, now)
+
+
 def _connections(address: Address, limits: ClientLimits, speaks: Speaks, tls: Tls | None) -> ConnectionPool:
     if speaks == "http":
         return ConnectionPool(address, limits, tls)
@@ -91,33 +181,60 @@ def _connections(address: Address, limits: ClientLimits, speaks: Speaks, tls: Tl
 class Pool:
     """Backends that serve the same thing; rebuilt at each snapshot around backends that survive."""
 
-    __slots__ = ("_steady", "backends", "balancer", "inflight", "max_inflight", "name")
+    __slots__ = (
+        "_of_models",
+        "backends",
+        "balancer",
+        "inflight",
+        "max_inflight",
+        "name",
+        "panic",
+        "per_model",
+        "usable",
+    )
 
-    def __init__(self, name: str, backends: tuple[Backend, ...], balancer: Balancer, max_inflight: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        backends: tuple[Backend, ...],
+        balancer: Balancer,
+        max_inflight: int,
+        panic: float = 0.5,
+        *,
+        per_model: bool = False,
+    ) -> None:
         self.name = name
         self.backends = backends
         self.balancer = balancer
         self.max_inflight = max_inflight
         self.inflight = 0
-        self._steady: tuple[Backend, ...] | None = None  # all that have weight, while all are healthy and closed
+        self.panic = panic
+        self.per_model = per_model
+        self.usable = Usable(backends, [backend.gate for backend in backends], panic)
+        self._of_models: dict[bytes, Usable[Backend]] = {}
         for backend in backends:
             backend.on_change = self._unsettle
 
     def _unsettle(self) -> None:
-        self._steady = None
+        self.usable.unsettle()
+        self._of_models.clear()
 
-    def pick(self, request: Request, tried: list[Backend], now: int) -> Backend | None:  # noqa: ARG002
-        """A backend that may be tried for `request` now and is not in `tried`, or None.
+    def pick(self, request: Request, tried: list[Backend], now: int) -> Backend | None:
+        """A backend that may be tried for `request` now and is not in `tried`, or None; see `breakers.usable`."""
+        usable = self.usable
+        picks = usable.at(now)
+        if self.per_model and request.model:
+            usable = self._of_model(request)
+            picks = usable.at(now)
+        if tried:
+            picks = tuple([b for b in picks if b not in tried] or [b for b in usable.spare if b not in tried])
+        return self.balancer.pick(picks) if picks else None
 
-        Health is a preference and the breaker is the law: when every backend that is left is marked unhealthy they
-        are tried all the same, for the prober may be the one at fault.
-        """
-        if self._steady is not None and not tried:
-            return self.balancer.pick(self._steady)
-        usable = [b for b in self.backends if b.weight and b.gate.available(now) and b not in tried]
-        if not usable:
-            return None
-        healthy = [b for b in usable if b.healthy]
-        if not tried and all(b.healthy and b.gate.closed for b in self.backends):
-            self._steady = tuple(usable)
-        return self.balancer.pick(healthy or usable)
+    def _of_model(self, request: Request) -> Usable[Backend]:
+        usable = self._of_models.get(request.model)
+        if usable is None:
+            if len(self._of_models) >= MOST:
+                self._of_models.clear()
+            gates = [backend.gate_for(request) for backend in self.backends]
+            usable = self._of_models[request.model] = Usable(self.backends, gates, self.panic)
+        return usable

@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 from typing import Final, NamedTuple
 
-from gateway.breakers.gate import Permit
+from gateway.breakers.models import model_of
+from gateway.breakers.permit import ANSWERED, UNCLEAR, UNREACHED, Permit
 from gateway.errors import (
     ConnectFailed,
     ConnectionBroken,
@@ -93,6 +94,8 @@ class Caller:
         Running out of time counts against a backend only if it had at least `fair` nanoseconds: a caller who is
         in too great a hurry must not open the breaker for everybody else.
         """
+        if pool.per_model:
+            request.model = request.named or model_of(target)
         tried: list[Backend] = []
         may_run_twice = request.stream is None and (
             request.method in IDEMPOTENT or (rules is not None and rules.replayable)
@@ -111,14 +114,14 @@ class Caller:
             chosen = pool.pick(request, tried, now)
             if chosen is None:
                 break
-            permit = chosen.gate.try_acquire(now)
+            permit = chosen.gate_for(request).try_acquire(now)
             if permit is None:
                 tried.append(chosen)
                 continue
             if attempts and rules is not None:
                 if not fresh and not rules.budget.withdraw(now):
                     self._cells.add(rules.denied_cell)
-                    chosen.gate.release(permit, Outcome.IGNORE, now)
+                    permit.gate.release(permit, Outcome.IGNORE, now)
                     break
                 self._cells.add(rules.retries_cell)
             if response is not None:
@@ -127,7 +130,10 @@ class Caller:
             attempts += 1
             backend = chosen
             outcome = Outcome.IGNORE
+            contact = UNCLEAR
             retry_after = 0
+            if request.stream is not None:
+                permit.gate.heard(permit, 0)  # how long it takes is up to the client
             chosen.inflight += 1
             pool.inflight += 1
             try:
@@ -135,6 +141,7 @@ class Caller:
                     request, target, chosen.authority, left, dropped, deadline=deadline / 1e9, fresh=fresh
                 )
                 error = None
+                contact = ANSWERED
                 outcome = _OUTCOMES[response.status]
                 if outcome is Outcome.DROPPED:
                     retry_after = retry_after_ns(response)
@@ -151,12 +158,14 @@ class Caller:
                 outcome = Outcome.DROPPED
             except UpstreamError as failed:
                 response, error = None, failed
+                contact = UNREACHED if isinstance(failed, ConnectFailed) else UNCLEAR
                 outcome = Outcome.FAILURE
             finally:
                 if response is not None and response.stream is not None:
+                    permit.gate.heard(permit, time.monotonic_ns() - now)
                     response.stream.then(_Attempt(self, chosen, pool, permit, outcome, now, retry_after).at_the_end)
                 else:
-                    self.settle(chosen, pool, permit, outcome, now, retry_after)
+                    self.settle(chosen, pool, permit, outcome, now, retry_after, contact)
             if response is not None and response.status not in UNAVAILABLE:
                 break
             if isinstance(error, StaleConnection) and not replayed:
@@ -174,13 +183,22 @@ class Caller:
         return Answer(response, error, backend, attempts)
 
     def settle(
-        self, backend: Backend, pool: Pool, permit: Permit, outcome: Outcome, began: int, retry_after: int
+        self,
+        backend: Backend,
+        pool: Pool,
+        permit: Permit,
+        outcome: Outcome,
+        began: int,
+        retry_after: int,
+        contact: int,
+        *,
+        streamed: bool = False,
     ) -> None:
         """Ends one attempt: gives its place and its permit back, and counts it."""
         backend.inflight -= 1
         pool.inflight -= 1
         ended = time.monotonic_ns()
-        backend.gate.release(permit, outcome, ended)
+        permit.gate.release(permit, outcome, ended, 0 if streamed else ended - began, contact)
         backend.observe(outcome, ended - began, ended, retry_after)
         self._cells.values[backend.series + outcome] += 1
         self._cells.observe(backend.series + 4, ended - began)
@@ -215,4 +233,6 @@ class _Attempt:
             outcome = Outcome.FAILURE
         elif error is not None and outcome is Outcome.SUCCESS:
             outcome = Outcome.IGNORE  # the client went away; a status that says no is proof without its body
-        self._caller.settle(self._backend, self._pool, self._permit, outcome, self._began, self._retry_after)
+        self._caller.settle(
+            self._backend, self._pool, self._permit, outcome, self._began, self._retry_after, ANSWERED, streamed=True
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from gateway.breakers.gate import BreakerSettings
 from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
@@ -18,6 +20,7 @@ class BackendRegistry:
 
     def __init__(self) -> None:
         self._backends: dict[str, Backend] = {}
+        self._running = False  # the first snapshot is in force
 
     def obtain(
         self,
@@ -35,21 +38,28 @@ class BackendRegistry:
         backend = self._backends.get(key)
         if backend is None:
             backend = self._backends[key] = Backend(key, name, address, weight, gate, limits, speaks, tls)
+            if self._running:
+                backend.added(time.monotonic_ns())
             return backend
         backend.name = name
         backend.weight = weight
-        backend.gate.configure(gate)
+        backend.configure(gate)
         backend.connections.limits = limits
         backend.speak(speaks, tls)
         return backend
 
     def retain(self, keys: set[str]) -> None:
         """Forgets backends that no snapshot names any more and closes their idle connections."""
+        self._running = True
         for key in self._backends.keys() - keys:
             self._backends.pop(key).connections.close()
 
     def get(self, key: str) -> Backend | None:
         return self._backends.get(key)
+
+    def keys(self) -> frozenset[str]:
+        """Of all that are known."""
+        return frozenset(self._backends)
 
     def all(self) -> list[Backend]:
         return list(self._backends.values())

@@ -18,12 +18,16 @@ _HEAD: Final = struct.Struct("!I")
 
 @dataclass(frozen=True, slots=True)
 class UseSnapshot:
-    """Supervisor to worker: put this configuration in force. `config` and `catalogue` are opaque here."""
+    """Supervisor to worker: put this configuration in force. `config` and `catalogue` are opaque here.
+
+    `gateway` names this gateway among those that share its store.
+    """
 
     generation: int
     config: Any
     catalogue: Any
     store: Any
+    gateway: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,23 @@ class SetHealth:
     """Supervisor to worker: what the prober found, by backend key. Whoever is not named is not checked: healthy."""
 
     healthy: dict[str, bool]
+
+
+Forced = tuple[str, int]  # "open" or "closed", and until when (monotonic nanoseconds, which all processes share)
+
+
+@dataclass(frozen=True, slots=True)
+class SetForced:
+    """Supervisor to worker: breakers an operator holds open or closed, by backend key; all of them."""
+
+    forced: dict[str, Forced]
+
+
+@dataclass(frozen=True, slots=True)
+class SetEjected:
+    """Supervisor to worker: the keys of the backends that are ejected as outliers; all of them."""
+
+    ejected: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +99,18 @@ class TellSpans:
     spans: Any
 
 
-Message = UseSnapshot | SetHealth | SetWorkers | AskStatus | StartDrain | InForce | TellStatus | TellSpans
+Message = (
+    UseSnapshot
+    | SetHealth
+    | SetForced
+    | SetEjected
+    | SetWorkers
+    | AskStatus
+    | StartDrain
+    | InForce
+    | TellStatus
+    | TellSpans
+)
 
 
 class Channel:

@@ -13,7 +13,7 @@ from gateway.breakers.gate import STATES, BreakerSettings, Gate
 from gateway.request import Outcome
 from gateway.testing import FakeClock
 
-SETTINGS = BreakerSettings(failures=3, open_for=5.0, probes=2)
+SETTINGS = BreakerSettings(failures=3, open_for=5.0, probes=2, open_max=5.0)
 S, F, I, D = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORE, Outcome.DROPPED  # noqa: E741
 
 

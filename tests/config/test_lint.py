@@ -41,6 +41,14 @@ CASES = {
         "longer than the interval (2s)",
     ),
     "drained_pool": (route("").replace('"http://c:1"', '"http://c:1", weight: 0'), "every backend has weight 0"),
+    "never_slow": (
+        route("timeout: 1s").replace('"http://b:1"}]', '"http://b:1"}], breaker: {slow_after: 1s}'),
+        "no call is ever slow: no route waits longer than 1s",
+    ),
+    "lonely_ejection": (
+        route("").replace('"http://c:1"}]', '"http://c:1"}], ejection: {}'),
+        "nobody is ever ejected: 3 backends are needed",
+    ),
     "rung_order": (route("degrade: [{pool: p}]"), "already failed"),
     "idle_rewrite": (route("degrade: [{pool: q, rewrite: {/y: /z}}]"), "nothing is rewritten"),
     "redirect_to_itself": (

@@ -68,7 +68,7 @@ class Scene:
         assert self.pool.inflight == 0
         for backend in self.backends:
             assert backend.inflight == 0
-            assert not backend.gate._probes
+            assert not backend.gate._out
             assert not backend.connections.active
         return True
 

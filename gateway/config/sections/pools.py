@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from gateway.config.addresses import Origin
-from gateway.config.scalars import Address, Duration, Size, Text, Whole, refuse
+from gateway.config.scalars import Address, Duration, Ratio, Size, Text, Whole, refuse
 from gateway.config.sections.base import Section
 from gateway.config.sections.tls import BackendTls
+from gateway.config.units import format_duration
 
 
 def _named_after_url(data: dict[str, Any]) -> str:
@@ -32,14 +33,103 @@ class Backend(Section):
 
 
 class Breaker(Section):
-    """The circuit breaker of each backend."""
+    """The circuit breaker of each backend (docs/breakers.md): when it is left alone, and how it is tried again."""
 
-    failures: Annotated[int, Whole(1, 1000)] = Field(default=5, description="Failures in a row that open the breaker.")
+    failures: Annotated[int, Whole(1, 1000)] = Field(
+        default=5, description="Failures in a row that open the breaker: a backend that is dead shows it at once."
+    )
+    error_rate: Annotated[float, Ratio(0.0, 1.0)] = Field(
+        default=0.5,
+        description="Share of failed calls in the window that opens it, from 0 to 1; 0 does not look at it. One half "
+        "is far above what bad requests or a restart cause, and far below what clients put up with.",
+    )
+    slow_after: Annotated[float, Duration("1ms", "5m")] | None = Field(
+        default=None,
+        description="A call that takes longer is slow, and counts before it has ended. Not given: no call is slow, for "
+        "only you know what is normal; a little above the usual p99.9 is a good value.",
+    )
+    slow_rate: Annotated[float, Ratio(0.0, 1.0)] = Field(
+        default=0.5, description="Share of slow calls in the window that opens it, where slow_after is given; 0 never."
+    )
+    min_calls: Annotated[int, Whole(1, 1000)] = Field(
+        default=20, description="Calls that must be in the window before a rate of them means anything."
+    )
+    window: Annotated[float, Duration("100ms", "10m")] = Field(
+        default=10.0, description="Rates are of calls that ended within this time ..."
+    )
+    window_calls: Annotated[int, Whole(1, 1000)] = Field(
+        default=100, description="... and of the last so many, so that a change shows quickly under heavy traffic too."
+    )
+    silent_after: Annotated[float, Duration("0s", "5m")] | None = Field(
+        default=None,
+        description="When nothing at all has come back for so long after a call, only probes are let through until one "
+        "is answered. Not given: slow_after, or else three times the longest recent answer and at least 500ms; "
+        "0s: never.",
+    )
     open_for: Annotated[float, Duration("10ms", "1h")] = Field(
-        default=5.0, description="How long an open breaker refuses before it lets a probe through."
+        default=5.0, description="How long an open breaker refuses before it lets a probe through, the first time."
+    )
+    open_max: Annotated[float, Duration("10ms", "24h")] | None = Field(
+        default=None,
+        description="The time doubles up to this while probes keep failing; after having been closed for so long it "
+        "begins anew. Not given: 60s, or open_for if that is longer.",
+    )
+    jitter: Annotated[float, Ratio(0.0, 1.0)] = Field(
+        default=0.2,
+        description="Part of that time that is left to chance, so that the workers of many gateways do not probe all "
+        "at once; only ever earlier.",
     )
     probes: Annotated[int, Whole(1, 100)] = Field(
         default=1, description="Successful probe requests that close the breaker; also how many may run at once."
+    )
+    per: Literal["backend", "model"] = Field(
+        default="backend",
+        description="'model' gives each model (and version or label that is named) of a backend a breaker of its own, "
+        "so that one that fails does not take the others with it; connections stay the backend's.",
+    )
+    panic: Annotated[float, Ratio(0.0, 1.0)] = Field(
+        default=0.5,
+        description="When less than this share of the pool's weight is closed, healthy and not ejected, all but the "
+        "backends that answer nothing any more are used again (docs/breakers.md).",
+    )
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.min_calls > self.window_calls:
+            message = f" can never be reached: the window holds {self.window_calls} calls"
+            raise refuse(message, "lower min_calls or raise window_calls", at="min_calls")
+        if self.open_max is not None and self.open_max < self.open_for:
+            message = f" must not be below open_for ({format_duration(self.open_for)})"
+            raise refuse(message, at="open_max")
+        return self
+
+
+class Ejection(Section):
+    """Outlier detection over all workers: who does far worse than the pool's others is left alone for a time."""
+
+    interval: Annotated[float, Duration("1s", "10m")] = Field(default=10.0, description="Time between two judgements.")
+    min_calls: Annotated[int, Whole(1, 1_000_000)] = Field(
+        default=50, description="Calls within the interval that a backend must have had to be judged."
+    )
+    min_backends: Annotated[int, Whole(3, 1000)] = Field(
+        default=3, description="Backends with so many calls that there must be: two cannot say which of them is odd."
+    )
+    success_factor: Annotated[float, Ratio(0.0, 20.0)] = Field(
+        default=3.0,
+        description="Standard deviations (robust ones: median absolute deviation and sampling error) below the pool's "
+        "median that a success rate may be, beyond five points; 0 does not look at it.",
+    )
+    latency_factor: Annotated[float, Ratio(0.0, 100.0)] = Field(
+        default=5.0, description="Times the pool's median that a mean latency may be; 0 does not look at it."
+    )
+    base: Annotated[float, Duration("1s", "1h")] = Field(
+        default=30.0, description="How long it is left alone the first time; each further time, so much longer."
+    )
+    max: Annotated[float, Duration("1s", "24h")] = Field(default=300.0, description="Longest time it is left alone.")
+    max_share: Annotated[float, Ratio(0.0, 0.5)] = Field(
+        default=0.3,
+        description="Share of the pool's weight that may be ejected at a time; one backend always may, if it is not "
+        "more than half of it.",
     )
 
 
@@ -100,6 +190,9 @@ class Pool(Section):
         "given.",
     )
     breaker: Breaker = Field(default=Breaker.model_construct(), description="Circuit breaker of each backend.")
+    ejection: Ejection | None = Field(
+        default=None, description="Outlier detection; none unless given ({} for defaults)."
+    )
     health: Health | None = Field(
         default=None, description="Active health checks; none unless given ({} for defaults)."
     )
