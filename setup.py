@@ -10,11 +10,14 @@ import os
 from setuptools import Extension, setup
 
 HOT = (
-    "balance/least_request", "balance/weighted_round_robin", "breakers/gate", "breakers/models", "breakers/permit", "breakers/usable", "breakers/window", "http/client", "http/forwarded",
-    "http/origin", "http/reader", "http/serialise", "http/server", "http/target", "identity/keys", "limits/bucket",
-    "limits/limiter", "limits/local", "limits/policy", "link/connection", "link/frames", "link/pool", "pipeline",
-    "request", "retries/budget", "routing/table", "store/buckets", "store/connection", "telemetry/cells",
-    "upstreams/backend", "upstreams/caller", "upstreams/forward",
+    "balance/draw", "balance/groups", "balance/hashing", "balance/latency", "balance/least_request", "balance/load",
+    "balance/maglev", "balance/peak_ewma", "balance/policy", "balance/prequal", "balance/random", "balance/ring_hash",
+    "balance/weighted_round_robin", "breakers/gate", "breakers/models", "breakers/permit", "breakers/usable",
+    "breakers/window", "http/client", "http/forwarded", "http/origin", "http/reader", "http/serialise", "http/server",
+    "http/target", "identity/keys", "limits/bucket", "limits/limiter", "limits/local", "limits/policy",
+    "link/connection", "link/frames", "link/pool", "pipeline", "request", "retries/budget", "routing/table",
+    "store/buckets", "store/connection", "telemetry/cells", "upstreams/backend", "upstreams/caller",
+    "upstreams/forward", "upstreams/pool",
 )  # fmt: skip
 
 

@@ -32,8 +32,9 @@ from gateway.status import REASONS
 from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Tracing
 from gateway.testing import OK, Close, Never, Pause, Reset, ScriptedBackend, answer
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
 from gateway.upstreams.caller import RetryRules
+from gateway.upstreams.pool import Pool
 
 PREDICT = b"/v1/models/digits:predict"
 LIMIT = LimitPolicy("per-client", "client", BucketSpec(2.0, 10.0))
@@ -94,7 +95,7 @@ class Scene:
             f"{name}/a", "a", Address("127.0.0.1", server.port), 1, BreakerSettings(failures=1000), ClientLimits()
         )
         backend.series = 4000 + 100 * (name == "digits-small")
-        return Pool(name, (backend,), WeightedRoundRobin(), 100)
+        return Pool(name, (backend,), WeightedRoundRobin, 100)
 
     def _route(self):
         limits = ((REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED),)

@@ -48,7 +48,7 @@ class Key:
 
 
 class Hashing(Balancer):
-    """A subclass has `build` and `find`. `bound` is at least 1; 0 means no bound."""
+    """A subclass has `build` and `find`. `bound` is at least 1."""
 
     __slots__ = ("_built", "_fullest", "_key", "_ready", "_total", "bound", "members")
 
@@ -102,7 +102,7 @@ class Hashing(Balancer):
             if share > 0.0 and not (tried and found in tried):
                 part = share / (found.weight * self._fullest)
                 if part >= 1.0 or (hashed >> 7 & 0xFFFF) < part * 65536.0:
-                    if not self.bound or found.inflight < fair * share:  # that is, at most the bound, rounded up
+                    if found.inflight < fair * share:  # that is, at most the bound, rounded up
                         return found
                     if spare is None:
                         spare = found

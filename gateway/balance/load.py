@@ -66,7 +66,9 @@ class Load:
         self.heard = now
 
     def __repr__(self) -> str:
-        return f"<Load {self.queued:g} waiting, {self.running:g} of {self.capacity:g} running, {self.utilisation:g} full>"
+        return (
+            f"<Load {self.queued:g} waiting, {self.running:g} of {self.capacity:g} running, {self.utilisation:g} full>"
+        )
 
 
 def read(load: Load, value: bytes, mine: int, now: int) -> bool:

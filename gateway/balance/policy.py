@@ -34,16 +34,26 @@ class Candidate:
     candidate must not be picked.
     """
 
-    __slots__ = ("gauge", "identity", "inflight", "load", "share", "turn", "weight")
+    __slots__ = (
+        "gauge", "identity", "inflight", "load", "priority", "resting", "share", "turn", "weight", "zone",
+    )  # fmt: skip
 
-    def __init__(self, identity: bytes, weight: int = 1, inflight: int = 0) -> None:
+    def __init__(self, identity: bytes, weight: int = 1, priority: int = 0, zone: str = "") -> None:
         self.identity = identity  # what consistent hashing knows it by
         self.weight = weight
+        self.priority = priority  # 0 is asked first
+        self.zone = zone
         self.share = float(weight)
-        self.inflight = inflight
+        self.inflight = 0
+        self.resting = 0  # until when it asked to be left alone, monotonic nanoseconds
         self.turn = 0.0  # belongs to weighted round-robin
         self.gauge: Gauge | None = None  # belongs to the policies that go by latency
         self.load = Load()
+
+    @property
+    def recovered_at(self) -> int:
+        """When it came back, or was added to a gateway that runs, monotonic nanoseconds; 0 for never."""
+        return 0
 
     def outstanding(self, now: int) -> float:
         """Requests in flight at the backend: what it reported of everybody, if that is fresh, counted up by ours."""

@@ -1,9 +1,9 @@
 """Prequal: of the candidates that are not loaded more than usual the fastest, else the least loaded.
 
 Load is *requests in flight* at the backend, of everybody where it reports them (see `load.py`), ours alone where not;
-in both cases what we have sent since is counted. A candidate is hot when its load is above the `HOT` quantile of what was
-seen lately over all candidates. Among the cold ones the lowest expected latency wins; if all are hot the lowest load
-does. Load tells at once what latency tells late, and latency tells what load alone cannot: that a replica has lost its
+in both cases what we have sent since is counted. A candidate is hot when its load is above the `HOT` quantile of what
+was seen lately over all candidates. Among the cold ones the lowest expected latency wins; if all are hot, the lowest
+load. Load tells at once what latency tells late, and latency tells what load alone cannot: that a replica has lost its
 machine's capacity to somebody else. One candidate is drawn by share, and stands unless another is better.
 Source: Wydrowski, Kleinberg, Rumble, Archer, "Load is not what you should balance: introducing Prequal", NSDI 2024.
 Different here: it probes, our reports ride on the answers, which costs nothing and is as fresh while there is traffic;
@@ -67,12 +67,9 @@ class Prequal(Balancer):
             other = candidates[(at + step) % size] if scan else candidates[draw.any()]
             its = other.outstanding(now) * mean / other.share
             self._note(its)
-            if load > limit:
-                better = its < load
-            else:
-                better = its <= limit and _latency(other, its, now) < latency
-            if better:
-                best, load, latency = other, its, _latency(other, its, now)
+            its_latency = _latency(other, its, now)
+            if its < load if load > limit else its <= limit and its_latency < latency:
+                best, load, latency = other, its, its_latency
         return best
 
     def _note(self, load: float) -> None:

@@ -1,6 +1,6 @@
 """Smooth weighted round-robin: every candidate is due again one over its share after it was due, and the one that is
 due first is picked (earliest deadline first, on a clock of its own that a pick moves). Over any stretch each candidate
-is within a pick of its exact share, and its picks are spread evenly: for 5:1:1, a a b a c a a rather than a a a a a b c.
+is within a pick of its exact share, and its picks are spread evenly: 5:1:1 is a a a b c a a rather than a a a a a b c.
 The first turn lies half a period ahead, which makes it so from the beginning. O(log n) a pick, where nginx's sums
 (the same order, but for ties) take O(n).
 
@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.balance.policy import Balancer, Candidate, Rand
 from gateway.request import Request
+
+APART: Final = 1e-6  # of a period, between first turns that would be at the same time: so equals keep their order
 
 
 class WeightedRoundRobin(Balancer):
@@ -31,11 +34,13 @@ class WeightedRoundRobin(Balancer):
         now = self._clock
         if not now:  # after a reload; whoever was picked last is due a period after that
             now = max([member.turn - 1.0 / member.share for member in ready if member.turn], default=0.0)
-        for member in ready:
+        for number, member in enumerate(ready):
             period = 1.0 / member.share
             due = member.turn - now
+            if not member.turn or due < 0.0:
+                due = (0.5 + APART * number) * period
             # A clock that begins anew at 1 never grows so large that a period is lost in rounding; 0 is "never".
-            member.turn = 1.0 + (min(due, period) if member.turn and due >= 0.0 else 0.5 * period)
+            member.turn = 1.0 + min(due, period)
         self._clock = 1.0
         self._heap = sorted(ready, key=_turn)
 

@@ -14,7 +14,8 @@ from pydantic import Field, PrivateAttr, field_validator
 from gateway.config.addresses import Listen, Origin, StoreUrl
 from gateway.config.provenance import Provenance
 from gateway.config.scalars import Whole
-from gateway.config.sections.base import Name, Section
+from gateway.config.sections.balance import Balance, HashKey, Session
+from gateway.config.sections.base import ZONE, Name, Section
 from gateway.config.sections.listeners import Listener, OneListener
 from gateway.config.sections.matching import Match, ValueTest
 from gateway.config.sections.policies import ApiKeys, Identity, Limit
@@ -39,12 +40,14 @@ __all__ = [
     "ApiKeys",
     "Backend",
     "BackendTls",
+    "Balance",
     "Breaker",
     "CacheStore",
     "Config",
     "Connections",
     "Drain",
     "Ejection",
+    "HashKey",
     "Health",
     "Http",
     "Identity",
@@ -64,6 +67,7 @@ __all__ = [
     "Route",
     "RouteCache",
     "Rung",
+    "Session",
     "Shadow",
     "Side",
     "StaleRung",
@@ -96,6 +100,9 @@ class Config(Section):
     )
     workers: Annotated[int | Literal["auto"], Whole(1, 256, ("auto",))] = Field(
         default="auto", description="Worker processes; 'auto' is one per core."
+    )
+    zone: Annotated[str, ZONE] | None = Field(
+        default=None, description="Where this gateway stands: backends in the same zone are preferred."
     )
     admin: Admin = Field(default=Admin.model_construct(), description="The operator's listener.")
     store: Store = Field(default=Store.model_construct(), description="Shared state of all workers and gateways.")

@@ -438,7 +438,9 @@ class ConnectionPool:
     `repr` shows what tests assert on. Time is the loop's clock, in seconds.
     """
 
-    __slots__ = ("_closed", "_connecting", "_idle", "_insecure", "_sweeper", "active", "address", "limits", "tls")
+    __slots__ = (
+        "_closed", "_connecting", "_idle", "_insecure", "_sweeper", "active", "address", "asks", "limits", "tls",
+    )  # fmt: skip
 
     SWEEP: Final = 0.01  # seconds between looks at running exchanges: a deadline is late by at most this
 
@@ -446,6 +448,7 @@ class ConnectionPool:
         self.address = address
         self.limits = limits
         self.tls = tls  # may be replaced by an equal one
+        self.asks = b""  # whole lines of fields for every request
         self._insecure = ""  # why TLS fails at present
         self._idle: list[UpstreamConnection] = []
         self._connecting = 0
@@ -480,7 +483,7 @@ class ConnectionPool:
 
         What callers use, whatever the protocol: `gateway.link.pool.LinkPool` has it too. Errors as `exchange`.
         """
-        data = serialise(request, target, authority, left_ns // 1_000_000 + 1, dropped)
+        data = serialise(request, target, authority, left_ns // 1_000_000 + 1, dropped, self.asks)
         if request.stream is not None:
             return self._upload(data, request, request.stream, left_ns / 1e9, deadline)
         return self.exchange(data, head_only=request.method == b"HEAD", deadline=deadline, fresh=fresh)

@@ -9,8 +9,15 @@ from __future__ import annotations
 from gateway.request import Request
 
 
-def serialise(request: Request, target: bytes, authority: bytes, timeout_ms: int, dropped: frozenset[bytes]) -> bytes:
-    """The bytes of one attempt. `timeout_ms` is what is left of the request's time."""
+def serialise(
+    request: Request,
+    target: bytes,
+    authority: bytes,
+    timeout_ms: int,
+    dropped: frozenset[bytes],
+    asks: bytes = b"",
+) -> bytes:
+    """The bytes of one attempt. `timeout_ms` is what is left of the request's time; `asks` are lines to add."""
     headers = request.headers
     named = headers.get(b"connection")
     if named is not None and named not in (b"keep-alive", b"close", b"Keep-Alive"):
@@ -18,7 +25,7 @@ def serialise(request: Request, target: bytes, authority: bytes, timeout_ms: int
     parts = [
         request.method, b" ", target, b" HTTP/1.1\r\nhost: ", headers.get(b"host", authority),
         b"\r\n", request.via, b"x-request-id: ", request.id,
-        b"\r\nx-request-timeout: %dms\r\n" % timeout_ms,
+        b"\r\nx-request-timeout: %dms\r\n" % timeout_ms, asks,
     ]  # fmt: skip
     for name, value in headers.items():
         if name not in dropped:

@@ -24,7 +24,8 @@ from gateway.errors import (
 from gateway.request import Outcome, Request, Response
 from gateway.retries.budget import RetryBudget
 from gateway.telemetry.cells import Cells
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.retry_after import retry_after_ns
 
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
@@ -142,6 +143,8 @@ class Caller:
                 )
                 error = None
                 contact = ANSWERED
+                if chosen.reported:
+                    chosen.hear(request, response, time.monotonic_ns())
                 outcome = _OUTCOMES[response.status]
                 if outcome is Outcome.DROPPED:
                     retry_after = retry_after_ns(response)

@@ -32,17 +32,23 @@ class BackendRegistry:
         limits: ClientLimits,
         speaks: Speaks = "http",
         tls: Tls | None = None,
+        priority: int = 0,
+        zone: str = "",
     ) -> Backend:
         """The known backend with its settings brought up to date, or a new one."""
         key = backend_key(pool, address)
         backend = self._backends.get(key)
         if backend is None:
-            backend = self._backends[key] = Backend(key, name, address, weight, gate, limits, speaks, tls)
+            backend = self._backends[key] = Backend(
+                key, name, address, weight, gate, limits, speaks, tls, priority, zone
+            )
             if self._running:
                 backend.added(time.monotonic_ns())
             return backend
         backend.name = name
         backend.weight = weight
+        backend.priority = priority
+        backend.zone = zone
         backend.configure(gate)
         backend.connections.limits = limits
         backend.speak(speaks, tls)
