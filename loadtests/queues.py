@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from gateway.balance.policy import Balancer, Candidate
+from gateway.balance.draw import Draw
+from gateway.balance.policy import Balancer, Candidate, Rand
 from gateway.request import Outcome, Request
 
 NS = 1_000_000_000
@@ -141,3 +142,53 @@ class World:
         """The part of the requests that `server` got."""
         chosen = [each for came, _, each in self.visits if came >= since]
         return sum(each is server for each in chosen) / len(chosen)
+
+
+class TwoChoices(Balancer):
+    """Power of two choices as it is in the books, to hold other policies against."""
+
+    def settle(self, members: Sequence[Candidate]) -> None:
+        self._draw = Draw(members, self.rand)
+
+    def pick(self, request: Request, tried: Sequence[Candidate], total: int, now: int) -> Candidate | None:
+        first = self._draw.any()
+        one, two = self._draw.candidates[first], self._draw.candidates[self._draw.other(first)]
+        return two if two.inflight * one.share < one.inflight * two.share else one
+
+
+def one_slow(make: Callable[[Rand], Balancer], count: int, load: float, factor: float, seed: int = 1) -> World:
+    """`count` servers, of which the first takes `factor` times as long; the load is of the others' capacity."""
+    servers = [Server(even=True) for _ in range(count)]
+    rate = load * (count - 1) * servers[0].slots / servers[0].service
+    servers[0].service *= factor
+    world = World(servers, [make(random.Random(seed + 100).random)], rate, seed)
+    world.run(15_000 / rate + 2.0)
+    return world
+
+
+def antagonists(
+    make: Callable[[Rand], Balancer], *, gateways: int = 1, reports: bool = True, kind: str = "slots", seed: int = 1
+) -> World:
+    """Four servers of which, in turns of 2 s, one loses three of its four slots, or takes four times as long; 90 % load
+    of what is left.
+    """
+    servers = [Server(reports=reports) for _ in range(4)]
+    slots, service = servers[0].slots, servers[0].service
+    balancers = [make(random.Random(seed + 100 + number).random) for number in range(gateways)]
+    world = World(servers, balancers, 0.9 * 3.25 * slots / service, seed)
+
+    def turn(number: int) -> None:
+        for server in servers:
+            server.slots, server.service = slots, service
+        hit = servers[number % 4]
+        if kind == "slots":
+            hit.slots = 1
+        else:
+            hit.service = service * 4
+        for server in servers:
+            world.admit(server)
+        world.at(world.now + 2.0, lambda: turn(number + 1))
+
+    turn(0)
+    world.run(20.0)
+    return world

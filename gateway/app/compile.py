@@ -48,6 +48,7 @@ def snapshot(
     """
     zone = config.zone or ""
     pools = {name: _pool(name, pool, catalogue, registry, zone, secret) for name, pool in config.pools.items()}
+    registry.pools = pools
     policies = {name: _policy(name, limit) for name, limit in config.limits.items()}
     routes = [_route(route, config, catalogue, pools, policies) for route in config.routes]
     identity = config.identity
@@ -180,6 +181,7 @@ def _pool(
             sticky=_sticky(pool.sticky, secret, backends) if pool.sticky is not None else None,
             load_reports=pool.load_reports == "auto",
         ),
+        before=registry.pools.get(name),
     )
 
 

@@ -43,7 +43,9 @@ class Group:
 
 
 class Groups:
-    """Of one pool. `zone` is the gateway's own, or ""; `slow_start` is nanoseconds; `spill_above` 0 means never."""
+    """Of one pool. `zone` is the gateway's own, or ""; `slow_start` is nanoseconds; `spill_above` 0 means never;
+    `before` are the groups before a reload.
+    """
 
     __slots__ = ("_groups", "_members", "_only", "_slow_start", "_spill_above", "review")
 
@@ -54,6 +56,7 @@ class Groups:
         zone: str = "",
         slow_start: int = 0,
         spill_above: float = 0.0,
+        before: Groups | None = None,
     ) -> None:
         self._members = tuple(members)
         self._slow_start = slow_start
@@ -65,6 +68,11 @@ class Groups:
             far = zoned and member.zone != zone
             known.setdefault((member.priority, far), []).append(member)
         self._groups = [Group(known[at], make(), at[0], near=zoned and not at[1]) for at in sorted(known)]
+        for group in self._groups:
+            for old in before.all if before is not None else ():
+                if old.priority == group.priority and old.near == group.near:
+                    group.balancer.inherit(old.balancer)
+            group.balancer.settle(group.members)  # now, so that no request waits for a table to be made
         self._only: Balancer | None = None
 
     @property

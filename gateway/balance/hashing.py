@@ -50,14 +50,14 @@ class Key:
 class Hashing(Balancer):
     """A subclass has `build` and `find`. `bound` is at least 1."""
 
-    __slots__ = ("_built", "_fullest", "_key", "_ready", "_total", "bound", "members")
+    __slots__ = ("_fullest", "_key", "_ready", "_total", "bound", "built", "members")
 
     def __init__(self, rand: Rand = random.random, key: Key | None = None, bound: float = BOUND) -> None:
         super().__init__(rand)
         self._key = Key() if key is None else key
         self.bound = bound
         self.members: list[Candidate] = []
-        self._built: list[tuple[bytes, int]] = []
+        self.built: list[tuple[bytes, int]] = []
         self._ready: list[Candidate] = []
         self._total = 0.0
         self._fullest = 1.0
@@ -66,17 +66,26 @@ class Hashing(Balancer):
         """Makes the table over `members`, all of which have weight."""
         raise NotImplementedError
 
+    def adopt(self, before: Hashing) -> None:
+        """Takes the table of one of its own kind, which was made for the same members."""
+        raise NotImplementedError
+
     def find(self, hashed: int) -> Candidate:
         """Whose place in the table a hash of 32 bits falls on."""
         raise NotImplementedError
 
+    def inherit(self, before: Balancer) -> None:
+        if isinstance(before, Hashing) and type(before) is type(self):
+            self.members = before.members
+            self.built = before.built
+            self.adopt(before)
+
     def settle(self, members: Sequence[Candidate]) -> None:
         weighty = sorted([member for member in members if member.weight], key=_identity)
         built = [(member.identity, member.weight) for member in weighty]
-        same = built == self._built
-        self.members = weighty
-        if not same or not weighty:
-            self._built = built
+        if built != self.built or weighty != self.members or not built:  # a backend may have gone and come back anew
+            self.members = weighty
+            self.built = built
             self.build()
         self._ready = [member for member in members if member.share > 0.0]
         self._total = 0.0

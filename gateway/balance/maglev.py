@@ -19,11 +19,11 @@ PLACES: Final = 65_537  # prime, and the paper's: 1 % of a share with 655 candid
 
 
 class Maglev(Hashing):
-    __slots__ = ("_table",)
+    __slots__ = ("table",)
 
     def build(self) -> None:
         members = self.members
-        self._table: list[Candidate] = []
+        self.table: list[Candidate] = []
         if not members:
             return
         size = PLACES
@@ -54,7 +54,11 @@ class Maglev(Hashing):
                 taken += 1
                 if taken == size:
                     break
-        self._table = [members[number] for number in owner]
+        self.table = [members[number] for number in owner]
+
+    def adopt(self, before: Hashing) -> None:
+        assert isinstance(before, Maglev)
+        self.table = before.table
 
     def find(self, hashed: int) -> Candidate:
-        return self._table[hashed % PLACES]
+        return self.table[hashed % PLACES]

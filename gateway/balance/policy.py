@@ -72,6 +72,9 @@ class Balancer:
         self.rand = rand
         self.reads_load = False
 
+    def inherit(self, before: Balancer) -> None:
+        """Takes over from its predecessor, of the same members before a reload, what is dear to make."""
+
     def settle(self, members: Sequence[Candidate]) -> None:
         """Takes the members, those that must not be picked now with a share of 0."""
         raise NotImplementedError

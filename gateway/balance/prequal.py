@@ -8,7 +8,7 @@ machine's capacity to somebody else. One candidate is drawn by share, and stands
 Source: Wydrowski, Kleinberg, Rumble, Archer, "Load is not what you should balance: introducing Prequal", NSDI 2024.
 Different here: it probes, our reports ride on the answers, which costs nothing and is as fresh while there is traffic;
 and one gateway sends a large part of all requests, so that latency has to be foretold for the load of this moment (at
-the load of a moment ago everybody goes to the one that was fast until it no longer is) and HOT is lower than its 0.84.
+the load of a moment ago everybody goes to the one that was fast until it no longer is).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from gateway.balance.draw import Draw
-from gateway.balance.latency import LatencyPerLoad
+from gateway.balance.latency import ServiceTime
 from gateway.balance.policy import Balancer, Candidate, Rand
 from gateway.request import Request
 
-HOT: Final = 0.7  # quantile
+HOT: Final = 0.84  # quantile; the paper's 2^-0.25
 SCAN: Final = 16
 SAMPLE: Final = 4  # candidates looked at where there are more than SCAN
 BINS: Final = 256  # of the histogram of loads; whatever is above counts as the last
@@ -46,8 +46,8 @@ class Prequal(Balancer):
     def settle(self, members: Sequence[Candidate]) -> None:
         self._draw = Draw(members, self.rand)
         for member in members:
-            if not isinstance(member.gauge, LatencyPerLoad):
-                member.gauge = LatencyPerLoad()
+            if not isinstance(member.gauge, ServiceTime):
+                member.gauge = ServiceTime()
 
     def pick(self, request: Request, tried: Sequence[Candidate], total: int, now: int) -> Candidate | None:  # noqa: ARG002
         draw = self._draw.without(tried) if tried else self._draw
@@ -97,4 +97,4 @@ class Prequal(Balancer):
 
 def _latency(candidate: Candidate, load: float, now: int) -> float:
     gauge = candidate.gauge
-    return gauge.read(load, now) if isinstance(gauge, LatencyPerLoad) else 0.0
+    return gauge.expect(load, candidate.load.capacity, now) if isinstance(gauge, ServiceTime) else 0.0

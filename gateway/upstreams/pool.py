@@ -46,7 +46,9 @@ class View:
 
 
 class Pool:
-    """Rebuilt at each snapshot around backends that survive. `balancer` makes one policy for each group."""
+    """Rebuilt at each snapshot around backends that survive. `balancer` makes one policy for each group; `before` is
+    the pool's predecessor.
+    """
 
     __slots__ = (
         "_models", "_needed", "_own", "backends", "groups", "inflight", "max_inflight", "name", "panic",
@@ -63,6 +65,7 @@ class Pool:
         *,
         per_model: bool = False,
         sharing: Sharing | None = None,
+        before: Pool | None = None,
     ) -> None:
         sharing = sharing or Sharing()
         self.name = name
@@ -72,7 +75,14 @@ class Pool:
         self.panic = panic
         self.per_model = per_model
         self.sticky = sharing.sticky
-        self.groups = Groups(backends, balancer, sharing.zone, sharing.slow_start, sharing.spill_above)
+        self.groups: Groups = Groups(
+            backends,
+            balancer,
+            sharing.zone,
+            sharing.slow_start,
+            sharing.spill_above,
+            before.groups if before is not None else None,
+        )
         self.reads_load = sharing.load_reports and self.groups.reads_load
         self._needed = _least_priority(backends)
         self._own = View(backends, [backend.gate for backend in backends], panic, self._needed)

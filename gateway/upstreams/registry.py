@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from gateway.breakers.gate import BreakerSettings
 from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
 from gateway.upstreams.backend import Backend, Speaks
+from gateway.upstreams.pool import Pool
 
 
 def backend_key(pool: str, address: Address) -> str:
@@ -20,6 +22,7 @@ class BackendRegistry:
 
     def __init__(self) -> None:
         self._backends: dict[str, Backend] = {}
+        self.pools: Mapping[str, Pool] = {}  # of the snapshot that was made last
         self._running = False  # the first snapshot is in force
 
     def obtain(

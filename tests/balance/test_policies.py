@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from gateway.balance.hashing import Key
-from gateway.balance.latency import LEAST, PENALTY, LatencyPerLoad, PeakLatency
+from gateway.balance.latency import LEAST, PENALTY, PeakLatency, ServiceTime
 from gateway.balance.least_request import LeastRequest
 from gateway.balance.maglev import Maglev
 from gateway.balance.peak_ewma import PeakEwma
@@ -34,7 +34,7 @@ def seeded(policy, *weights, **settings):
 
 
 def sequence(balancer, members, picks):
-    names = {member: name for member, name in zip(members, "abcdefgh", strict=False)}
+    names = dict(zip(members, "abcdefgh", strict=False))
     return "".join(names[balancer.pick(asked(0), (), 0, NOW)] for _ in range(picks))
 
 
@@ -211,12 +211,12 @@ def test_a_peak_counts_in_full_and_is_worn_down_by_answers():
     assert gauge.read(NOW + 5 * SECOND) == pytest.approx((10 + 90 / 2.718281828) * MS)
 
 
-@pytest.mark.parametrize("make", [lambda: PeakLatency(5e9), LatencyPerLoad])
+@pytest.mark.parametrize("make", [lambda: PeakLatency(5e9), ServiceTime])
 def test_giving_up_proves_only_that_it_takes_longer(make):
     gauge, member = make(), Candidate(b"a")
 
     def read():
-        return gauge.read(NOW) if isinstance(gauge, PeakLatency) else gauge.read(0.0, NOW)
+        return gauge.read(NOW) if isinstance(gauge, PeakLatency) else gauge.expect(0.0, 0.0, NOW)
 
     gauge.observe(member, Outcome.SUCCESS, 50 * MS, NOW)
     gauge.observe(member, Outcome.IGNORE, MS, NOW)
@@ -233,7 +233,7 @@ def test_what_is_remembered_survives_a_reload_and_takes_the_new_decay():
     assert members[0].gauge is gauge
     assert gauge.decay == 1e9
     settled(Prequal(), members)
-    assert isinstance(members[0].gauge, LatencyPerLoad)
+    assert isinstance(members[0].gauge, ServiceTime)
 
 
 # -- Prequal --------------------------------------------------------------------------------------------------------
@@ -250,10 +250,10 @@ def test_the_hot_are_left_alone_however_fast():
     balancer, members = seeded(Prequal, 1, 1, 1)
     for member, took in zip(members, (1, 10, 20), strict=True):
         seen(member, took * MS)
-    for load in (1, 1, 1, 9):  # what is usual is 1
+    for load, picks in ((1, 1000), (9, 60)):  # what is usual is 1
         members[0].inflight = load
         members[1].inflight = members[2].inflight = 1
-        got = shares(balancer, 400)
+        got = shares(balancer, picks)
     assert got == {members[1]: 1.0}
 
 
@@ -280,15 +280,21 @@ def test_what_others_have_in_flight_counts_while_the_report_is_fresh():
 
 
 def test_a_latency_is_foretold_for_the_load():
-    gauge, member = LatencyPerLoad(), Candidate(b"a")
-    assert gauge.read(3.0, NOW) == 0.0
-    member.inflight = 3
+    gauge, member = ServiceTime(), Candidate(b"a")
+    assert gauge.expect(3.0, 4.0, NOW) == 0.0
+    member.inflight = 7
     gauge.observe(member, Outcome.SUCCESS, 80 * MS, NOW)
-    assert gauge.read(3.0, NOW) == pytest.approx(80 * MS)
-    assert gauge.read(0.0, NOW) == pytest.approx(20 * MS)
-    assert gauge.read(0.0, NOW + 10 * SECOND) == pytest.approx(20 * MS / 2.718281828)
+    assert gauge.expect(7.0, 0.0, NOW) == pytest.approx(10 * MS * (8 + 0.3 * 7))  # one at a time, as far as is known
+    assert gauge.expect(0.0, 0.0, NOW) == pytest.approx(10 * MS)
+    assert gauge.expect(0.0, 0.0, NOW + 10 * SECOND) == pytest.approx(10 * MS / 2.718281828)
+    gauge, member.load.capacity = ServiceTime(), 4.0
+    gauge.observe(member, Outcome.SUCCESS, 80 * MS, NOW)  # found eight before it, two deep at each of four places
+    assert gauge.expect(0.0, 4.0, NOW) == pytest.approx(40 * MS)
+    assert gauge.expect(2.0, 4.0, NOW) == pytest.approx(40 * MS * 1.15)
+    assert gauge.expect(11.0, 4.0, NOW) == pytest.approx(40 * MS * (3 + 0.3 * 11 / 4))
+    before = gauge.expect(0.0, 4.0, NOW)
     gauge.observe(member, Outcome.FAILURE, 1, NOW)
-    assert gauge.read(3.0, NOW) > 80 * MS
+    assert gauge.expect(0.0, 4.0, NOW) > before
 
 
 def test_the_usual_load_is_learnt_and_forgotten():
@@ -414,3 +420,29 @@ def test_keys(kind, name, expected):
     assert Key(kind, name).of(request) == expected
     request.client = b""
     assert Key("client").of(request) == b"10.0.0.9"
+
+
+def test_a_reload_takes_the_table_over_unless_members_changed(policy):
+    key = Key("header", b"key")
+    one, members = hashed(policy, 3, 2, 1)
+    table = one.find(1), homes(one)
+
+    def reloaded(members):
+        again = policy(random.Random(5).random, key)
+        again.inherit(one)
+        again.settle(members)
+        return again
+
+    for attribute in ("table", "points"):
+        if hasattr(one, attribute):
+            assert getattr(reloaded(members), attribute) is getattr(one, attribute)
+            fewer = reloaded(members[:2])
+            assert getattr(fewer, attribute) is not getattr(one, attribute)
+            assert set(homes(fewer)) == set(members[:2])
+    renewed = [*members[:2], Candidate(members[2].identity, members[2].weight)]
+    assert set(homes(reloaded(renewed))) == set(renewed)
+    assert (one.find(1), homes(one)) == table
+    other = (RingHash if policy is Maglev else Maglev)(random.Random(5).random, key)
+    other.inherit(one)
+    other.settle(members)
+    assert set(homes(other)) == set(members)

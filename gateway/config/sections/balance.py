@@ -87,7 +87,8 @@ class Balance(Section):
     )
     hot: Annotated[float, Ratio(0.05, 0.99)] | None = Field(
         default=None,
-        description="prequal: quantile of the loads seen above which a backend is only picked if all are. Default 0.7.",
+        description="prequal: quantile of the loads seen above which a backend is only picked if all are; "
+        "default 0.84.",
     )
 
     @model_validator(mode="before")
