@@ -1,6 +1,6 @@
 # Sluicegate. `make help` lists the targets; everything they need is set up on the way.
 .DEFAULT_GOAL := help
-.PHONY: help run test check story bench bench-peers format clean
+.PHONY: help run test check story bench chaos bench-peers format clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python >= 3.11 on PATH (TensorFlow has wheels for 3.11 to 3.13).
@@ -48,6 +48,7 @@ bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, by stage a
 	$(setup) build models dev bench
 	@$(PY) -m demo.prepare
 	@$(PY) -m loadtests.bench_routing
+	@$(PY) -m loadtests.bench_breakers
 	@$(PY) -m loadtests.bench_proxy
 	@$(PY) -m loadtests.bench_large
 	@$(PY) -m loadtests.bench_stages
@@ -56,6 +57,11 @@ bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, by stage a
 	@$(PY) -m loadtests.bench_idle
 	@$(PY) -m loadtests.bench_slow
 	@$(PY) -m loadtests.bench_infer
+
+chaos: ## Break backends in every way under load, and hold the gateway to what it says of them
+	$(setup) build models dev bench
+	@$(PY) -m demo.prepare
+	@$(PY) -m loadtests.chaos_breaker
 
 bench-peers: ## Install the peers that `make bench` compares with
 	$(setup) build models dev bench

@@ -15,9 +15,10 @@ HOT = (
     "balance/weighted_round_robin", "breakers/gate", "breakers/models", "breakers/permit", "breakers/usable",
     "breakers/window", "http/client", "http/forwarded", "http/origin", "http/reader", "http/serialise", "http/server",
     "http/target", "identity/keys", "limits/bucket", "limits/limiter", "limits/local", "limits/policy",
-    "link/connection", "link/frames", "link/pool", "pipeline", "request", "retries/budget", "routing/table",
-    "store/buckets", "store/connection", "telemetry/cells", "upstreams/backend", "upstreams/caller",
-    "upstreams/forward", "upstreams/pool",
+    "link/connection", "link/frames", "link/pool", "pipeline", "request", "retries/budget", "retries/deadline",
+    "retries/decide", "retries/hedge", "retries/latencies", "retries/rules", "routing/table", "store/buckets",
+    "store/connection", "telemetry/cells", "upstreams/asking", "upstreams/attempt", "upstreams/backend",
+    "upstreams/caller", "upstreams/forward", "upstreams/pool", "upstreams/race",
 )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ refusal is a value; what is acquired is released in a `finally`.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -31,24 +30,20 @@ from gateway.errors import (
 from gateway.limits.limiter import Limiter, LimitVerdict
 from gateway.problems import Problem, refuse
 from gateway.request import BodyRules, Header, Request, Response
+from gateway.retries import deadline as deadlines
 from gateway.snapshot import Route, Snapshot
 from gateway.status import REASONS
 from gateway.telemetry.access_log import AccessLog, Line
 from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Facts, Span, Tracing
-from gateway.upstreams.caller import UNAVAILABLE, Answer, Caller
+from gateway.upstreams.asking import Answer
+from gateway.upstreams.caller import UNAVAILABLE, Caller
 from gateway.upstreams.forward import dropped_fields
 from gateway.upstreams.shadow import Shadows
 
-_TIMEOUT: Final = re.compile(rb"([0-9]{1,8}) ?(H|M|S|m|u|n|ms|s|us|ns)?")  # grpc-timeout, or 250ms / 2s
-_TIMEOUT_NS: Final = {
-    b"H": 3_600_000_000_000, b"M": 60_000_000_000, b"S": 1_000_000_000, b"s": 1_000_000_000, b"m": 1_000_000,
-    b"ms": 1_000_000, b"u": 1_000, b"us": 1_000, b"n": 1, b"ns": 1, None: 1_000_000,
-}  # fmt: skip
-
-
 _METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"  # of those that may have a route, the usual
 _MANY_HOPS: Final = 1_000_000_000
+_ATTEMPTS: Final = b"x-attempts"
 
 NO_ROUTE_BODY: Final = BodyRules(64 * 1024, 16 << 20)  # it is refused anyway
 
@@ -104,7 +99,7 @@ class Pipeline:
     def use(self, snapshot: Snapshot) -> None:
         """Puts a snapshot in force; requests under way finish under the one they began with."""
         self.snapshot = snapshot
-        self._dropped = dropped_fields(snapshot.keys.header)
+        self._dropped = dropped_fields(snapshot.keys.header, *snapshot.deadline_fields)
 
     # -- the path -----------------------------------------------------------------------------------------------
 
@@ -113,7 +108,8 @@ class Pipeline:
         began = time.monotonic_ns()
         snapshot = self.snapshot
         self._count += 1
-        request.received = began
+        if not request.received:
+            request.received = began
         request.id = b"%s%x" % (self._id_prefix, self._count)
         work = Work(self._dropped, snapshot.via)
         span = self.tracing.begin(request, snapshot.trace_sample) if self.tracing is not None else None
@@ -128,7 +124,7 @@ class Pipeline:
                 if route.split is not None:
                     route = route.split.side(request, self._draw)
                     self.cells.add(route.side)
-                response = await self._answer(snapshot, route, request, work)
+                response = await self._answer(snapshot, route, request, work, began)
                 if route.edits is not None:
                     route.edits.answered(request, response)
         except ProtocolError as error:  # what was still to come of the request is not acceptable, or never came
@@ -196,16 +192,19 @@ class Pipeline:
             return refuse(problems.WRONG_METHOD, request, f"use {allow.decode()}", headers=[(b"allow", allow)])
         return refuse(problems.NO_ROUTE, request, f"no route for {request.path.decode('latin-1')!r}")
 
-    async def _answer(self, snapshot: Snapshot, route: Route, request: Request, work: Work) -> Response:
-        began = request.received
+    async def _answer(self, snapshot: Snapshot, route: Route, request: Request, work: Work, began: int) -> Response:
         patience = route.timeout_ns
-        asked = request.headers.get(b"x-request-timeout") or request.headers.get(b"grpc-timeout")
-        if asked is not None:
-            match = _TIMEOUT.fullmatch(asked)
-            if match is None:
-                return refuse(problems.BAD_REQUEST, request, "X-Request-Timeout must look like 250ms or 2s")
-            patience = min(patience, int(match[1]) * _TIMEOUT_NS[match[2]])
-        deadline = began + patience
+        for name in deadlines.FIELDS:
+            if name in request.headers:
+                patience = deadlines.patience(request.headers[name], patience)
+                if patience == deadlines.MALFORMED:
+                    detail = f"{name.decode()} must be a duration such as 250ms, 2s, or 250m as gRPC says it"
+                    return refuse(problems.BAD_REQUEST, request, detail)
+                break
+        deadline = request.received + patience
+        if began >= deadline:
+            self.cells.add(route.cells.expired)
+            return _too_late(request, "no time was left for the request when its turn came; nobody was asked")
 
         if len(request.body) > route.body.limit:
             return bad_request(ProtocolError(f"the body is larger than the {route.body.limit} bytes allowed", 413))
@@ -243,6 +242,12 @@ class Pipeline:
             timing = b"limits;dur=%d.%02d, upstream;dur=%d.%02d" % (
                 limits // 100, limits % 100, upstream // 100, upstream % 100,
             )  # fmt: skip
+            if work.answer is not None:
+                if work.answer.attempts > 1:
+                    timing += b", attempts;desc=%d" % work.answer.attempts
+                if route.tell_attempts:
+                    headers[:] = [field for field in headers if field[0] != _ATTEMPTS]  # a backend's own, of its hops
+                    headers.append((_ATTEMPTS, b"%d" % work.answer.attempts))
             headers.append((b"server-timing", timing))
         return response
 
@@ -256,10 +261,12 @@ class Pipeline:
         if pool.inflight >= pool.max_inflight:
             self.cells.add(route.cells.shed)
             return None
+        began = time.monotonic_ns()
+        if began >= deadline:
+            self.cells.add(route.cells.expired)
+            return None
         if route.shadow is not None and request.stream is None:
             self.shadows.offer(route.shadow, request, work.dropped)
-        route.retry.budget.deposit()
-        began = time.monotonic_ns()
         answer = work.answer = await self.caller.ask(
             pool, request, request.target, deadline, route.retry, work.dropped, route.timeout_ns // 2
         )
@@ -388,6 +395,7 @@ class Pipeline:
                     upstream_ns=work.upstream_ns,
                     backend=backend,
                     attempts=answer.attempts if answer is not None else 0,
+                    hedges=answer.hedges if answer is not None else 0,
                     degraded=work.degraded,
                 )
             )
@@ -411,6 +419,8 @@ class Pipeline:
         if work.answer is not None:
             facts["gateway.upstream.ms"] = work.upstream_ns / 1e6
             facts["gateway.attempts"] = work.answer.attempts
+            if work.answer.hedges:
+                facts["gateway.hedges"] = work.answer.hedges
             if work.answer.backend is not None:
                 facts["gateway.backend"] = work.answer.backend.key
         if work.degraded:
@@ -506,6 +516,12 @@ def _proxy_status(answer: Answer | None) -> Header:
     return (b"proxy-status", b"sluicegate; error=destination_unavailable")
 
 
+def _too_late(request: Request, detail: str) -> Response:
+    """The refusal of a request that nobody was asked for; it is ours alone (RFC 9209 section 2.3.28)."""
+    headers = [(b"proxy-status", b"sluicegate; error=proxy_internal_response")]
+    return refuse(problems.TOO_LATE, request, detail, headers=headers)
+
+
 def _unanswered(route: Route, request: Request, answer: Answer | None, *, late: bool) -> Response:
     """Nobody could answer: the backend's own refusal if there is one, else ours."""
     if answer is not None and answer.response is not None:
@@ -515,6 +531,8 @@ def _unanswered(route: Route, request: Request, answer: Answer | None, *, late: 
         return response
     headers = [_proxy_status(answer)]
     error = answer.error if answer is not None else None
+    if late and (answer is None or not answer.attempts):
+        return _too_late(request, f"no time was left for the pool '{route.pool.name}'; nobody was asked")
     if isinstance(error, UpstreamTimeout) or late:
         return refuse(
             problems.TOO_LATE, request, f"the pool '{route.pool.name}' gave no answer in time", headers=headers

@@ -14,12 +14,12 @@ from gateway.degrade.ladder import Rung
 from gateway.identity.keys import KeyRing
 from gateway.limits.limiter import RouteLimits
 from gateway.request import BodyRules, Header
+from gateway.retries.rules import RetryRules
 from gateway.routing.edits import Edits
 from gateway.routing.named import NamedModel
 from gateway.routing.replies import Reply
 from gateway.routing.split import Split
 from gateway.routing.table import Match, RouteTable
-from gateway.upstreams.caller import RetryRules
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.shadow import ShadowRules
 
@@ -36,6 +36,7 @@ class RouteCells:
     rungs: tuple[int, ...]  # parallel to the ladder
     cache_hit: int
     shed: int
+    expired: int  # no time was left before anybody was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,16 @@ class Route:
     edits: Edits | None = None
     reply: Reply | None = None
     shadow: ShadowRules | None = None
+    tell_attempts: bool = False
     named: NamedModel | None = None
     body: BodyRules = BodyRules(1 << 20, 16 << 20)  # noqa: RUF009 - immutable
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`generation` counts up from 1; `via` is the field that an answer of a backend gets."""
+    """`generation` counts up from 1; `via` is the field that an answer of a backend gets. `deadline_fields` are those
+    in which pools tell their backends how long an answer is waited for: no client can say them.
+    """
 
     generation: int
     routes: RouteTable[Route]
@@ -78,3 +82,4 @@ class Snapshot:
     access_log_sample: float
     trace_sample: float
     via: Header | None = None
+    deadline_fields: frozenset[bytes] = frozenset()

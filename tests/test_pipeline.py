@@ -25,7 +25,7 @@ from gateway.limits.limiter import Limiter, RouteLimits
 from gateway.limits.policy import LimitPolicy
 from gateway.pipeline import Pipeline, bad_request
 from gateway.request import Request
-from gateway.retries.budget import RetryBudget
+from gateway.retries.rules import RetryRules
 from gateway.routing.table import Match, RouteTable
 from gateway.snapshot import Route, RouteCells, Snapshot
 from gateway.status import REASONS
@@ -33,8 +33,8 @@ from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Tracing
 from gateway.testing import OK, Close, Never, Pause, Reset, ScriptedBackend, answer
 from gateway.upstreams.backend import Backend
-from gateway.upstreams.caller import RetryRules
 from gateway.upstreams.pool import Pool
+from tests.upstreams.scene import CELLS
 
 PREDICT = b"/v1/models/digits:predict"
 LIMIT = LimitPolicy("per-client", "client", BucketSpec(2.0, 10.0))
@@ -43,7 +43,7 @@ KEYS = KeyRing(clients={hashlib.sha256(b"secret").hexdigest(): "alice"}, anonymo
 #: Cells: histograms 20 apart, counters one each.
 DURATIONS = {status: 1000 + 20 * i for i, status in enumerate((200, 401, 404, 405, 429, 499, 500, 502, 503, 504))}
 OTHER, UNROUTED = 1900, 2000
-REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, HIT, SHED, RETRIES, DENIED = range(3000, 3008)
+REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, HIT, SHED, EXPIRED = range(3000, 3007)
 RUNGS = (3010, 3011, 3012)
 
 
@@ -99,11 +99,11 @@ class Scene:
 
     def _route(self):
         limits = ((REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED),)
-        cells = RouteCells(DURATIONS, OTHER, limits, (), HIT, SHED)
+        cells = RouteCells(DURATIONS, OTHER, limits, (), HIT, SHED, EXPIRED)
         return Route(
             name="digits", match=Match(PREDICT, False, frozenset((b"POST", b"HEAD"))), pool=self.pools["digits"],
             limits=None, timeout_ns=2_000_000_000,
-            retry=RetryRules(1, frozenset(("connect",)), False, RetryBudget(0.2, 1.0, 0), RETRIES, DENIED),
+            retry=RetryRules(CELLS, 1, frozenset(("connect",))),
             cache=None, ladder=(), cells=cells, key=b"digits",
         )  # fmt: skip
 
@@ -562,6 +562,85 @@ async def test_a_callers_own_deadline_is_a_504_and_no_fault_of_the_backend(value
         assert (await one.ask(("x-request-timeout", value))).status == 504
         assert time.monotonic() - began < 0.5
         assert one.count(4001) == 0  # failures of the backend
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("x-request-timeout", "0"), ("x-request-timeout", "0ms"), ("grpc-timeout", "0n")]
+)
+async def test_without_time_it_is_refused_at_once_and_the_truth_is_said(field, value):
+    async with scene() as one:
+        one.use_limits(ladder=[StaticRung(200, b"text/plain", b"static")])
+        one.store.take = lambda _asks: 1 / 0  # no token is taken
+        response = await one.ask((field, value))
+        assert response.status == 504
+        assert said(response)["proxy-status"] == "sluicegate; error=proxy_internal_response"
+        assert "nobody was asked" in orjson.loads(response.body)["error"]
+        assert one.main.connections == 0
+        assert one.count(EXPIRED) == 1
+
+
+async def test_a_request_whose_time_ran_out_before_its_turn_is_refused():
+    async with scene() as one:
+        late = Request(b"POST", PREDICT, PREDICT, {b"host": b"gw", b"x-request-timeout": b"50ms"}, b"[1]")
+        late.received = time.monotonic_ns() - 60_000_000
+        assert (await one.pipeline.handle(late)).status == 504
+        in_time = Request(b"POST", PREDICT, PREDICT, {b"host": b"gw", b"x-request-timeout": b"500ms"}, b"[1]")
+        in_time.received = time.monotonic_ns() - 60_000_000
+        assert (await one.pipeline.handle(in_time)).status == 200
+        (sent,) = one.main.requests
+        left = int(sent.partition(b"x-request-timeout: ")[2].partition(b"ms")[0])
+        assert 300 < left <= 441  # what it waited is gone
+
+
+@pytest.mark.parametrize("ladder", [(), (StaticRung(200, b"text/plain", b"static"),)])
+async def test_nothing_is_sent_once_the_limits_took_the_time(ladder):
+    async with scene() as one:
+        one.use_limits(ladder=list(ladder))
+        one.store.hold = asyncio.Event()
+        asking = asyncio.ensure_future(one.ask(("x-request-timeout", "10ms")))
+        await asyncio.sleep(0.02)
+        one.store.hold.set()
+        response = await asking
+        assert one.main.connections == 0
+        assert one.count(EXPIRED) == 1
+        if ladder:
+            assert (response.status, response.body) == (200, b"static")
+        else:
+            assert response.status == 504
+            assert "nobody was asked" in orjson.loads(response.body)["error"]
+
+
+async def test_the_ladder_shares_the_deadline():
+    async with scene(Never(), small=[Never()]) as one:
+        one.use(ladder=[PoolRung("digits-small", (), None)], timeout_ns=60_000_000)
+        began = time.monotonic()
+        assert (await one.ask()).status == 504
+        assert time.monotonic() - began < 0.5
+        assert one.small.requests == []
+
+
+# -- attempts -----------------------------------------------------------------------------------------------------
+
+
+async def test_more_than_one_attempt_shows():
+    async with scene(answer(status=503), answer(headers=[("X-Attempts", "99")])) as one:
+        rules = RetryRules(CELLS, 2, frozenset(("503",)), replayable=True, same_backend=True, backoff=1)
+        one.use(retry=rules, sample=1.0)
+        fields = said(await one.ask())
+        assert fields["server-timing"].endswith(", attempts;desc=2")
+        assert fields["x-attempts"] == "99"  # a backend's own: nothing of ours
+        assert (one.log.lines[0].attempts, one.log.lines[0].hedges) == (2, 0)
+        one.use(retry=rules, tell_attempts=True)
+        fields = said(await one.ask())
+        assert fields["x-attempts"] == "1"
+        assert "attempts" not in fields["server-timing"]
+
+
+async def test_clients_cannot_say_what_backends_are_told_of_their_time():
+    async with scene() as one:
+        one.pipeline.use(one.snapshot(deadline_fields=frozenset((b"x-deadline",))))
+        await one.ask(("x-deadline", "1h"))
+        assert b"x-deadline" not in one.main.requests[0]
 
 
 # -- reloads, cancellation, bookkeeping ---------------------------------------------------------------------------

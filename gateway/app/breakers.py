@@ -111,6 +111,7 @@ class Breakers:
             "tripped": {event: count for event, count in gate.tripped.items() if count},
             "doubted": {event: count for event, count in gate.doubted.items() if count},
             "window": _window(gate),
+            "history": [{"event": event, "at_ns": at} for at, event in gate.history],
             "ejected": backend.ejected,
         }
         if backend.models is not None:

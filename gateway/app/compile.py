@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gateway.app.routes import edits, match, prefixes, reply, shadow, split
-from gateway.app.series import backend_cells, retry_cells, route_cells
+from gateway.app.routes import edits, match, prefixes, reply, retry, shadow, split
+from gateway.app.series import backend_cells, route_cells
 from gateway.balance.hashing import Key
 from gateway.balance.registry import Recipe, Settings
 from gateway.breakers.gate import BreakerSettings
@@ -27,13 +27,12 @@ from gateway.limits.bucket import BucketSpec
 from gateway.limits.limiter import RouteLimits
 from gateway.limits.policy import LimitPolicy
 from gateway.request import BodyRules
-from gateway.retries.budget import RetryBudget
+from gateway.retries.memory import Memory
 from gateway.routing.named import named_model
 from gateway.routing.table import RouteTable
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.cells import Catalogue
 from gateway.upstreams.backend import Backend
-from gateway.upstreams.caller import RetryRules
 from gateway.upstreams.pool import Pool, Sharing
 from gateway.upstreams.registry import BackendRegistry
 from gateway.upstreams.sticky import Sticky
@@ -50,7 +49,7 @@ def snapshot(
     pools = {name: _pool(name, pool, catalogue, registry, zone, secret) for name, pool in config.pools.items()}
     registry.pools = pools
     policies = {name: _policy(name, limit) for name, limit in config.limits.items()}
-    routes = [_route(route, config, catalogue, pools, policies) for route in config.routes]
+    routes = [_route(route, config, catalogue, pools, policies, registry.retries) for route in config.routes]
     identity = config.identity
     return Snapshot(
         generation=generation,
@@ -65,6 +64,9 @@ def snapshot(
         access_log_sample=config.access_log.sample,
         trace_sample=config.tracing.sample,
         via=(b"via", b"1.1 " + _pseudonym(config.http)) if config.http.via != "off" else None,
+        deadline_fields=frozenset(
+            pool.deadline_header.encode() for pool in config.pools.values() if pool.deadline_header != "off"
+        ),
     )
 
 
@@ -150,6 +152,8 @@ def _pool(
         whole=pool.stream_above,
         gather=pool.stream_after,
         idle_stream=pool.stream_idle,
+        deadline_name=b"" if pool.deadline_header == "off" else pool.deadline_header.encode() + b": ",
+        deadline_unit=b"m\r\n" if pool.deadline_header == "grpc-timeout" else b"ms\r\n",
     )
     backends = []
     for backend, tls in zip(pool.backends, backend_tls(pool), strict=True):
@@ -173,6 +177,7 @@ def _pool(
         _balancer(pool.balance),
         pool.max_inflight,
         pool.breaker.panic,
+        registry.retries.budget(name, pool.retry_budget.ratio, pool.retry_budget.min, time.monotonic_ns()),
         per_model=gate.per_model,
         sharing=Sharing(
             zone=zone,
@@ -237,6 +242,7 @@ def _route(
     catalogue: Catalogue,
     pools: dict[str, Pool],
     policies: dict[str, LimitPolicy],
+    memory: Memory,
 ) -> Route:
     cache = route.cache
     chosen = [policies[name] for name in route.limits]
@@ -247,7 +253,8 @@ def _route(
         pool=pools[route.pools[0]] if route.pools else _nobody(),
         limits=RouteLimits(route.name, chosen, config.store.key_prefix) if chosen else None,
         timeout_ns=int(route.timeout * 1e9),
-        retry=_retry(route, catalogue),
+        retry=retry(route, route.pool or "", catalogue, memory),
+        tell_attempts=route.retry.attempts_header,
         cache=CacheRules(cache.fresh, cache.stale_if_error, cache.max_entry) if cache is not None else None,
         ladder=tuple(_rung(rung) for rung in route.degrade),
         cells=route_cells(catalogue, route, route.limits),
@@ -262,18 +269,12 @@ def _route(
             frozenset(protocol.encode() for protocol in route.upgrade),
         ),
     )
-    return split(route, compiled, catalogue, pools) if route.split else compiled
+    return split(route, compiled, catalogue, pools, memory) if route.split else compiled
 
 
 def _nobody() -> Pool:
     """The pool of a route that answers by itself."""
     return Pool("", (), Recipe("least-request"), 0)
-
-
-def _retry(route: model.Route, catalogue: Catalogue) -> RetryRules:
-    retry = route.retry
-    budget = RetryBudget(retry.budget, retry.budget_min, time.monotonic_ns())
-    return RetryRules(retry.attempts, frozenset(retry.on), retry.replayable, budget, *retry_cells(catalogue, route))
 
 
 def _rung(rung: model.Rung) -> Rung:

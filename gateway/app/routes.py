@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gateway.app.series import shadow_cells, side_cell
+from gateway.app.series import retry_cells, shadow_cells, side_cell
 from gateway.config import model
 from gateway.degrade.ladder import PoolRung
 from gateway.paths import Prefixes
+from gateway.retries.hedge import HedgeRules
+from gateway.retries.memory import Memory
+from gateway.retries.rules import RetryRules
 from gateway.routing import template, words
 from gateway.routing.conditions import Conditions, Exact, Matches, Prefix, Present, Test
 from gateway.routing.edits import Edits, HeaderEdits, Pairs, Rewrite
@@ -114,6 +118,33 @@ def reply(route: model.Route) -> Reply | None:
     )
 
 
+def retry(route: model.Route, pool: str, catalogue: Catalogue, memory: Memory) -> RetryRules:
+    """When the route's requests at `pool` are tried again, or asked twice."""
+    given = route.retry
+    return RetryRules(
+        retry_cells(catalogue, route),
+        given.attempts,
+        frozenset(given.on),
+        replayable=given.replayable,
+        replay_field=b"" if given.replay_header == "off" else given.replay_header.encode(),
+        per_try=int((given.per_try or 0) * 1e9),
+        backoff=int(given.backoff * 1e9),
+        backoff_max=int(given.backoff_max * 1e9),
+        same_backend=given.same_backend,
+        hedge=_hedge(route, pool, memory),
+    )
+
+
+def _hedge(route: model.Route, pool: str, memory: Memory) -> HedgeRules | None:
+    given = route.hedge
+    if given is None or not pool:
+        return None
+    latencies = memory.latencies(route.name, pool, time.monotonic_ns())
+    if isinstance(given.after, str):
+        return HedgeRules(latencies, share=float(given.after[1:]) / 100, most=given.max)
+    return HedgeRules(latencies, after=int(given.after * 1e9), most=given.max)
+
+
 def shadow(route: model.Route, catalogue: Catalogue, pools: Mapping[str, Pool]) -> ShadowRules | None:
     """Where copies of the route's requests go."""
     given = route.shadow
@@ -125,7 +156,9 @@ def shadow(route: model.Route, catalogue: Catalogue, pools: Mapping[str, Pool]) 
     return ShadowRules(route.name, pools[given.pool], given.share, given.max_inflight, timeout, rewrite, cells)
 
 
-def split(route: model.Route, compiled: Route, catalogue: Catalogue, pools: Mapping[str, Pool]) -> Route:
+def split(
+    route: model.Route, compiled: Route, catalogue: Catalogue, pools: Mapping[str, Pool], memory: Memory
+) -> Route:
     """The route with one whole route per side. A side's ladder leaves out the rungs of its own pool."""
     sides = []
     for side in route.sides:
@@ -137,6 +170,7 @@ def split(route: model.Route, compiled: Route, catalogue: Catalogue, pools: Mapp
         changed = replace(
             compiled,
             pool=pools[side.pool],
+            retry=retry(route, side.pool, catalogue, memory),
             key=f"{route.name} {side.pool}".encode(),
             edits=edits(route, side.pool, side),
             ladder=ladder,

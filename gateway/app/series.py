@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from gateway.breakers.states import DOUBTS, STATES, TRIPS
 from gateway.config.model import Config, PoolRung, Route, Shadow, StaleRung
+from gateway.retries.rules import REASONS, RetryCells
 from gateway.snapshot import RouteCells
 from gateway.telemetry import names
 from gateway.telemetry.cells import Catalogue, Metric
@@ -65,13 +66,31 @@ def route_cells(catalogue: Catalogue, route: Route | None, limits: tuple[str, ..
         rungs=tuple(place(names.DEGRADED, ("rung", rung_label(rung))) for rung in ladder),
         cache_hit=place(names.CACHE_HITS),
         shed=place(names.SHED),
+        expired=place(names.EXPIRED),
     )
 
 
-def retry_cells(catalogue: Catalogue, route: Route) -> tuple[int, int]:
-    """Cells of the retries made and of those the budget did not allow."""
-    labels = (("http_route", route.name),)
-    return catalogue.place(names.RETRIES, labels), catalogue.place(names.RETRIES_DENIED, labels)
+def retry_cells(catalogue: Catalogue, route: Route) -> RetryCells:
+    """Cells of what is sent on top of a route's requests."""
+    label = ("http_route", route.name)
+
+    def hedges(result: str) -> int:
+        return catalogue.place(names.HEDGES, (label, ("result", result)))
+
+    return RetryCells(
+        retries={reason: catalogue.place(names.RETRIES, (label, ("reason", reason))) for reason in REASONS},
+        denied=catalogue.place(names.RETRIES_DENIED, (label,)),
+        wasted=catalogue.place(names.WASTED, (label,)),
+        hedges_sent=hedges("sent"),
+        hedges_won=hedges("won"),
+        hedges_cancelled=hedges("cancelled"),
+        hedges_denied=hedges("denied"),
+    )
+
+
+def pool_gauge(catalogue: Catalogue, pool: str) -> int:
+    """The cell of the retries that wait."""
+    return catalogue.place(names.RETRIES_WAITING, (("pool", pool),))
 
 
 def side_cell(catalogue: Catalogue, route: Route, pool: str) -> int:
@@ -165,6 +184,7 @@ def allot(catalogue: Catalogue, config: Config) -> None:
         if route.shadow is not None:
             shadow_cells(catalogue, route, route.shadow)
     for pool_name, pool in config.pools.items():
+        pool_gauge(catalogue, pool_name)
         panic_cell(catalogue, pool_name)
         for backend in pool.backends:
             backend_cells(catalogue, pool_name, backend.name)

@@ -20,7 +20,7 @@ from typing import Any
 from gateway.app import compile as compiled
 from gateway.app.breakers import Breakers
 from gateway.app.loop import run_in_loop
-from gateway.app.series import GAUGES, backend_gauges
+from gateway.app.series import GAUGES, backend_gauges, pool_gauge
 from gateway.breakers.hints import TOPIC
 from gateway.config.model import Config
 from gateway.degrade.cache import AnswerCache
@@ -138,6 +138,7 @@ class WorkerProcess:
             for door, sock in zip(self.doors, self.sockets, strict=True):
                 await self.server.listen(sock, door.accept)
         self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
+        self.registry.retries.retain({route.name for route in config.routes}, set(snapshot.pools))
         self._set_health(self.health)
         self.breakers.adopt()
         self.channel.send(InForce(message.generation))
@@ -241,6 +242,7 @@ class WorkerProcess:
         pools = self.pipeline.snapshot.pools.values()
         self.breakers.publish(values, catalogue, pools, self._publish_one)
         for pool in pools:
+            values[pool_gauge(catalogue, pool.name)] = pool.budget.waiting
             for backend in pool.backends:
                 inflight, healthy = backend_gauges(catalogue, pool.name, backend.name)
                 values[inflight] = backend.inflight

@@ -4,7 +4,9 @@ is within a pick of its exact share, and its picks are spread evenly: 5:1:1 is a
 The first turn lies half a period ahead, which makes it so from the beginning. O(log n) a pick, where nginx's sums
 (the same order, but for ties) take O(n).
 
-Who comes back, or is new, starts half a period from now; it does not catch up on what it missed.
+Who comes back, or is new, starts half a period from now; it does not catch up on what it missed. A second try is drawn
+by share among those that are left and takes nobody's turn: else those who help out would be passed over, and the one
+that fails would be first all the more.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.balance.draw import Draw
 from gateway.balance.policy import Balancer, Candidate, Rand
 from gateway.request import Request
 
@@ -49,31 +52,22 @@ class WeightedRoundRobin(Balancer):
         if not heap:
             return None
         best = heap[0]
-        if tried and best in tried:
-            return self._another(tried)
+        if tried:
+            draw = Draw([candidate for candidate in heap if candidate not in tried], self.rand)
+            return draw.candidates[draw.any()] if draw.candidates else None
         self._clock = best.turn
         best.turn += 1.0 / best.share
-        self._sift(0)
+        self._sift()
         return best
 
-    def _another(self, tried: Sequence[Candidate]) -> Candidate | None:
-        """Who is due next and was not tried; it pays as in its turn."""
-        left = [at for at, candidate in enumerate(self._heap) if candidate not in tried]
-        if not left:
-            return None
-        at = min(left, key=lambda at: self._heap[at].turn)
-        best = self._heap[at]
-        best.turn += 1.0 / best.share
-        self._sift(at)
-        return best
-
-    def _sift(self, at: int) -> None:
-        """Puts the candidate at `at`, who is due later now, where it belongs."""
+    def _sift(self) -> None:
+        """Puts the first candidate, who is due later now, where it belongs."""
         heap = self._heap
         size = len(heap)
+        at = 0
         moved = heap[at]
         turn = moved.turn
-        child = 2 * at + 1
+        child = 1
         while child < size:
             lower = heap[child]
             if child + 1 < size:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
+from statistics import median_high, median_low
 from typing import Final, NamedTuple
 
 GAP: Final = 0.05  # least difference of success rates that is worth anything
@@ -93,7 +93,7 @@ class Ejection:
         }
         bad = self._outliers(judged) if len(judged) >= self.settings.min_backends else []
         ejected = [self._eject(key, reason, now) for _, key, reason in bad if self._allowed(key, weights)]
-        for key in [key for key in self._times if key not in self.out]:
+        for key in [key for key in judged if key in self._times and key not in self.out]:
             self._times[key] -= 1
             if not self._times[key]:
                 del self._times[key]
@@ -102,9 +102,9 @@ class Ejection:
     def _outliers(self, judged: Mapping[str, Seen]) -> list[tuple[float, str, str]]:
         """How far off (in thresholds), who and why; the worst first."""
         found: list[tuple[float, str, str]] = []
-        rate = median(each.success for each in judged.values())
-        spread = MAD * median(abs(each.success - rate) for each in judged.values())
-        latency = median(each.mean_ns for each in judged.values())
+        rate = median_high(each.success for each in judged.values())  # of two middle ones the better
+        spread = MAD * median_low(abs(each.success - rate) for each in judged.values())
+        latency = median_low(each.mean_ns for each in judged.values())
         for key, each in judged.items():
             likely = (rate * each.calls + 1.0) / (each.calls + 2.0)  # Laplace: a rate of 1 may be luck, too
             sigma = (spread**2 + likely * (1.0 - likely) / each.calls) ** 0.5

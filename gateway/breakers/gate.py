@@ -1,7 +1,6 @@
 """A two-step gate over pybreaker: ask for a permit, do the work, hand the permit back with its outcome.
 
-pybreaker keeps the state and counts failures in a row and passed probes; the gate adds what a concurrent caller needs
-and pybreaker lacks:
+pybreaker keeps the state and judges the probes; the gate adds what a concurrent caller needs and pybreaker lacks:
 * a permit carries pybreaker's *state object*; every transition makes a new one, so a result that comes back in a
   later era (compare with `is`) changes nothing;
 * half-open admits exactly `probes` permits at a time;
@@ -47,6 +46,7 @@ from gateway.request import Outcome
 
 __all__ = ["ANSWERED", "FOREVER", "STATES", "UNCLEAR", "AnyGate", "BreakerSettings", "Gate", "Permit"]
 
+HISTORY: Final = 16  # transitions remembered
 SILENCE: Final = SECOND // 2  # shortest silence that counts when nobody has said how long an answer may take
 PATIENCE: Final = 3  # times the longest recent answer that may pass in silence
 RECENT: Final = 60 * SECOND  # "recent" is this minute and the one before
@@ -92,7 +92,8 @@ class Gate(AnyGate):
         self.state: str = CLOSED
         self._era: object = None
         self._closed: Permit | None = None  # what all get while closed and untimed, so that it costs next to nothing
-        self._blemished = False  # a failure has been told to pybreaker since it was last closed or last succeeded
+        self._failed = 0  # in a row, while closed
+        self._slow = 0  # in a row, while closed; those overdue included
         self._out: dict[int, Permit] = {}  # permits of this era that are out, oldest first; all, or probes alone
         self._number = 0
         self._row = 0  # failures in a row, over all eras
@@ -111,6 +112,7 @@ class Gate(AnyGate):
         self.opened = 0  # when it last opened
         self.recovered = 0  # when it last closed after having been open
         self.dropped = 0  # results DROPPED
+        self.history: list[tuple[int, str]] = []  # the last transitions: when, and by what event
         self.tripped = dict.fromkeys(TRIPS, 0)
         self.doubted = dict.fromkeys(DOUBTS, 0)
         self.configure(settings)
@@ -159,7 +161,7 @@ class Gate(AnyGate):
     @property
     def pristine(self) -> bool:
         """Nothing would be lost with this gate."""
-        clean = self.state == CLOSED and not self.forced and not self._blemished and not self._out
+        clean = self.state == CLOSED and not self.forced and not self._failed and not self._out
         return clean and not self._level and not self.window.failures and not self.window.slow
 
     @property
@@ -222,7 +224,7 @@ class Gate(AnyGate):
             self._longest = max(self._longest, took)
 
     def release(self, permit: Permit, outcome: Outcome, now: int, took: int = 0, contact: int = ANSWERED) -> None:
-        if permit is self._closed and outcome is Outcome.SUCCESS and not self._blemished:
+        if permit is self._closed and outcome is Outcome.SUCCESS and not self._failed:
             self._asked = 0
             self._longest = max(self._longest, took)
             if self._counting:
@@ -283,34 +285,41 @@ class Gate(AnyGate):
             return
         else:
             self.window.add(now, kind)
+            self._slow = self._slow + 1 if slow else 0
         self._judge(now)
 
     def _judge(self, now: int) -> None:
         calls = self.window.calls
-        if calls < self._min_calls or self.forced:
+        if self.forced:
             return
-        if self._error_parts and self.window.failures * PARTS >= self._error_parts * calls:
+        if self._slow >= self._settings.failures and self._slow_parts:
+            self._move("slow-row", now)
+        elif calls < self._min_calls:
+            return
+        elif self._error_parts and self.window.failures * PARTS >= self._error_parts * calls:
             self._move("error-rate", now)
         elif self._slow_parts and self.window.slow * PARTS >= self._slow_parts * calls:
             self._move("slow-rate", now)
 
     def _replay(self, outcome: Outcome, now: int) -> None:
-        """Tells pybreaker, which counts failures in a row and passed probes."""
-        before = self.state
-        if outcome is Outcome.SUCCESS:
-            if before == CLOSED and not self._blemished:
-                return
-            self._blemished = False
+        """Failures in a row are counted here, probes by pybreaker: a failure costs it 5 us, and in a brown-out of the
+        closed state that would be every other request.
+        """
+        if self.state == CLOSED:
+            if outcome is Outcome.SUCCESS:
+                self._failed = 0
+            elif outcome is Outcome.FAILURE:
+                self._failed += 1
+                if self._failed >= self._settings.failures:
+                    self._move("failures", now)
+        elif outcome is Outcome.SUCCESS:
             self._breaker.call(_succeed)
+            if self._breaker.state is not self._era:
+                self._turned("probes-passed", now)
         elif outcome is Outcome.FAILURE:
-            self._blemished = True
             with contextlib.suppress(Attempt):
                 self._breaker.call(_fail)
-        if self._breaker.state is not self._era:
-            if before == CLOSED:
-                self._turned("failures", now)
-            else:
-                self._turned("probes-passed" if outcome is Outcome.SUCCESS else "probe-failed", now)
+            self._turned("probe-failed", now)
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -355,6 +364,7 @@ class Gate(AnyGate):
                 break
             if permit.took < 0 and permit.counted < 0 and self._slow_parts:
                 permit.counted = self.window.add(now, SLOW)
+                self._slow += 1
                 found = True
         if found:
             self._judge(now)
@@ -409,6 +419,9 @@ class Gate(AnyGate):
 
     def _turned(self, event: str, now: int) -> None:
         """pybreaker has a new state object; `event` is why."""
+        self.history.append((now, event))
+        if len(self.history) > HISTORY:
+            del self.history[0]
         doubt, self._doubt = self._doubt, ""
         if event in self.tripped:
             self.tripped[event] += 1
@@ -440,7 +453,8 @@ class Gate(AnyGate):
         self.state = str(self._breaker.current_state)
         closed = self.state == CLOSED
         self._closed = Permit(self, self._era, 0, 0) if closed and not self._timed else None
-        self._blemished = False
+        self._failed = 0
+        self._slow = 0
         self._asked = 0
         self._out = {}
         if closed:

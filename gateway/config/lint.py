@@ -55,10 +55,60 @@ def unreachable_route(config: Config) -> Iterator[Finding]:
 def retry_of_writes(config: Config) -> Iterator[Finding]:
     for index, route in enumerate(config.routes):
         codes = [each for each in route.retry.on if each != "connect"]
-        methods = route.match.methods
-        if codes and route.retry.attempts > 1 and not route.retry.replayable and (methods is None or "POST" in methods):
+        if codes and route.retry.attempts > 1 and _writes_run_once(route):
             message = f"a POST is not sent again after {' or '.join(codes)}, for it may have been carried out"
             yield ("routes", index, "retry", "on"), message, "for pure inference add replayable: true"
+
+
+def _writes_run_once(route: Route) -> bool:
+    return not route.retry.replayable and (route.match.methods is None or "POST" in route.match.methods)
+
+
+def _have_nobody_else(config: Config, route: Route) -> bool:
+    """Whether none of the route's pools has a second backend to ask."""
+    return not route.retry.same_backend and all(
+        sum(backend.weight > 0 for backend in config.pools[pool].backends) < 2 for pool in route.pools
+    )
+
+
+def idle_per_try(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        loc: Loc = ("routes", index, "retry", "per_try")
+        retry = route.retry
+        if retry.per_try is None:
+            continue
+        if retry.per_try >= route.timeout:
+            yield loc, f"not shorter than the timeout ({format_duration(route.timeout)}), so no try is given up", None
+        elif retry.attempts == 1:
+            yield loc, "there is no other try for which one would be given up", "allow more attempts"
+        elif _have_nobody_else(config, route):
+            yield loc, "the pool has nobody else to ask, so no try is given up", None
+        elif _writes_run_once(route):
+            message = "a POST is not given up for another try, for it may have been carried out"
+            yield loc, message, "for pure inference add replayable: true"
+
+
+def idle_hedge(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        loc: Loc = ("routes", index, "hedge")
+        hedge = route.hedge
+        if hedge is None:
+            continue
+        if _have_nobody_else(config, route):
+            yield loc, "the pool has nobody else to ask, so nothing is hedged", None
+        elif not isinstance(hedge.after, str) and hedge.after >= route.timeout:
+            message = f"not before the timeout ({format_duration(route.timeout)}), so nothing is hedged"
+            yield (*loc, "after"), message, None
+        elif _writes_run_once(route):
+            message = "a POST is not hedged, for it would be carried out twice"
+            yield loc, message, "for pure inference add retry: {replayable: true}"
+
+
+def empty_retry_budget(config: Config) -> Iterator[Finding]:
+    asking = {pool for route in config.routes if route.hedge or route.retry.attempts > 1 for pool in route.pools}
+    for name, pool in config.pools.items():
+        if name in asking and pool.retry_budget.ratio == 0 and pool.retry_budget.min == 0:
+            yield ("pools", name, "retry_budget"), "nothing is ever retried or hedged", None
 
 
 def late_connect(config: Config) -> Iterator[Finding]:
@@ -269,6 +319,9 @@ def everybody_trusted(config: Config) -> Iterator[Finding]:
 RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     unreachable_route,
     retry_of_writes,
+    idle_per_try,
+    idle_hedge,
+    empty_retry_budget,
     late_connect,
     slow_health_check,
     drained_pool,

@@ -21,7 +21,8 @@ from gateway.config.sections.matching import Match, ValueTest
 from gateway.config.sections.policies import ApiKeys, Identity, Limit
 from gateway.config.sections.pools import Backend, Breaker, Connections, Ejection, Health, Pool
 from gateway.config.sections.process import AccessLog, Admin, CacheStore, Drain, Http, Store, Tracing
-from gateway.config.sections.routes import PoolRung, Retry, Route, RouteCache, Rung, StaleRung, StaticRung
+from gateway.config.sections.retrying import Hedge, Retry, RetryBudget
+from gateway.config.sections.routes import PoolRung, Route, RouteCache, Rung, StaleRung, StaticRung
 from gateway.config.sections.tls import BackendTls, Tls
 from gateway.config.sections.traffic import (
     Redirect,
@@ -49,6 +50,7 @@ __all__ = [
     "Ejection",
     "HashKey",
     "Health",
+    "Hedge",
     "Http",
     "Identity",
     "Limit",
@@ -63,6 +65,7 @@ __all__ = [
     "Respond",
     "ResponseEdits",
     "Retry",
+    "RetryBudget",
     "Rewrite",
     "Route",
     "RouteCache",

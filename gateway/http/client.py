@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -72,6 +73,8 @@ class ClientLimits:
     whole: int = 1024 * 1024  # an answer of a stated length up to this is waited for
     gather: float = 0.02  # an answer of unstated length is waited for so long, but for server-sent events
     idle_stream: float = 60.0  # an answer that streams may be silent for so long
+    deadline_name: bytes = b"x-request-timeout: "  # how a backend is told the milliseconds it has; b"": it is not
+    deadline_unit: bytes = b"ms\r\n"
 
 
 class UpstreamConnection:
@@ -448,7 +451,7 @@ class ConnectionPool:
         self.address = address
         self.limits = limits
         self.tls = tls  # may be replaced by an equal one
-        self.asks = b""  # whole lines of fields for every request
+        self.asks = b""  # whole lines to say to the backend with every request
         self._insecure = ""  # why TLS fails at present
         self._idle: list[UpstreamConnection] = []
         self._connecting = 0
@@ -483,18 +486,50 @@ class ConnectionPool:
 
         What callers use, whatever the protocol: `gateway.link.pool.LinkPool` has it too. Errors as `exchange`.
         """
-        data = serialise(request, target, authority, left_ns // 1_000_000 + 1, dropped, self.asks)
         if request.stream is not None:
-            return self._upload(data, request, request.stream, left_ns / 1e9, deadline)
-        return self.exchange(data, head_only=request.method == b"HEAD", deadline=deadline, fresh=fresh)
+            return self._upload(request, request.stream, target, authority, left_ns / 1e9, dropped, deadline)
+        if fresh or not self._at_hand():
+            return self._ask_anew(request, target, authority, dropped, deadline)
+        data = serialise(request, target, authority, self._say_left(left_ns), dropped)
+        return self.exchange(data, head_only=request.method == b"HEAD", deadline=deadline)
 
-    async def exchange(self, data: bytes, *, head_only: bool, deadline: float, fresh: bool = False) -> Response:
-        """Sends one serialised request and returns the whole answer; `fresh` asks for a new connection.
+    def _say_left(self, left_ns: int) -> bytes:
+        """The line that tells a backend how long its answer is waited for, and what else it is told."""
+        limits = self.limits
+        if not limits.deadline_name:
+            return self.asks
+        line = limits.deadline_name + b"%d" % ((left_ns + 999_999) // 1_000_000) + limits.deadline_unit
+        return line + self.asks if self.asks else line
+
+    async def _ask_anew(
+        self, request: Request, target: bytes, authority: bytes, dropped: frozenset[bytes], deadline: float
+    ) -> Response:
+        """On a new connection. Making it took time: what is left is counted, and said, once it is there."""
+        connection = await self._connect(deadline)
+        left_ns = int(deadline * 1e9) - time.monotonic_ns()
+        if left_ns <= 0:
+            self._release(connection)
+            raise UpstreamTimeout(f"{self.address}: no time was left to ask")
+        data = serialise(request, target, authority, self._say_left(left_ns), dropped)
+        return await self.exchange(data, head_only=request.method == b"HEAD", deadline=deadline, on=connection)
+
+    async def exchange(
+        self,
+        data: bytes,
+        *,
+        head_only: bool,
+        deadline: float,
+        fresh: bool = False,
+        on: UpstreamConnection | None = None,
+    ) -> Response:
+        """Sends one serialised request and returns the whole answer; `fresh` asks for a new connection, `on` is one.
 
         Raises ConnectFailed (nothing was sent), StaleConnection (replay is safe once the request may be replayed),
         ConnectionBroken, BadUpstreamResponse or UpstreamTimeout.
         """
-        connection = None if fresh else self._take()
+        connection = on
+        if connection is None and not fresh:
+            connection = self._take()
         if connection is None:
             connection = await self._connect(deadline)
         self.active.add(connection)
@@ -521,9 +556,19 @@ class ConnectionPool:
         elif connection.transport is not None:
             connection.transport.close()
 
-    async def _upload(self, data: bytes, request: Request, body: Stream, patience: float, deadline: float) -> Response:
+    async def _upload(
+        self,
+        request: Request,
+        body: Stream,
+        target: bytes,
+        authority: bytes,
+        patience: float,
+        dropped: frozenset[bytes],
+        deadline: float,
+    ) -> Response:
         """As `exchange`, for a request whose body streams: `patience` seconds run from its end, and for every stall."""
         connection = await self._connect(deadline)  # a fresh one: what went into a stale one could not be said again
+        data = serialise(request, target, authority, self._say_left(int(patience * 1e9)), dropped)
         self.active.add(connection)
         loop = connection.loop
         if self._sweeper is None:
@@ -587,12 +632,16 @@ class ConnectionPool:
             connection.fail(ConnectionBroken(f"the backend took no more: {error.strerror or error}"))
 
     def _take(self) -> UpstreamConnection | None:
+        return self._idle.pop() if self._at_hand() else None
+
+    def _at_hand(self) -> bool:
+        """Whether a kept connection can be used: the last of them."""
         idle = self._idle
         while idle:
-            connection = idle.pop()
-            if connection.usable:
-                return connection
-        return None
+            if idle[-1].usable:
+                return True
+            idle.pop()
+        return False
 
     async def _connect(self, deadline: float) -> UpstreamConnection:
         limits = self.limits

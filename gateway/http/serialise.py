@@ -9,15 +9,8 @@ from __future__ import annotations
 from gateway.request import Request
 
 
-def serialise(
-    request: Request,
-    target: bytes,
-    authority: bytes,
-    timeout_ms: int,
-    dropped: frozenset[bytes],
-    asks: bytes = b"",
-) -> bytes:
-    """The bytes of one attempt. `timeout_ms` is what is left of the request's time; `asks` are lines to add."""
+def serialise(request: Request, target: bytes, authority: bytes, left: bytes, dropped: frozenset[bytes]) -> bytes:
+    """The bytes of one attempt. `left` is the line that says what is left of the request's time, or b""."""
     headers = request.headers
     named = headers.get(b"connection")
     if named is not None and named not in (b"keep-alive", b"close", b"Keep-Alive"):
@@ -25,7 +18,7 @@ def serialise(
     parts = [
         request.method, b" ", target, b" HTTP/1.1\r\nhost: ", headers.get(b"host", authority),
         b"\r\n", request.via, b"x-request-id: ", request.id,
-        b"\r\nx-request-timeout: %dms\r\n" % timeout_ms, asks,
+        b"\r\n", left,
     ]  # fmt: skip
     for name, value in headers.items():
         if name not in dropped:

@@ -310,6 +310,8 @@ class ServerConnection:
                 self._watch_body(stream)
         if ready:
             self._wake()
+            if self._busy or len(ready) > 1:
+                self._note_arrival()
             if not self._paused and (
                 len(ready) >= self._server.limits.max_pipelined or (self._busy and len(ready[-1].body) > _LARGE)
             ):
@@ -317,6 +319,14 @@ class ServerConnection:
                 self._stop_listening()
         elif not self._busy and self._writable is None:
             self._go_on_reading(len(data))
+
+    def _note_arrival(self) -> None:
+        """Requests that wait for those before them: what they have to be answered in runs from now."""
+        now = time.monotonic_ns()
+        for request in reversed(self._reader.ready):
+            if request.received:
+                break
+            request.received = now
 
     # -- a body that streams ------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -82,7 +83,11 @@ class LinkPool(ConnectionPool):
             return await super().ask(request, target, authority, left_ns, dropped, deadline=deadline, fresh=fresh)
         link = self._link
         if link is None or len(link.streams) >= link.max_streams:
-            link = await self._required(deadline) if self.required else self._wanted()
+            if self.required:
+                link = await self._required(deadline)
+                left_ns = self._left(deadline)
+            else:
+                link = self._wanted()
         if link is not None:
             try:
                 exchange = link.send(request, target, authority, left_ns // 1000 or 1, dropped, deadline)
@@ -99,7 +104,15 @@ class LinkPool(ConnectionPool):
                 except NotStarted:
                     if self.required:
                         raise
+                    left_ns = self._left(deadline)
         return await super().ask(request, target, authority, left_ns, dropped, deadline=deadline, fresh=fresh)
+
+    def _left(self, deadline: float) -> int:
+        """Nanoseconds; waiting took some. Raises UpstreamTimeout if there are none."""
+        left_ns = int(deadline * 1e9) - time.monotonic_ns()
+        if left_ns <= 0:
+            raise UpstreamTimeout(f"{self.address}: no time was left to ask")
+        return left_ns
 
     # -- opening ------------------------------------------------------------------------------------------------
 

@@ -21,5 +21,6 @@ OWN_REQUEST: Final = CONNECTION | {
 #: Said to clients by the pipeline and the front door.
 OWN_RESPONSE: Final = CONNECTION | {
     "age", "cache-status", "date", "degraded", "proxy-status", "ratelimit", "ratelimit-policy", "retry-after",
-    "server-timing", "via", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-request-id",
+    "server-timing", "via", "x-attempts", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset",
+    "x-request-id",
 }  # fmt: skip

@@ -38,6 +38,7 @@ class Line(NamedTuple):
     backend: str
     attempts: int
     degraded: bytes
+    hedges: int = 0
 
 
 class AccessLog:
@@ -122,6 +123,7 @@ def _record(at: float, line: Line) -> dict[str, object]:
         "backend": line.backend,
         "attempts": line.attempts,
         "degraded": _text(line.degraded),
+        "hedges": line.hedges,
     }
 
 

@@ -48,9 +48,21 @@ DEGRADED: Final = Metric(
 )
 CACHE_HITS: Final = Metric("gateway_cache_hits_total", "counter", "Answers served fresh from the cache.")
 CACHE_BYTES: Final = Metric("gateway_cache_bytes", "gauge", "Memory held by cached answers.")
-RETRIES: Final = Metric("gateway_retries_total", "counter", "Attempts after the first.")
+RETRIES: Final = Metric("gateway_retries_total", "counter", "Tries after a request's first, by what went wrong before.")
 RETRIES_DENIED: Final = Metric(
-    "gateway_retries_denied_total", "counter", "Retries not made because the budget was spent."
+    "gateway_retries_denied_total", "counter", "Retries not made because the pool's budget was spent."
+)
+RETRIES_WAITING: Final = Metric("gateway_retries_waiting", "gauge", "Retries of a pool that wait in a back-off.")
+HEDGES: Final = Metric(
+    "gateway_hedges_total",
+    "counter",
+    "Second attempts beside one that was late: sent, of these won and cancelled; denied by the pool's budget.",
+)
+WASTED: Final = Metric(
+    "gateway_wasted_attempts_total", "counter", "Attempts whose answer went to nobody, of requests that had several."
+)
+EXPIRED: Final = Metric(
+    "gateway_expired_requests_total", "counter", "Requests refused because no time was left before anybody was asked."
 )
 SPLIT: Final = Metric("gateway_split_requests_total", "counter", "Requests of a split route by the pool they came to.")
 SHADOWS: Final = Metric(

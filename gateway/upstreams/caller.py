@@ -1,84 +1,41 @@
-"""Asks a pool: pick, permit, exchange, judge, and perhaps once more elsewhere, within time and budget.
+"""Asks a pool: pick, permit, exchange, judge; what follows a failure is for `gateway.upstreams.asking`.
 
-Invariants: every permit is released exactly once, with IGNORE when the client went away; a backend is never tried
-twice for one request, but for one replay of a connection that turned out to be stale; a retry is only made for a
-reason the route allows. An answer that streams holds its backend's place until it is read or discarded: an earlier
-attempt's is discarded here, that of the `Answer` is for the caller to dispose of.
+Invariants: every permit is released exactly once, with IGNORE when the client went away; nothing is sent once the
+deadline has passed; a retry or a hedge is only sent for a reason the route allows, within the pool's budget. An answer
+that streams holds its backend's place until it is read or discarded: an earlier attempt's is discarded here, that of
+the `Answer` is for the caller to dispose of.
+
+Admission is asked once per request, around `ask`: a retry needs no second one. A retry takes the place of the try
+before it, and what hedges put on top is bounded by the budget.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final
 
 from gateway.breakers.models import model_of
-from gateway.breakers.permit import ANSWERED, UNCLEAR, UNREACHED, Permit
-from gateway.errors import (
-    ConnectFailed,
-    ConnectionBroken,
-    PoolExhausted,
-    StaleConnection,
-    UpstreamError,
-    UpstreamTimeout,
-)
-from gateway.request import Outcome, Request, Response
-from gateway.retries.budget import RetryBudget
+from gateway.breakers.permit import Permit
+from gateway.request import Outcome, Request
+from gateway.retries.rules import RetryRules, may_run_twice
 from gateway.telemetry.cells import Cells
+from gateway.upstreams.asking import Answer, Asking
+from gateway.upstreams.attempt import Attempt
 from gateway.upstreams.backend import Backend
 from gateway.upstreams.pool import Pool
-from gateway.upstreams.retry_after import retry_after_ns
 
-IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
-
-#: Statuses with which a backend says "not now": reason for a retry (if the route allows it) and for the ladder.
+#: Statuses with which a backend says "not now": reason for the ladder.
 UNAVAILABLE: Final = frozenset((429, 502, 503, 504))
 
 
-def _outcome(status: int) -> Outcome:
-    if status in (429, 503):
-        return Outcome.DROPPED  # alive, and says it is overloaded
-    return Outcome.FAILURE if status >= 500 and status != 501 else Outcome.SUCCESS
-
-
-_OUTCOMES: Final = tuple(_outcome(status) for status in range(1000))
-
-
-class RetryRules(NamedTuple):
-    """`on` holds "connect", "reset" or a status as text; `replayable`: any method may run twice."""
-
-    attempts: int
-    on: frozenset[str]
-    replayable: bool
-    budget: RetryBudget
-    retries_cell: int
-    denied_cell: int
-
-
-class Answer:
-    """Either a response, or the last error, or neither: nobody could be asked."""
-
-    __slots__ = ("attempts", "backend", "error", "response")
-
-    def __init__(
-        self, response: Response | None, error: UpstreamError | None, backend: Backend | None, attempts: int
-    ) -> None:
-        self.response = response
-        self.error = error
-        self.backend = backend
-        self.attempts = attempts
-
-
-def _reason(error: UpstreamError) -> str:
-    if isinstance(error, ConnectFailed):
-        return "connect"
-    return "reset" if isinstance(error, (StaleConnection, ConnectionBroken)) else ""
-
-
 class Caller:
-    """One per worker."""
+    """One per worker. `draw` returns a float in [0, 1): for the jitter of back-offs."""
 
-    def __init__(self, cells: Cells) -> None:
-        self._cells = cells
+    def __init__(self, cells: Cells, draw: Callable[[], float] = random.random) -> None:
+        self.cells = cells
+        self.draw = draw
 
     async def ask(
         self,
@@ -90,100 +47,46 @@ class Caller:
         dropped: frozenset[bytes],
         fair: int = 0,
     ) -> Answer:
-        """One answer from `pool` before `deadline` (monotonic nanoseconds).
+        """One answer from `pool` before `deadline` (monotonic nanoseconds). Without `rules` there is one try.
 
         Running out of time counts against a backend only if it had at least `fair` nanoseconds: a caller who is
         in too great a hurry must not open the breaker for everybody else.
         """
         if pool.per_model:
             request.model = request.named or model_of(target)
-        tried: list[Backend] = []
-        may_run_twice = request.stream is None and (
-            request.method in IDEMPOTENT or (rules is not None and rules.replayable)
-        )
-        attempts = 0
-        replayed = False
-        fresh = False
-        response: Response | None = None
-        error: UpstreamError | None = None
-        backend: Backend | None = None
+        now = time.monotonic_ns()
+        attempt = self.begin(pool, request, [], now) if now < deadline else None
+        if attempt is None:
+            return Answer(None, None, None, 0)
+        if rules is not None:
+            pool.budget.deposit(now)
+            if rules.watched and request.stream is None and may_run_twice(rules, request.method, request.headers):
+                return await Asking(self, pool, request, target, deadline, rules, dropped, fair).first(attempt)
+        backend = attempt.backend
+        left = attempt.enter(request, deadline)
+        try:  # as `Attempt.run`, in this coroutine: most requests go no further
+            response = await backend.connections.ask(
+                request, target, backend.authority, left, dropped, deadline=deadline / 1e9, fresh=False
+            )
+        except BaseException as error:
+            if not attempt.broke(error, hurried=left < fair):
+                raise
+        else:
+            attempt.answered(request, response, hurried=left < fair)
+            if response.status < 400:
+                return Answer(response, None, backend, 1)
+        return await Asking(self, pool, request, target, deadline, rules, dropped, fair).after(attempt)
+
+    def begin(self, pool: Pool, request: Request, tried: list[Backend], now: int) -> Attempt | None:
+        """The next attempt, with its permit; it must be run. None: nobody who is not in `tried` can be asked."""
         while True:
-            now = time.monotonic_ns()
-            left = deadline - now
-            if left <= 0:
-                break
             chosen = pool.pick(request, tried, now)
             if chosen is None:
-                break
+                return None
             permit = chosen.gate_for(request).try_acquire(now)
-            if permit is None:
-                tried.append(chosen)
-                continue
-            if attempts and rules is not None:
-                if not fresh and not rules.budget.withdraw(now):
-                    self._cells.add(rules.denied_cell)
-                    permit.gate.release(permit, Outcome.IGNORE, now)
-                    break
-                self._cells.add(rules.retries_cell)
-            if response is not None:
-                response.discard()
-                response = None
-            attempts += 1
-            backend = chosen
-            outcome = Outcome.IGNORE
-            contact = UNCLEAR
-            retry_after = 0
-            if request.stream is not None:
-                permit.gate.heard(permit, 0)  # how long it takes is up to the client
-            chosen.inflight += 1
-            pool.inflight += 1
-            try:
-                response = await chosen.connections.ask(
-                    request, target, chosen.authority, left, dropped, deadline=deadline / 1e9, fresh=fresh
-                )
-                error = None
-                contact = ANSWERED
-                if chosen.reported:
-                    chosen.hear(request, response, time.monotonic_ns())
-                outcome = _OUTCOMES[response.status]
-                if outcome is Outcome.DROPPED:
-                    retry_after = retry_after_ns(response)
-                if response.status == 504 and left < fair:
-                    outcome = Outcome.IGNORE
-            except StaleConnection as stale:
-                response, error = None, stale
-                outcome = Outcome.FAILURE if replayed else Outcome.IGNORE
-            except UpstreamTimeout as late:
-                response, error = None, late
-                outcome = Outcome.FAILURE if left >= fair else Outcome.IGNORE
-            except PoolExhausted as full:
-                response, error = None, full
-                outcome = Outcome.DROPPED
-            except UpstreamError as failed:
-                response, error = None, failed
-                contact = UNREACHED if isinstance(failed, ConnectFailed) else UNCLEAR
-                outcome = Outcome.FAILURE
-            finally:
-                if response is not None and response.stream is not None:
-                    permit.gate.heard(permit, time.monotonic_ns() - now)
-                    response.stream.then(_Attempt(self, chosen, pool, permit, outcome, now, retry_after).at_the_end)
-                else:
-                    self.settle(chosen, pool, permit, outcome, now, retry_after, contact)
-            if response is not None and response.status not in UNAVAILABLE:
-                break
-            if isinstance(error, StaleConnection) and not replayed:
-                if not may_run_twice:
-                    break
-                replayed = fresh = True
-                continue
-            fresh = False
-            if rules is None or attempts >= rules.attempts + replayed:
-                break
-            reason = str(response.status) if response is not None else _reason(error) if error is not None else ""
-            if reason not in rules.on or not (may_run_twice or reason == "connect"):
-                break
+            if permit is not None:
+                return Attempt(self, pool, chosen, permit, now)
             tried.append(chosen)
-        return Answer(response, error, backend, attempts)
 
     def settle(
         self,
@@ -203,39 +106,5 @@ class Caller:
         ended = time.monotonic_ns()
         permit.gate.release(permit, outcome, ended, 0 if streamed else ended - began, contact)
         backend.observe(outcome, ended - began, ended, retry_after)
-        self._cells.values[backend.series + outcome] += 1
-        self._cells.observe(backend.series + 4, ended - began)
-
-
-class _Attempt:
-    """An attempt whose answer streams: it is under way, and proves nothing yet, until the stream ends."""
-
-    __slots__ = ("_backend", "_began", "_caller", "_outcome", "_permit", "_pool", "_retry_after")
-
-    def __init__(
-        self,
-        caller: Caller,
-        backend: Backend,
-        pool: Pool,
-        permit: Permit,
-        outcome: Outcome,
-        began: int,
-        retry_after: int,
-    ) -> None:
-        self._caller = caller
-        self._backend = backend
-        self._pool = pool
-        self._permit = permit
-        self._outcome = outcome
-        self._began = began
-        self._retry_after = retry_after
-
-    def at_the_end(self, error: Exception | None) -> None:
-        outcome = self._outcome
-        if isinstance(error, UpstreamError):
-            outcome = Outcome.FAILURE
-        elif error is not None and outcome is Outcome.SUCCESS:
-            outcome = Outcome.IGNORE  # the client went away; a status that says no is proof without its body
-        self._caller.settle(
-            self._backend, self._pool, self._permit, outcome, self._began, self._retry_after, ANSWERED, streamed=True
-        )
+        self.cells.values[backend.series + outcome] += 1
+        self.cells.observe(backend.series + 4, ended - began)

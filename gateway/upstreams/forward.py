@@ -18,12 +18,12 @@ _DROPPED: Final = frozenset(
 )  # fmt: skip
 
 
-def dropped_fields(key_header: bytes) -> frozenset[bytes]:
-    """The fields never sent on, for a snapshot whose callers put their key in `key_header`.
+def dropped_fields(key_header: bytes, *more: bytes) -> frozenset[bytes]:
+    """The fields never sent on, for a snapshot whose callers put their key in `key_header`; `more` are ours to say.
 
     With every underscore spelling: a backend behind CGI or WSGI reads all of them as one field.
     """
-    return frozenset(spelling for name in (*_DROPPED, key_header) for spelling in _spellings(name))
+    return frozenset(spelling for name in (*_DROPPED, key_header, *more) for spelling in _spellings(name))
 
 
 def _spellings(name: bytes) -> set[bytes]:

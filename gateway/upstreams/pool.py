@@ -17,6 +17,7 @@ from gateway.breakers.models import MOST
 from gateway.breakers.permit import STRICT, AnyGate
 from gateway.breakers.usable import Usable
 from gateway.request import Request
+from gateway.retries.budget import RetryBudget
 from gateway.upstreams.backend import Backend
 from gateway.upstreams.sticky import Sticky
 
@@ -51,7 +52,7 @@ class Pool:
     """
 
     __slots__ = (
-        "_models", "_needed", "_own", "backends", "groups", "inflight", "max_inflight", "name", "panic",
+        "_models", "_needed", "_own", "backends", "budget", "groups", "inflight", "max_inflight", "name", "panic",
         "per_model", "reads_load", "sticky",
     )  # fmt: skip
 
@@ -62,6 +63,7 @@ class Pool:
         balancer: Callable[[], Balancer],
         max_inflight: int,
         panic: float = 0.5,
+        budget: RetryBudget | None = None,
         *,
         per_model: bool = False,
         sharing: Sharing | None = None,
@@ -69,6 +71,7 @@ class Pool:
     ) -> None:
         sharing = sharing or Sharing()
         self.name = name
+        self.budget = budget or RetryBudget(0.2, 10.0, 0)  # for retries and hedges of all routes that come here
         self.backends = backends
         self.max_inflight = max_inflight
         self.inflight = 0
@@ -103,15 +106,8 @@ class Pool:
 
     def pick(self, request: Request, tried: list[Backend], now: int) -> Backend | None:
         """A backend that may be tried for `request` now and is not in `tried`, or None."""
-        view = self._own
-        picks = view.usable.at(now)
-        if picks is not view.picks or now >= self.groups.review:
-            self._arrange(view, picks, now)
-        skipped: Sequence[Candidate] = tried
-        if self.per_model and request.model:
-            view = self._of_model(request, now)
-            if view.away:
-                skipped = [*tried, *view.away]
+        view = self._view(request, now)
+        skipped: Sequence[Candidate] = [*tried, *view.away] if view.away else tried
         for backend, gate in view.trials:
             if gate.available(now) and backend not in tried:
                 return backend
@@ -124,6 +120,19 @@ class Pool:
             assert isinstance(chosen, Backend)
             return chosen
         return _first(view.picks, tried) or _first(view.usable.spare, tried)
+
+    def has_other(self, request: Request, tried: list[Backend], now: int) -> bool:
+        """Whether somebody who is not in `tried` could be picked."""
+        view = self._view(request, now)
+        return any(backend not in tried for backend in (*view.picks, *view.usable.spare))
+
+    def _view(self, request: Request, now: int) -> View:
+        """Up to date; with it, the groups."""
+        view = self._own
+        picks = view.usable.at(now)
+        if picks is not view.picks or now >= self.groups.review:
+            self._arrange(view, picks, now)
+        return self._of_model(request, now) if self.per_model and request.model else view
 
     def _arrange(self, view: View, picks: tuple[Backend, ...], now: int) -> None:
         view.picks = picks

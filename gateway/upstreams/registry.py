@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from gateway.breakers.gate import BreakerSettings
 from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
+from gateway.retries.memory import Memory
 from gateway.upstreams.backend import Backend, Speaks
 from gateway.upstreams.pool import Pool
 
@@ -23,6 +24,7 @@ class BackendRegistry:
     def __init__(self) -> None:
         self._backends: dict[str, Backend] = {}
         self.pools: Mapping[str, Pool] = {}  # of the snapshot that was made last
+        self.retries = Memory()
         self._running = False  # the first snapshot is in force
 
     def obtain(

@@ -76,7 +76,7 @@ def test_sides_are_whole_routes():
     assert [side.route.pool.name for side in (first, second)] == ["a", "b"]
     assert first.route.key != second.route.key, "answers of the two are not mixed in the cache"
     assert first.route.side != second.route.side
-    assert first.route.retry.budget is second.route.retry.budget, "one budget for the route"
+    assert first.route.pool.budget is not second.route.pool.budget, "one budget for each pool"
     for side, other in ((first, "b"), (second, "a")):
         assert side.route.split is None
         assert [rung.pool for rung in side.route.ladder if isinstance(rung, PoolRung)] == [other]

@@ -35,6 +35,15 @@ def secured(**tls: str) -> str:
 CASES = {
     "unreachable_route": (route("") + "  - {name: y, match: {path: /xy, methods: [GET]}, pool: p}\n", "never reached"),
     "retry_of_writes": (route("retry: {on: [connect, 503]}"), "a POST is not sent again after 503"),
+    "idle_per_try": (
+        route("timeout: 2s, retry: {per_try: 2s, replayable: true}"),
+        "not shorter than the timeout (2s), so no try is given up",
+    ),
+    "idle_hedge": (route("hedge: {}"), "a POST is not hedged"),
+    "empty_retry_budget": (
+        route("").replace('"http://b:1"}]', '"http://b:1"}], retry_budget: {ratio: 0, min: 0/s}'),
+        "nothing is ever retried or hedged",
+    ),
     "late_connect": (route("timeout: 200ms"), "a retry never happens"),
     "slow_health_check": (
         route("").replace('"http://c:1"}]', '"http://c:1"}], health: {timeout: 3s}'),

@@ -41,7 +41,8 @@ def test_defaults_are_spelt_as_a_person_would() -> None:
     assert sections["Store"]["properties"]["timeout"]["default"] == "25ms"
     assert sections["Store"]["properties"]["url"]["default"] == "embedded"
     assert sections["Http"]["properties"]["max_body"]["default"] == "16MiB"
-    assert sections["Retry"]["properties"]["budget_min"]["default"] == "10/s"
+    assert sections["RetryBudget"]["properties"]["min"]["default"] == "10/s"
+    assert sections["Hedge"]["properties"]["after"]["default"] == "p95"
     assert sections["RouteCache"]["properties"]["stale_if_error"]["default"] == "10m"
 
 

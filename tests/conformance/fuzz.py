@@ -143,7 +143,7 @@ def check_request(data: bytes, draw: random.Random) -> str:
             raise Broken(f"the model reads {told}")
         at = told.end
         one.id = b"1"
-        wire = serialise(one, one.target, b"origin", 1, _DROPPED)
+        wire = serialise(one, one.target, b"origin", b"x-request-timeout: 1ms\r\n", _DROPPED)
         head, _, body = wire.partition(b"\r\n\r\n")
         try:
             length = Origin._check(head)

@@ -37,7 +37,7 @@ def outcome(parts: Iterable[bytes]) -> tuple[list[bytes], int | None, RequestRea
 def wire(request) -> bytes:
     request.id = b"1"
     request.via = b"x-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\nvia: 1.1 sluicegate\r\n"
-    return masked(serialise(request, request.target, b"ORIGIN", 1, DROPPED))
+    return masked(serialise(request, request.target, b"ORIGIN", b"x-request-timeout: 1ms\r\n", DROPPED))
 
 
 def masked(data: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 
 import pytest
 
@@ -18,6 +19,7 @@ from gateway.errors import (
 )
 from gateway.http.client import ClientLimits, ConnectionPool
 from gateway.http.dial import Address
+from gateway.request import Request
 from gateway.testing import OK, Close, Echo, Never, Pause, Reset, Say, ScriptedBackend, answer
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -311,6 +313,52 @@ async def test_a_listener_that_does_not_accept():
         one = ConnectionPool(Address("127.0.0.1", sock.getsockname()[1]), ClientLimits(connect_timeout=0.02))
         await raises(ConnectFailed, one)
         await raises(UpstreamTimeout, one, seconds=0.01)  # the caller's hurry, not the backend's fault
+
+
+def asked():
+    one = Request(b"GET", b"/", b"/", {b"host": b"a"})
+    one.id = b"id-1"
+    return one
+
+
+async def ask(pool, seconds, *, fresh=False):
+    left = int(seconds * 1e9)
+    return await pool.ask(asked(), b"/", b"a", left, frozenset(), deadline=time.monotonic() + seconds, fresh=fresh)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({}, b"x-request-timeout: 2000ms"),
+        ({"deadline_name": b"grpc-timeout: ", "deadline_unit": b"m\r\n"}, b"grpc-timeout: 2000m"),
+        ({"deadline_name": b""}, None),
+    ],
+)
+async def test_a_backend_is_told_the_time_it_has(said, line):
+    async with pool([OK], **said) as one:
+        await exchange(one)  # so that a connection is at hand
+        await ask(one, 2.0)
+        lines = one.backend.requests[1].split(b"\r\n")
+        assert [each for each in lines if b"timeout" in each] == ([] if line is None else [line])
+
+
+async def test_what_connecting_took_is_not_told():
+    async with pool([OK]) as one:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.05)  # the loop is busy while it connects
+        await ask(one, 2.0)
+        left = int(one.backend.requests[0].partition(b"x-request-timeout: ")[2].partition(b"ms")[0])
+        assert 1000 < left <= 1951
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0])
+async def test_nothing_is_sent_when_the_time_is_up(seconds):
+    async with pool([OK]) as one:
+        for _ in range(3):
+            with pytest.raises(UpstreamTimeout):
+                await ask(one, seconds, fresh=True)
+        assert not one.active
+        assert (await ask(one, 2.0)).status == 200
+        assert len(one.backend.requests) == 1
 
 
 async def test_the_bound_counts_what_is_active_and_what_connects():

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 from dataclasses import replace
 
 import pytest
@@ -103,6 +104,35 @@ async def test_pipelined_answers_leave_in_order_one_at_a_time(ahead):
         one.handler = slower_first
         client.send(b"".join(get(f"/{i}") for i in range(20)))
         assert [(await client.reply()).body for _ in range(20)] == [b"/%d" % i for i in range(20)]
+
+
+async def test_the_time_of_a_request_that_waits_runs_from_its_arrival():
+    gate = asyncio.Event()
+
+    async def wait(request):
+        await gate.wait()
+        return Response(200, [], request.path)
+
+    async with house() as one, await one.client() as client:
+        one.handler = wait
+        client.send(get("/0"))
+        while not one.handled:
+            await asyncio.sleep(0.001)
+        client.send(get("/1") + get("/2"))
+        (connection,) = one.server.connections
+        while len(connection._reader.ready) < 2:
+            await asyncio.sleep(0.001)
+        arrived = time.monotonic_ns()
+        await asyncio.sleep(0.02)
+        client.send(get("/3"))
+        while len(connection._reader.ready) < 3:
+            await asyncio.sleep(0.001)
+        gate.set()
+        assert [(await client.reply()).body for _ in range(4)] == [b"/0", b"/1", b"/2", b"/3"]
+        first, second, third, last = (request.received for request in one.handled)
+        assert first == 0  # it did not wait: who handles it says when
+        assert second == third <= arrived
+        assert last >= arrived + 15_000_000
 
 
 async def test_reading_ahead_stops_at_a_large_waiting_body():

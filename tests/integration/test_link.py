@@ -26,12 +26,14 @@ from gateway.link.connection import LinkLimits
 from gateway.link.pool import LinkPool
 from gateway.processes import die_with_parent
 from gateway.retries.budget import RetryBudget
+from gateway.retries.rules import RetryRules
 from gateway.telemetry.cells import Cells
 from gateway.upstreams.backend import Backend
-from gateway.upstreams.caller import Caller, RetryRules
+from gateway.upstreams.caller import Caller
 from gateway.upstreams.pool import Pool
 from tests.integration.gateways import running
 from tests.link.peer import DROPPED, request
+from tests.upstreams.scene import CELLS
 
 PREDICT = b"/v1/models/digits:predict"
 
@@ -227,12 +229,12 @@ async def test_drain_under_load_fails_no_request(fresh, server, heldout, speaks)
         Backend(f"p/{each.port}", "b", Address("127.0.0.1", each.port), 1, BreakerSettings(), ClientLimits(), speaks)
         for each in (fresh, server)
     ]
-    pool = Pool("p", tuple(backends), WeightedRoundRobin, 1000)
+    pool = Pool("p", tuple(backends), WeightedRoundRobin, 1000, budget=RetryBudget(1.0, 10_000.0, 0))
     cells = Cells(Cells.create("test"))
     caller = Caller(cells)
     for number, backend in enumerate(backends):
         backend.series = 100 * number
-    rules = RetryRules(2, frozenset(("connect", "reset")), True, RetryBudget(0.0, 1e9, 0), 900, 901)
+    rules = RetryRules(CELLS, 2, frozenset(("connect", "reset")), replayable=True)
     ended = asyncio.Event()
     answered = right = 0
 

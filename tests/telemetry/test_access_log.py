@@ -34,6 +34,7 @@ def test_a_line(tmp_path, quick):
         "id": "id-1", "client": "alice", "peer": "10.0.0.9", "method": "POST", "target": "/x?\ufffd",
         "route": "digits", "pool": "small", "status": 200, "bytes": 12, "ms": 4.568, "limits_ms": 0.2, "upstream_ms": 4.0,
         "backend": "digits/127.0.0.1:1", "attempts": 1, "degraded": "stale;age=3",
+        "hedges": 0,
     }  # fmt: skip
 
 

@@ -4,90 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import time
 
 import pytest
 
-from gateway.balance.weighted_round_robin import WeightedRoundRobin
 from gateway.breakers.gate import BreakerSettings
 from gateway.errors import BadUpstreamResponse, ConnectFailed, ConnectionBroken, StaleConnection, UpstreamTimeout
 from gateway.http.client import ClientLimits
-from gateway.http.dial import Address
 from gateway.request import Outcome, Request
-from gateway.retries.budget import RetryBudget
-from gateway.telemetry.cells import Cells
-from gateway.testing import OK, Close, Never, Pause, Reset, Say, ScriptedBackend, answer
-from gateway.upstreams.backend import Backend
-from gateway.upstreams.caller import Caller, RetryRules
-from gateway.upstreams.forward import dropped_fields
-from gateway.upstreams.pool import Pool
+from gateway.testing import OK, Close, Never, Pause, Reset, Say, answer
+from tests.upstreams.scene import DEAD, DENIED, scene
 
-DROPPED = dropped_fields(b"x-api-key")
-GATE = BreakerSettings(failures=2, open_for=0.02, probes=1)
-RETRIES, DENIED = 900, 901
-DEAD = "dead"
 ASKED = Request(b"GET", b"/x", b"/x", {})
-
-
-def closed_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-class Scene:
-    """A pool over scripted backends, and a caller."""
-
-    def __init__(self, ports, limits):
-        self.backends = []
-        for number, port in enumerate(ports):
-            backend = Backend(f"p/{number}", f"b{number}", Address("127.0.0.1", port), 1, GATE, limits)
-            backend.series = number * 100
-            self.backends.append(backend)
-        self.pool = Pool("p", tuple(self.backends), WeightedRoundRobin, 100)
-        self.fd = Cells.create("test")
-        self.cells = Cells(self.fd)
-        self.caller = Caller(self.cells)
-        self.budget = RetryBudget(0.0, 10.0, time.monotonic_ns())
-
-    def rules(self, attempts=2, on=("connect",), replayable=False):
-        return RetryRules(attempts, frozenset(on), replayable, self.budget, RETRIES, DENIED)
-
-    async def ask(self, method=b"GET", seconds=2.0, rules="default", body=b"", fair=0):
-        request = Request(method, b"/x", b"/x", {b"host": b"a"}, body, peer=b"10.0.0.9")
-        deadline = time.monotonic_ns() + int(seconds * 1e9)
-        rules = self.rules() if rules == "default" else rules
-        return await self.caller.ask(self.pool, request, b"/x", deadline, rules, DROPPED, fair)
-
-    def outcomes(self, number=0):
-        return [self.cells.values[number * 100 + outcome] for outcome in Outcome]
-
-    def settled(self):
-        """Nothing is held by anybody."""
-        assert self.pool.inflight == 0
-        for backend in self.backends:
-            assert backend.inflight == 0
-            assert not backend.gate._out
-            assert not backend.connections.active
-        return True
-
-
-@contextlib.asynccontextmanager
-async def scene(*scripts, limits=None):
-    """Each script is one backend's, for all of its connections; DEAD is a port where nobody listens."""
-    async with contextlib.AsyncExitStack() as stack:
-        servers = [
-            None if script is DEAD else await stack.enter_async_context(ScriptedBackend(*script)) for script in scripts
-        ]
-        one = Scene([closed_port() if s is None else s.port for s in servers], limits or ClientLimits())
-        one.servers = servers
-        yield one
-        assert one.settled()
-        for backend in one.backends:
-            backend.connections.close()
-        os.close(one.fd)
 
 
 async def test_success():
@@ -103,15 +31,23 @@ async def test_a_refused_connection_is_tried_elsewhere(method):
         got = await one.ask(method)
         assert (got.response.status, got.backend, got.attempts) == (200, one.backends[1], 2)
         assert one.outcomes(0) == [0, 1, 0, 0]
-        assert one.cells.values[RETRIES] == 1
+        assert one.retries == {"connect": 1}
 
 
-async def test_never_the_same_backend_twice():
-    async with scene(DEAD, DEAD) as one:
-        got = await one.ask(rules=one.rules(attempts=9))
-        assert got.attempts == 2
-        assert isinstance(got.error, ConnectFailed)
-        assert [one.outcomes(0), one.outcomes(1)] == [[0, 1, 0, 0], [0, 1, 0, 0]]
+@pytest.mark.parametrize(("backends", "expected"), [(1, [1]), (2, [3, 2]), (3, [2, 2, 1]), (6, [1, 1, 1, 1, 1, 0])])
+async def test_never_the_same_backend_twice_in_a_row(backends, expected):
+    """Those not tried yet come first; then those tried before the last, after a back-off. The first is preferred by
+    far, so it is asked as often as the rule allows.
+    """
+    async with scene(*[[[answer(b"", 502)]]] * backends) as one:
+        for number, backend in enumerate(one.backends):
+            backend.gate.configure(BreakerSettings(failures=100))
+            backend.weight = 1_000_000 ** (backends - number)
+        one.pool._unsettle()
+        got = await one.ask(rules=one.rules(attempts=5, on=("502",)))
+        assert [sum(one.outcomes(number)) for number in range(backends)] == expected
+        assert got.attempts == sum(expected)
+        assert got.response.status == 502
 
 
 async def test_no_more_than_the_attempts_allowed():
@@ -122,24 +58,21 @@ async def test_no_more_than_the_attempts_allowed():
 
 async def test_without_budget_there_is_no_retry():
     async with scene(DEAD, [[OK]]) as one:
-        one.budget = RetryBudget(0.0, 0.0, 0)
-        one.budget.withdraw(0)
+        one.spend_all()
         got = await one.ask()
         assert isinstance(got.error, ConnectFailed)
-        assert (got.attempts, one.cells.values[DENIED], one.cells.values[RETRIES]) == (1, 1, 0)
+        assert (got.attempts, one.count(DENIED), one.retries) == (1, 1, {})
 
 
-async def test_a_denied_retry_gives_back_the_probe_it_had_taken():
+async def test_a_denied_retry_takes_no_probe():
     async with scene(DEAD, [[OK]]) as one:
-        one.budget = RetryBudget(0.0, 0.0, 0)
-        one.budget.withdraw(0)
+        one.spend_all()
         gate = one.backends[1].gate
         for _ in range(2):
             gate.release(gate.try_acquire(0), Outcome.FAILURE, 0)
         one.backends[1].mark(healthy=False, now=0)  # else it would be asked first
         await one.ask()
-        assert gate.state == "half-open"
-        assert gate.available(time.monotonic_ns())
+        assert gate.state == "open"
 
 
 async def test_without_rules_there_is_one_attempt():
@@ -239,8 +172,7 @@ async def test_the_replay_uses_a_new_connection_though_others_idle():
 
 async def test_the_replay_costs_no_budget():
     async with scene(STALE) as one:
-        one.budget = RetryBudget(0.0, 0.0, 0)
-        one.budget.withdraw(0)
+        one.spend_all()
         await one.ask()
         assert (await one.ask()).response.body == b"again"
 

@@ -15,7 +15,9 @@ def sent(method=b"POST", body=b"hello", dropped=DROPPED, host=b"gw.example", **h
         fields = {b"host": host, **fields}
     request = Request(method, b"/a?b", b"/a", fields, body, peer=b"10.0.0.9")
     request.id, request.via = b"id-1", b"x-forwarded-for: 10.0.0.9\r\n"
-    head, _, rest = serialise(request, b"/a?b", b"127.0.0.1:1", 250, dropped).partition(b"\r\n\r\n")
+    head, _, rest = serialise(request, b"/a?b", b"127.0.0.1:1", b"x-request-timeout: 250ms\r\n", dropped).partition(
+        b"\r\n\r\n"
+    )
     line, *lines = head.split(b"\r\n")
     names = [name for name, _, _ in (field.partition(b": ") for field in lines)]
     assert len(names) == len(set(names))

@@ -2,14 +2,16 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gateway.config.addresses import Origin
 from gateway.config.scalars import Address, Duration, Ratio, Size, Text, Whole, refuse
 from gateway.config.sections.balance import Balance, Session
 from gateway.config.sections.base import ZONE, Section
+from gateway.config.sections.retrying import RetryBudget
 from gateway.config.sections.tls import BackendTls
 from gateway.config.units import format_duration
+from gateway.routing.fields import OWN_REQUEST
 
 
 def _named_after_url(data: dict[str, Any]) -> str:
@@ -226,6 +228,17 @@ class Pool(Section):
     max_inflight: Annotated[int, Whole(1, 1_000_000)] = Field(
         default=1024, description="Most requests in flight in the pool, per worker; more take the degrade ladder."
     )
+    retry_budget: RetryBudget = Field(
+        default=RetryBudget.model_construct(),
+        description="What may be sent on top of the requests; all routes that come here share it.",
+    )
+    deadline_header: Annotated[
+        str, Text(r"off|[a-z0-9!#$%&'*+.^_`|~-]{1,64}", "'off' or a field name in lower case")
+    ] = Field(
+        default="x-request-timeout",
+        description="Header field that tells a backend how long its answer is waited for, such as 250ms; grpc-timeout "
+        "is said in that field's own syntax. 'off': backends are not told over HTTP; the link always tells.",
+    )
     connections: Connections = Field(
         default=Connections.model_construct(), description="Keep-alive connections to each backend."
     )
@@ -246,6 +259,13 @@ class Pool(Section):
     stream_idle: Annotated[float, Duration("100ms", "24h")] = Field(
         default=60.0, description="A response that streams, or a WebSocket, may be silent for so long."
     )
+
+    @field_validator("deadline_header")
+    @classmethod
+    def _ours_to_say(cls, value: str) -> str:
+        if value in OWN_REQUEST - {"grpc-timeout", "x-request-timeout"}:
+            raise refuse(f" must not be {value!r}, for the gateway says something else with it")
+        return value
 
     @model_validator(mode="after")
     def _no_way_around_tls(self) -> Self:

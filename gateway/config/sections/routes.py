@@ -11,7 +11,6 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     PrivateAttr,
-    StrictBool,
     Tag,
     ValidationInfo,
     field_validator,
@@ -20,9 +19,10 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from gateway.config.scalars import Duration, Rate, Ratio, Size, Whole, refuse
+from gateway.config.scalars import Duration, Size, Whole, refuse
 from gateway.config.sections.base import FileName, Name, Section, surroundings
 from gateway.config.sections.matching import Match
+from gateway.config.sections.retrying import Hedge, Retry
 from gateway.config.sections.traffic import (
     CONTENT_TYPES,
     PREFIXES,
@@ -36,43 +36,6 @@ from gateway.config.sections.traffic import (
     Side,
     Sticky,
 )
-
-
-def _or_numbers(schema: dict[str, Any]) -> None:
-    """Status codes may stand without quotes."""
-    schema["items"]["enum"] += [int(each) for each in schema["items"]["enum"] if each.isdigit()]
-    del schema["items"]["type"]
-
-
-class Retry(Section):
-    """When a failed try may be repeated on another backend."""
-
-    attempts: Annotated[int, Whole(1, 10)] = Field(default=2, description="Tries in total; 1 means no retry.")
-    on: tuple[Literal["connect", "reset", "502", "503", "504"], ...] = Field(
-        default=("connect",),
-        description="What is retried: 'connect' (the backend never saw the request); 'reset' (the connection broke "
-        "before the whole answer came) and answers 502, 503, 504, which need a request that may run twice.",
-        json_schema_extra=_or_numbers,
-    )
-    replayable: StrictBool = Field(
-        default=False,
-        description="Whether any request of the route may run twice, as pure inference may; without it only GET, HEAD, "
-        "OPTIONS, PUT and DELETE are sent again once a backend may have seen them.",
-    )
-    budget: Annotated[float, Ratio(0.0, 1.0)] = Field(
-        default=0.2, description="Retries allowed as a share of the route's requests, from 0 to 1."
-    )
-    budget_min: Annotated[float, Rate("0/s", "10000/s")] = Field(
-        default=10.0, description="Retries always allowed per time, per worker, however few requests there are."
-    )
-
-    @field_validator("on", mode="before")
-    @classmethod
-    def _codes(cls, value: object) -> object:
-        """Status codes are written bare in YAML."""
-        if isinstance(value, (list, tuple)):
-            return [str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value]
-        return value
 
 
 class RouteCache(Section):
@@ -217,6 +180,9 @@ class Route(Section):
         default=(), description="Protocols that a client may switch to; the connection then goes to one backend."
     )
     retry: Retry = Field(default=Retry.model_construct(), description="When a failed try is repeated.")
+    hedge: Hedge | None = Field(
+        default=None, description="When a second backend is asked as well; never unless given ({} for defaults)."
+    )
     cache: RouteCache | None = Field(
         default=None, description="Caching of answers; none unless given ({} for defaults)."
     )

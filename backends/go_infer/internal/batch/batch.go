@@ -54,7 +54,7 @@ type Limits struct {
 type Events interface {
 	Batch(parts, rows int) // a Run is about to start
 	Ran(took time.Duration)
-	Dropped() // work left the queue without a Run: expired, or its client left
+	Dropped(expired bool) // work cost no Run: its deadline had passed, or else its client had left
 }
 
 type job struct {
@@ -103,6 +103,11 @@ func (b *Batcher[T]) Waiting() int {
 // Do runs the payload's rows and returns when they are done. The caller keeps its own reference to the payload throughout.
 // Errors: ErrOverloaded, ErrClosed, ErrExpired, the context's error, or the runner's.
 func (b *Batcher[T]) Do(ctx context.Context, payload T, rows int) error {
+	if ctx.Err() != nil { // while its body was read, or before
+		reason := context.Cause(ctx)
+		b.events.Dropped(errors.Is(reason, context.DeadlineExceeded))
+		return reason
+	}
 	j := jobs.Get().(*job)
 	j.deadline, _ = ctx.Deadline()
 	if err := b.submit(j, payload, rows); err != nil {
@@ -256,7 +261,8 @@ func (b *Batcher[T]) leave(part *Part[T]) {
 
 func (b *Batcher[T]) drop(parts []Part[T]) {
 	for i := range parts {
-		b.events.Dropped()
+		gone := parts[i].job.gone
+		b.events.Dropped(gone == nil || errors.Is(gone, context.DeadlineExceeded))
 		b.finish(&parts[i], ErrExpired)
 	}
 }

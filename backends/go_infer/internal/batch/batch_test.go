@@ -26,6 +26,7 @@ type bench struct {
 	started chan []Part[*work] // a Run begins
 	finish  chan error         // lets one Run end
 	dropped atomic.Int32
+	expired atomic.Int32 // of the dropped
 	runs    atomic.Int32
 	mu      sync.Mutex
 	now     time.Time
@@ -33,7 +34,12 @@ type bench struct {
 
 func (b *bench) Batch(int, int)    { b.runs.Add(1) }
 func (b *bench) Ran(time.Duration) {}
-func (b *bench) Dropped()          { b.dropped.Add(1) }
+func (b *bench) Dropped(expired bool) {
+	b.dropped.Add(1)
+	if expired {
+		b.expired.Add(1)
+	}
+}
 
 func (b *bench) clock() time.Time {
 	b.mu.Lock()
@@ -257,6 +263,28 @@ func TestExpiredWorkCostsNoRun(t *testing.T) {
 	}
 	if !errors.Is(got[1], ErrExpired) || got[2] != nil || late.holders.Load() != 0 {
 		t.Fatalf("got %v with %d holders", got, late.holders.Load())
+	}
+	if b.dropped.Load() != 1 || b.expired.Load() != 1 {
+		t.Fatalf("%d dropped, %d of them expired, want 1 and 1", b.dropped.Load(), b.expired.Load())
+	}
+}
+
+func TestWorkThatIsOverWhenItComesCostsNoRun(t *testing.T) {
+	b := newBench(t, one)
+	late, stop := context.WithTimeout(context.Background(), 0)
+	defer stop()
+	left, leave := context.WithCancel(context.Background())
+	leave()
+	w := &work{}
+	if err := b.Do(late, w, 1); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("late work: %v", err)
+	}
+	if err := b.Do(left, w, 1); !errors.Is(err, context.Canceled) {
+		t.Fatalf("work whose client left: %v", err)
+	}
+	if b.runs.Load() != 0 || b.dropped.Load() != 2 || b.expired.Load() != 1 || w.holders.Load() != 0 {
+		t.Fatalf("%d runs, %d dropped, %d of them expired, %d holders; want 0, 2, 1, 0",
+			b.runs.Load(), b.dropped.Load(), b.expired.Load(), w.holders.Load())
 	}
 }
 

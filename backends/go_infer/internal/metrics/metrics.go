@@ -129,7 +129,7 @@ type Model struct {
 	waiting       atomic.Pointer[func() int]
 	rows          histogram
 	run           histogram
-	dropped       atomic.Int64
+	expired, gone atomic.Int64
 }
 
 // Model makes the counters of one version.
@@ -152,8 +152,14 @@ func (m *Model) Batch(_, rows int) { m.rows.observe(float64(rows)) }
 // Ran counts a finished Run.
 func (m *Model) Ran(took time.Duration) { m.run.observe(took.Seconds()) }
 
-// Dropped counts work that left the queue without a Run.
-func (m *Model) Dropped() { m.dropped.Add(1) }
+// Dropped counts work that cost no Run: its deadline had passed, or else its client had left.
+func (m *Model) Dropped(expired bool) {
+	if expired {
+		m.expired.Add(1)
+	} else {
+		m.gone.Add(1)
+	}
+}
 
 // Queue says how to read the model's queue depth.
 func (m *Model) Queue(waiting func() int) { m.waiting.Store(&waiting) }

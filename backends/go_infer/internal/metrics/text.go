@@ -41,9 +41,10 @@ func (r *Registry) Append(text []byte) []byte {
 			t.sample("go_infer_queue_rows", float64((*waiting)()), "model", m.name, "version", m.version)
 		}
 	}
-	t.head("go_infer_dropped_total", "counter", "Requests (parts, if split) that cost no Run: expired, or their client left.")
+	t.head("go_infer_dropped_total", "counter", "Requests (parts, if split) that cost no Run, because they had expired or their client had left.")
 	for _, m := range models {
-		t.sample("go_infer_dropped_total", float64(m.dropped.Load()), "model", m.name, "version", m.version)
+		t.sample("go_infer_dropped_total", float64(m.expired.Load()), "model", m.name, "version", m.version, "reason", "expired")
+		t.sample("go_infer_dropped_total", float64(m.gone.Load()), "model", m.name, "version", m.version, "reason", "gone")
 	}
 	for _, g := range r.gauges {
 		t.head(g.name, g.kind, g.help)

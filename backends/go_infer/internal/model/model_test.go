@@ -26,7 +26,7 @@ type silent struct{}
 
 func (silent) Batch(int, int)    {}
 func (silent) Ran(time.Duration) {}
-func (silent) Dropped()          {}
+func (silent) Dropped(bool)      {}
 
 func options(pool *tensor.Pool) model.Options {
 	return model.Options{

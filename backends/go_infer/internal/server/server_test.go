@@ -248,6 +248,9 @@ func TestDeadlines(t *testing.T) {
 			t.Errorf("%s: %s: %d %s, want %d", api.TimeoutHeader, value, response.StatusCode, body, code)
 		}
 	}
+	if _, page := s.do(t, "GET", "/metrics", ""); !strings.Contains(page, `version="2",reason="expired"} 1`+"\n") {
+		t.Errorf("the work that was late is not counted:\n%s", page)
+	}
 }
 
 func TestMetricsCountWhatHappened(t *testing.T) {
@@ -261,7 +264,8 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 		`go_infer_batch_rows_bucket{model="digits",version="2",le="4"} 0`,
 		`go_infer_batch_rows_bucket{model="digits",version="2",le="8"} 1`,
 		`go_infer_batch_rows_sum{model="digits",version="2"} 5`,
-		`go_infer_dropped_total{model="digits",version="2"} 0`,
+		`go_infer_dropped_total{model="digits",version="2",reason="expired"} 0`,
+		`go_infer_dropped_total{model="digits",version="2",reason="gone"} 0`,
 		`go_infer_run_duration_seconds_count{model="digits",version="2"} 1`,
 	} {
 		if !strings.Contains(page, line+"\n") {

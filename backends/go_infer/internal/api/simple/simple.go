@@ -8,6 +8,8 @@
 package simple
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -153,7 +155,10 @@ func (h *Handler) tensor(x *api.Exchange, picture []byte, signature *model.Serva
 	case h.Decoders <- struct{}{}:
 		defer func() { <-h.Decoders }()
 	case <-x.Context.Done():
-		return nil, status.Errorf(status.Cancelled, "the client went away, or its deadline passed")
+		if errors.Is(context.Cause(x.Context), context.DeadlineExceeded) {
+			return nil, status.Errorf(status.DeadlineExceeded, "the request's deadline passed before its picture was decoded")
+		}
+		return nil, status.Errorf(status.Cancelled, "the client went away")
 	}
 	plane, err := image.Decode(picture, h.MaxPixels)
 	if err != nil {
