@@ -4,9 +4,9 @@ is within a pick of its exact share, and its picks are spread evenly: 5:1:1 is a
 The first turn lies half a period ahead, which makes it so from the beginning. O(log n) a pick, where nginx's sums
 (the same order, but for ties) take O(n).
 
-Who comes back, or is new, starts half a period from now; it does not catch up on what it missed. A second try is drawn
-by share among those that are left and takes nobody's turn: else those who help out would be passed over, and the one
-that fails would be first all the more.
+Who comes back, or is new, starts half a period from now; it does not catch up on what it missed. A second try is a
+round of its own among those that are left (as nginx's): if it counted as a turn, those who help out would be passed
+over later, and the one that fails would be first all the more. That takes O(n log n).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.balance.draw import Draw
 from gateway.balance.policy import Balancer, Candidate, Rand
 from gateway.request import Request
 
@@ -53,11 +52,23 @@ class WeightedRoundRobin(Balancer):
             return None
         best = heap[0]
         if tried:
-            draw = Draw([candidate for candidate in heap if candidate not in tried], self.rand)
-            return draw.candidates[draw.any()] if draw.candidates else None
+            return self._another(tried)
         self._clock = best.turn
         best.turn += 1.0 / best.share
         self._sift()
+        return best
+
+    def _another(self, tried: Sequence[Candidate]) -> Candidate | None:
+        """Who is due next of those left; it pays, and they all are paid: between them and the others nothing moves."""
+        left = [candidate for candidate in self._heap if candidate not in tried]
+        if not left:
+            return None
+        best = min(left, key=_turn)
+        best.turn += 1.0 / best.share
+        whole = sum([candidate.share for candidate in left])
+        for candidate in left:
+            candidate.turn -= 1.0 / whole
+        self._heap.sort(key=_turn)
         return best
 
     def _sift(self) -> None:

@@ -446,3 +446,17 @@ def test_a_reload_takes_the_table_over_unless_members_changed(policy):
     other.inherit(one)
     other.settle(members)
     assert set(homes(other)) == set(members)
+
+
+def test_second_tries_take_nobodys_turn_and_are_shared_by_weight():
+    members = candidates(2, 2, 1, 1)
+    balancer = settled(WeightedRoundRobin(), members)
+    firsts, seconds = Counter(), Counter()
+    for _ in range(1200):  # the first one never answers
+        first = balancer.pick(asked(0), (), 0, NOW)
+        firsts[first] += 1
+        if first is members[0]:
+            seconds[balancer.pick(asked(0), [first], 0, NOW)] += 1
+    assert abs(firsts[members[0]] - 400) <= 3
+    for member, share in zip(members[1:], (600, 300, 300), strict=True):
+        assert abs(firsts[member] + seconds[member] - share) <= 3
