@@ -207,7 +207,7 @@ class Pool:
         per_model: bool = False,
     ) -> None:
         self.name = name
-        self.budget = budget or RetryBudget(0.2, 10.0, 0)  # for retries and hedges of all routes that come here
+        self.budget = budget or RetryBudget(0.1, 10.0, 0)  # for retries and hedges of all routes that come here
         self.backends = backends
         self.balancer = balancer
         self.max_inflight = max_inflight
