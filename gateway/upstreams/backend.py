@@ -215,4 +215,81 @@ def _connections(
 ) -> ConnectionPool:
     if speaks == "http":
         return ConnectionPool(address, limits, tls)
+<<<<<<< HEAD
     return LinkPool(address, limits, tls, required=speaks == "link", on_load=told)
+=======
+    return LinkPool(address, limits, tls, required=speaks == "link")
+
+
+class Pool:
+    """Backends that serve the same thing; rebuilt at each snapshot around backends that survive."""
+
+    __slots__ = (
+        "_of_models",
+        "backends",
+        "balancer",
+        "budget",
+        "inflight",
+        "max_inflight",
+        "name",
+        "panic",
+        "per_model",
+        "usable",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        backends: tuple[Backend, ...],
+        balancer: Balancer,
+        max_inflight: int,
+        panic: float = 0.5,
+        budget: RetryBudget | None = None,
+        *,
+        per_model: bool = False,
+    ) -> None:
+        self.name = name
+        self.budget = budget or RetryBudget(0.1, 10.0, 0)  # for retries and hedges of all routes that come here
+        self.backends = backends
+        self.balancer = balancer
+        self.max_inflight = max_inflight
+        self.inflight = 0
+        self.panic = panic
+        self.per_model = per_model
+        self.usable = Usable(backends, [backend.gate for backend in backends], panic)
+        self._of_models: dict[bytes, Usable[Backend]] = {}
+        for backend in backends:
+            backend.on_change = self._unsettle
+
+    def _unsettle(self) -> None:
+        self.usable.unsettle()
+        self._of_models.clear()
+
+    def pick(self, request: Request, tried: list[Backend], now: int) -> Backend | None:
+        """A backend that may be tried for `request` now and is not in `tried`, or None; see `breakers.usable`."""
+        picks = self._picks(request, tried, now)
+        return self.balancer.pick(picks) if picks else None
+
+    def has_other(self, request: Request, tried: list[Backend], now: int) -> bool:
+        """Whether somebody who is not in `tried` could be picked."""
+        return bool(self._picks(request, tried, now))
+
+    def _picks(self, request: Request, tried: list[Backend], now: int) -> tuple[Backend, ...]:
+        usable = self.usable
+        picks = usable.at(now)
+        if self.per_model and request.model:
+            usable = self._of_model(request)
+            picks = usable.at(now)
+        if tried:
+            picks = tuple([b for b in picks if b not in tried] or [b for b in usable.spare if b not in tried])
+        return picks
+
+    def _of_model(self, request: Request) -> Usable[Backend]:
+        usable = self._of_models.get(request.model)
+        if usable is None:
+            if len(self._of_models) >= MOST:
+                self._of_models.clear()
+            gates = [backend.gate_for(request) for backend in self.backends]
+            usable = self._of_models[request.model] = Usable(self.backends, gates, self.panic)
+        return usable
+>>>>>>> w-retries
