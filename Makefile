@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 PY := .venv/bin/python
 # The unit tests of what setup.py compiles, run again on the installed package.
-COMPILED_TESTS := tests/http tests/upstreams tests/limits tests/breakers tests/balance tests/store tests/retries \
+COMPILED_TESTS := tests/admission tests/http tests/upstreams tests/limits tests/breakers tests/balance tests/store tests/retries \
   tests/telemetry tests/identity tests/routing tests/test_pipeline.py
 setup = @test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed on PATH" >&2; exit 1; }; $(PYTHON) scripts/bootstrap.py
 
@@ -56,6 +56,7 @@ bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, by stage a
 	@$(PY) -m loadtests.bench_latency
 	@$(PY) -m loadtests.bench_idle
 	@$(PY) -m loadtests.bench_slow
+	@$(PY) -m loadtests.bench_overload
 	@$(PY) -m loadtests.bench_infer
 	@$(PY) -m loadtests.bench_limits
 

@@ -7,6 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gateway.admission.admission import AdmissionSettings
+from gateway.admission.priority import PriorityRules
+from gateway.admission.queue import PRIORITIES
 from gateway.app.limits import limits, tenants
 from gateway.app.routes import edits, match, prefixes, reply, retry, shadow, split
 from gateway.app.series import backend_cells, route_cells
@@ -176,6 +179,7 @@ def _pool(
         pool.max_inflight,
         pool.breaker.panic,
         registry.retries.budget(name, pool.retry_budget.ratio, pool.retry_budget.min, time.monotonic_ns()),
+        registry.admission(name, _admission(pool), time.monotonic_ns()),
         per_model=gate.per_model,
         sharing=Sharing(
             zone=zone,
@@ -208,6 +212,14 @@ def _sticky(session: model.Session, secret: bytes, backends: Sequence[Backend]) 
     if session.secure:
         attributes += "; Secure"
     return Sticky(session.cookie.encode(), attributes.encode(), session.secret or secret, backends)
+
+
+def _admission(pool: model.Pool) -> AdmissionSettings:
+    section, most = pool.admission, pool.max_inflight
+    if section.limit == "off":
+        return AdmissionSettings(most, most, 0, 0)
+    places = 0 if section.limit == "adaptive" else min(int(section.limit), most)
+    return AdmissionSettings(places, most, section.queue, int(section.target * 1e9))
 
 
 def _breaker(breaker: model.Breaker) -> BreakerSettings:
@@ -257,6 +269,11 @@ def _route(
             route.buffer,
             config.http.max_body if route.max_body is None else route.max_body,
             frozenset(protocol.encode() for protocol in route.upgrade),
+        ),
+        priority=PriorityRules(
+            PRIORITIES.index(route.priority),
+            (config.priority.header or "").encode(),
+            frozenset(client.encode() for client in config.priority.critical),
         ),
     )
     return split(route, compiled, catalogue, pools, memory) if route.split else compiled

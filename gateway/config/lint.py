@@ -140,6 +140,22 @@ def drained_pool(config: Config) -> Iterator[Finding]:
             yield ("pools", name, "backends"), "every backend has weight 0, so the pool answers nothing", None
 
 
+def idle_admission_limit(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        limit = pool.admission.limit
+        if isinstance(limit, int) and limit > pool.max_inflight:
+            message = f"more than the pool's max_inflight ({pool.max_inflight}), which holds"
+            yield ("pools", name, "admission", "limit"), message, "raise max_inflight"
+
+
+def urgent_strangers(config: Config) -> Iterator[Finding]:
+    keys = config.identity.api_keys
+    known = set(keys.clients.values()) if keys is not None else set()
+    for index, client in enumerate(config.priority.critical):
+        if client not in known:
+            yield ("priority", "critical", index), f"there is no API key of a client '{client}'", None
+
+
 def rung_order(config: Config) -> Iterator[Finding]:
     for index, route in enumerate(config.routes):
         for rung_index, rung in enumerate(route.degrade):
@@ -347,6 +363,8 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     late_connect,
     slow_health_check,
     drained_pool,
+    idle_admission_limit,
+    urgent_strangers,
     rung_order,
     idle_rewrite,
     redirect_to_itself,

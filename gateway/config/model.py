@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from gateway.config.addresses import Listen, Origin, StoreUrl
 from gateway.config.provenance import Provenance
 from gateway.config.scalars import Whole
+from gateway.config.sections.admission import Admission, Priority
 from gateway.config.sections.balance import Balance, HashKey, Session
 from gateway.config.sections.base import ZONE, Name, Section
 from gateway.config.sections.limits import Cost, Limit, Override, Prefix, Scope
@@ -39,6 +40,7 @@ from gateway.config.sections.traffic import (
 __all__ = [
     "AccessLog",
     "Admin",
+    "Admission",
     "ApiKeys",
     "Backend",
     "BackendTls",
@@ -64,6 +66,7 @@ __all__ = [
     "Pool",
     "PoolRung",
     "Prefix",
+    "Priority",
     "Redirect",
     "RequestEdits",
     "Respond",
@@ -124,6 +127,9 @@ class Config(Section):
         min_length=1,
         description="Routes; the first that matches wins.",
         examples=["[{name: ..., match: ..., pool: ...}]"],
+    )
+    priority: Priority = Field(
+        default=Priority.model_construct(), description="How a request may say how urgent it is."
     )
     cache: CacheStore = Field(default=CacheStore.model_construct(), description="The response cache all routes share.")
     access_log: AccessLog = Field(default=AccessLog.model_construct(), description="One JSON line per request.")
