@@ -39,10 +39,10 @@ from gateway.telemetry.access_log import AccessLog, Line
 from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Facts, Span, Tracing
 from gateway.upstreams.asking import Answer
-from gateway.upstreams.backend import Pool
 from gateway.upstreams.caller import UNAVAILABLE, Caller
 from gateway.upstreams.entrance import Entrance
 from gateway.upstreams.forward import dropped_fields
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.shadow import Shadows
 
 _METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"  # of those that may have a route, the usual
@@ -248,6 +248,9 @@ class Pipeline:
                 self.cache.put(key, kept, route.cache, began)
         else:
             response = await self._degrade(snapshot, route, sent, key, deadline, work)
+        sticky, answer = route.pool.sticky, work.answer
+        if sticky is not None and answer is not None and answer.response is response and answer.backend is not None:
+            sticky.keep(request, response, answer.backend)
         headers = response.headers
         if work.verdict is not None:
             if work.verdict.limits.settles and work.sent:

@@ -21,7 +21,7 @@ from gateway.routing.named import NamedModel
 from gateway.routing.replies import Reply
 from gateway.routing.split import Split
 from gateway.routing.table import Match, RouteTable
-from gateway.upstreams.backend import Pool
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.shadow import ShadowRules
 
 

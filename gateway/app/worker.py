@@ -121,7 +121,7 @@ class WorkerProcess:
         config: Config = message.config
         try:
             contexts = compiled.tls_contexts(config)
-            snapshot = compiled.snapshot(config, message.generation, message.catalogue, self.registry)
+            snapshot = compiled.snapshot(config, message.generation, message.catalogue, self.registry, message.secret)
         except (GatewayError, KeyError, ValueError) as error:
             self.channel.send(InForce(message.generation, f"{type(error).__name__}: {error}"))
             return

@@ -11,6 +11,7 @@ from gateway.config.diagnosis import spell
 from gateway.config.errors import Diagnostic
 from gateway.config.model import BackendTls, Config, PoolRung, Route, StaticRung, Tls
 from gateway.config.reach import can_start, covering_domains, covers
+from gateway.config.sections.balance import HASHING
 from gateway.config.source import Loc
 from gateway.config.units import format_duration, format_size
 from gateway.routing import words
@@ -297,6 +298,26 @@ def lonely_ejection(config: Config) -> Iterator[Finding]:
             yield ("pools", name, "ejection"), message, None
 
 
+def idle_zones(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        known = {backend.zone for backend in pool.backends if backend.zone is not None}
+        if known and config.zone is None:
+            at = next(index for index, backend in enumerate(pool.backends) if backend.zone is not None)
+            hint = "write 'zone' at the top of the file, beside 'workers'"
+            yield ("pools", name, "backends", at, "zone"), "means nothing: the gateway's own zone is not given", hint
+        elif known and config.zone not in known:
+            message = f"no backend is in the gateway's own zone, {config.zone}, so none is preferred"
+            yield ("pools", name, "backends"), message, None
+        if not known and pool.spill_above != "off":
+            yield ("pools", name, "spill_above"), "means nothing: no backend of the pool has a zone", None
+
+
+def session_beside_hash(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        if pool.sticky is not None and pool.balance.type in HASHING:
+            yield ("pools", name, "sticky"), "the cookie decides before the hash does; one of the two is enough", None
+
+
 def unverified_backends(config: Config) -> Iterator[Finding]:
     for name, pool in config.pools.items():
         if pool.tls is not None and not pool.tls.verify:
@@ -357,6 +378,8 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     certificate_ends,
     never_slow,
     lonely_ejection,
+    idle_zones,
+    session_beside_hash,
     unverified_backends,
     idle_client_certificate,
     open_proxy_protocol,

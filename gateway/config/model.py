@@ -15,7 +15,8 @@ from gateway.config.addresses import Listen, Origin, StoreUrl
 from gateway.config.provenance import Provenance
 from gateway.config.scalars import Whole
 from gateway.config.sections.admission import Admission, Priority
-from gateway.config.sections.base import Name, Section
+from gateway.config.sections.balance import Balance, HashKey, Session
+from gateway.config.sections.base import ZONE, Name, Section
 from gateway.config.sections.limits import Cost, Limit, Override, Prefix, Scope
 from gateway.config.sections.listeners import Listener, OneListener
 from gateway.config.sections.matching import Match, ValueTest
@@ -43,6 +44,7 @@ __all__ = [
     "ApiKeys",
     "Backend",
     "BackendTls",
+    "Balance",
     "Breaker",
     "CacheStore",
     "Config",
@@ -50,6 +52,7 @@ __all__ = [
     "Cost",
     "Drain",
     "Ejection",
+    "HashKey",
     "Health",
     "Hedge",
     "Http",
@@ -75,6 +78,7 @@ __all__ = [
     "RouteCache",
     "Rung",
     "Scope",
+    "Session",
     "Shadow",
     "Side",
     "StaleRung",
@@ -107,6 +111,9 @@ class Config(Section):
     )
     workers: Annotated[int | Literal["auto"], Whole(1, 256, ("auto",))] = Field(
         default="auto", description="Worker processes; 'auto' is one per core."
+    )
+    zone: Annotated[str, ZONE] | None = Field(
+        default=None, description="Where this gateway stands: backends in the same zone are preferred."
     )
     admin: Admin = Field(default=Admin.model_construct(), description="The operator's listener.")
     store: Store = Field(default=Store.model_construct(), description="Shared state of all workers and gateways.")

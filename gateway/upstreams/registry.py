@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from gateway.admission.admission import Admission, AdmissionSettings
 from gateway.breakers.gate import BreakerSettings
@@ -10,6 +11,7 @@ from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
 from gateway.retries.memory import Memory
 from gateway.upstreams.backend import Backend, Speaks
+from gateway.upstreams.pool import Pool
 
 
 def backend_key(pool: str, address: Address) -> str:
@@ -22,6 +24,7 @@ class BackendRegistry:
 
     def __init__(self) -> None:
         self._backends: dict[str, Backend] = {}
+        self.pools: Mapping[str, Pool] = {}  # of the snapshot that was made last
         self._admissions: dict[str, Admission] = {}
         self._sharers = 1
         self.retries = Memory()
@@ -37,17 +40,23 @@ class BackendRegistry:
         limits: ClientLimits,
         speaks: Speaks = "http",
         tls: Tls | None = None,
+        priority: int = 0,
+        zone: str = "",
     ) -> Backend:
         """The known backend with its settings brought up to date, or a new one."""
         key = backend_key(pool, address)
         backend = self._backends.get(key)
         if backend is None:
-            backend = self._backends[key] = Backend(key, name, address, weight, gate, limits, speaks, tls)
+            backend = self._backends[key] = Backend(
+                key, name, address, weight, gate, limits, speaks, tls, priority, zone
+            )
             if self._running:
                 backend.added(time.monotonic_ns())
             return backend
         backend.name = name
         backend.weight = weight
+        backend.priority = priority
+        backend.zone = zone
         backend.configure(gate)
         backend.connections.limits = limits
         backend.speak(speaks, tls)
