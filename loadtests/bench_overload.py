@@ -7,6 +7,9 @@ anything in between, is measured first and is the capacity that everything is he
 Poisson arrivals and give up after 500 ms. Every load starts with a gateway that has just started and knows nothing;
 what is offered in the first two seconds counts for nothing but the bar that below capacity nothing is ever refused.
 
+Latencies count from when a request was due; those of refusals from when it was sent, since a busy generator's own delay
+is as long as they are.
+
 * load: 0.75, 2, 5 and 10 times the capacity, with one worker and with two
 * steps: at five times the capacity, slots and service time halve and double; held from two seconds after each
 * priority: half the capacity of `critical` against ten times the capacity of `batch`
@@ -77,7 +80,7 @@ class Seen:
     def of(cls, samples: Sequence[Sample], since: float, until: float) -> Seen:
         window = [each for each in samples if since <= each.due < until]
         good = sorted(each.latency for each in window if each.status == 200)
-        refused = sorted(each.latency for each in window if each.status == 503)
+        refused = sorted(each.latency - each.lag for each in window if each.status == 503)
         offered = max(1, len(window))
         return cls(
             offered=len(window) / (until - since),
@@ -278,7 +281,7 @@ def part_steps(seconds: float, most: float) -> list[Bar]:
     bars: list[Bar] = []
     for (name, number, service), begin in zip(STEPS, begins, strict=True):
         seen = Seen.of(samples, begin + SETTLED, begin + each)
-        able = most * number / SLOTS * SERVICE_MS / service
+        able = number * 1000 / (service + SLOTS * 1000 / most - SERVICE_MS)  # its timers' own delay stays the same
         step = f"{name}: {number} x {service:g} ms"
         rows.append((step, *row("", 0, seen, able)[2:]))
         bars.append(Bar(f"{step}: goodput lacking", 2, 100 * (1 - seen.goodput / able), unit=" %"))
