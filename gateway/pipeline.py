@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway import problems
+from gateway.admission.admission import Admission
+from gateway.admission.queue import LATE
 from gateway.degrade.cache import AnswerCache, cache_key, may_store
 from gateway.degrade.ladder import PoolRung, StaleRung
 from gateway.errors import (
@@ -29,7 +31,7 @@ from gateway.errors import (
 )
 from gateway.limits.limiter import ALONE, YES, Limiter, LimitVerdict
 from gateway.problems import Problem, refuse
-from gateway.request import BodyRules, Header, Request, Response
+from gateway.request import BodyRules, Header, Outcome, Request, Response
 from gateway.retries import deadline as deadlines
 from gateway.snapshot import Route, Snapshot
 from gateway.status import REASONS
@@ -38,12 +40,17 @@ from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Facts, Span, Tracing
 from gateway.upstreams.asking import Answer
 from gateway.upstreams.caller import UNAVAILABLE, Caller
+from gateway.upstreams.entrance import Entrance
 from gateway.upstreams.forward import dropped_fields
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.shadow import Shadows
 
 _METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"  # of those that may have a route, the usual
 _MANY_HOPS: Final = 1_000_000_000
 _ATTEMPTS: Final = b"x-attempts"
+
+UNCOUNTED: Final = -1  # in the place of a mark: takes no place
+NO_PLACE: Final = -2  # and below: none, for the reason that is the difference
 
 NO_ROUTE_BODY: Final = BodyRules(64 * 1024, 16 << 20)  # it is refused anyway
 
@@ -51,7 +58,7 @@ NO_ROUTE_BODY: Final = BodyRules(64 * 1024, 16 << 20)  # it is refused anyway
 class Work:
     """What is noted about one request on its way, for headers, log and traces. Durations in nanoseconds."""
 
-    __slots__ = ("answer", "degraded", "dropped", "limits_ns", "sent", "upstream_ns", "verdict", "via")
+    __slots__ = ("answer", "degraded", "dropped", "limits_ns", "refused", "sent", "upstream_ns", "verdict", "via")
 
     def __init__(self, dropped: frozenset[bytes], via: Header | None = None) -> None:
         self.dropped = dropped  # fields never sent on, under the snapshot the request began with
@@ -61,6 +68,7 @@ class Work:
         self.sent = False  # whether a backend may have seen it
         self.limits_ns = 0
         self.upstream_ns = 0
+        self.refused = -1  # why the pool's admission did, if it did
         self.via = via
 
     def discard_answer(self) -> None:
@@ -90,6 +98,7 @@ class Pipeline:
         self.tracing = tracing
         self.access_log = access_log
         self.caller = Caller(cells)
+        self.entrance = Entrance()
         self.shadows = Shadows(self.caller, cells, draw)
         self.active = 0
         self._draw = draw
@@ -239,6 +248,9 @@ class Pipeline:
                 self.cache.put(key, kept, route.cache, began)
         else:
             response = await self._degrade(snapshot, route, sent, key, deadline, work)
+        sticky, answer = route.pool.sticky, work.answer
+        if sticky is not None and answer is not None and answer.response is response and answer.backend is not None:
+            sticky.keep(request, response, answer.backend)
         headers = response.headers
         if work.verdict is not None:
             if work.verdict.limits.settles and work.sent:
@@ -266,27 +278,57 @@ class Pipeline:
         pool = route.pool
         if route.named is not None:
             request.named = route.named.of(request.path)
-        if pool.inflight >= pool.max_inflight:
+        mark = self._place(route, pool, request)
+        if mark == NO_PLACE and pool.inflight < pool.max_inflight:
+            mark = await self._wait(route, pool, request, deadline)
+        if mark <= NO_PLACE:
+            work.refused = NO_PLACE - mark
             self.cells.add(route.cells.shed)
             return None
         began = time.monotonic_ns()
         if began >= deadline:
             self.cells.add(route.cells.expired)
+            _release(pool.admission, mark, began, None)
             return None
-        if route.shadow is not None and request.stream is None:
-            self.shadows.offer(route.shadow, request, work.dropped)
         work.sent = True  # as far as is known when it is cancelled
-        answer = work.answer = await self.caller.ask(
-            pool, request, request.target, deadline, route.retry, work.dropped, route.timeout_ns // 2
-        )
+        try:
+            if route.shadow is not None and request.stream is None:
+                self.shadows.offer(route.shadow, request, work.dropped)
+            answer = work.answer = await self.caller.ask(
+                pool, request, request.target, deadline, route.retry, work.dropped, route.timeout_ns // 2
+            )
+        except BaseException:  # cancelled
+            _release(pool.admission, mark, began, None)
+            raise
         work.sent = answer.reached
-        work.upstream_ns = time.monotonic_ns() - began
+        work.upstream_ns = _release(pool.admission, mark, began, answer)
         response = answer.response
         if response is None:
             return None
         if work.via is not None:
             response.headers.append(work.via)
         return None if response.status in UNAVAILABLE else response
+
+    def _place(self, route: Route, pool: Pool, request: Request) -> int:
+        """A place's mark; UNCOUNTED for what takes none; NO_PLACE where none is free.
+
+        A body or protocol that streams lasts as long as the client likes, which says nothing about the pool and must
+        not keep others waiting: it is bounded by the pool's `max_inflight` alone.
+        """
+        if pool.inflight >= pool.max_inflight:
+            return NO_PLACE
+        if request.stream is not None:
+            return UNCOUNTED
+        mark = pool.admission.enter(route.priority.of(request), time.monotonic_ns())
+        return mark if mark >= 0 else NO_PLACE
+
+    async def _wait(self, route: Route, pool: Pool, request: Request, deadline: int) -> int:
+        """A place's mark in the end, or NO_PLACE less why there is none."""
+        tenant = request.tenant or request.client or request.peer
+        waited = await self.entrance.wait(
+            pool.admission, route.priority.of(request), tenant, deadline, time.monotonic_ns()
+        )
+        return waited if waited >= 0 else NO_PLACE + 1 + waited
 
     async def _degrade(
         self, snapshot: Snapshot, route: Route, request: Request, key: bytes | None, deadline: int, work: Work
@@ -307,6 +349,8 @@ class Pipeline:
                 response.headers.append((b"degraded", says))
                 response.headers.append(_proxy_status(work.answer))
                 return response
+        if work.answer is None and work.refused >= 0:
+            return _overloaded(route, request, work.refused)
         return _unanswered(route, request, work.answer, late=time.monotonic_ns() >= deadline)
 
     async def _from_cache(self, route: Route, key: bytes | None) -> tuple[Response | None, bytes]:
@@ -327,13 +371,22 @@ class Pipeline:
     ) -> Response | None:
         """The other pool's answer, if it is one; a refusal or failure there leads on to the next rung."""
         pool = snapshot.pools[rung.pool]
-        if pool.inflight >= pool.max_inflight or request.stream is not None:  # a body that streamed is gone
+        if request.stream is not None:  # a body that streamed is gone
+            return None
+        mark = self._place(route, pool, request)
+        if mark == NO_PLACE and pool.inflight < pool.max_inflight:
+            mark = await self._wait(route, pool, request, deadline)
+        if mark <= NO_PLACE:
             return None
         began = time.monotonic_ns()
         patience = route.timeout_ns if rung.timeout is None else int(rung.timeout * 1e9)
         end = min(deadline, began + patience)
-        answer = await self.caller.ask(pool, request, rung.target(request), end, None, work.dropped, patience // 2)
-        work.upstream_ns += time.monotonic_ns() - began
+        try:
+            answer = await self.caller.ask(pool, request, rung.target(request), end, None, work.dropped, patience // 2)
+        except BaseException:  # cancelled
+            _release(pool.admission, mark, began, None)
+            raise
+        work.upstream_ns += _release(pool.admission, mark, began, answer)
         work.sent = work.sent or answer.reached
         response = answer.response
         # 404 is a rewrite that missed, not an answer to the client's question.
@@ -543,6 +596,43 @@ def _proxy_status(answer: Answer | None) -> Header:
             b"sluicegate; error=destination_unavailable; received-status=%d" % answer.response.status,
         )
     return (b"proxy-status", b"sluicegate; error=destination_unavailable")
+
+
+def _release(admission: Admission, mark: int, began: int, answer: Answer | None) -> int:
+    """Gives a place back with what the request's end says about the pool: nothing if it was tried more than once, or
+    cancelled (None). Returns how long the place was held.
+    """
+    now = time.monotonic_ns()
+    took = now - began
+    if mark < 0:
+        return took
+    if answer is None:
+        admission.release(mark, took, Outcome.IGNORE, now)
+        return took
+    if answer.attempts != 1:
+        admission.release(0, took, Outcome.IGNORE, now)
+        return took
+    response = answer.response
+    if response is None:
+        late = isinstance(answer.error, UpstreamTimeout)
+        admission.release(mark, took, Outcome.IGNORE if late else Outcome.FAILURE, now)
+    elif response.status in (429, 503):
+        admission.release(mark, took, Outcome.DROPPED, now)
+    else:
+        admission.release(mark, took, Outcome.FAILURE if response.status >= 500 else Outcome.SUCCESS, now)
+    return took
+
+
+def _overloaded(route: Route, request: Request, reason: int) -> Response:
+    """The pool's admission refused the request: at once, and with an estimate of when it is worth another try."""
+    pool = route.pool
+    retry_after = pool.admission.retry_after(route.priority.of(request))
+    if reason == LATE:
+        detail = f"the pool '{pool.name}' cannot answer within the time allowed; try again"
+    else:
+        detail = f"more is asked of the pool '{pool.name}' than it can answer; try again"
+    headers = [(b"proxy-status", b"sluicegate; error=destination_unavailable")]
+    return refuse(problems.OVERLOADED, request, detail, headers=headers, retry_after=retry_after)
 
 
 def _too_late(request: Request, detail: str) -> Response:

@@ -94,6 +94,16 @@ class Request:
         self.named = b""
         self.model = b""
 
+    def cookie(self, name: bytes) -> bytes:
+        """The value of the first cookie of that name (RFC 6265 section 4.2), or nothing."""
+        cookies = self.headers.get(b"cookie")
+        if cookies is not None:
+            for pair in cookies.split(b";"):
+                its, _, value = pair.partition(b"=")
+                if its.strip() == name:
+                    return value.strip()
+        return b""
+
     def __repr__(self) -> str:
         return f"<Request {self.method.decode()} {self.target.decode('latin-1')} {len(self.body)} B>"
 

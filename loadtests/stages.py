@@ -206,10 +206,16 @@ async def measure(config: Path) -> dict[str, float]:
         cells.observe(0, 600_000)
         cells.add(900)
 
+    def admit() -> None:
+        now = time.monotonic_ns()
+        mark = pool.admission.enter(route.priority.of(request), now)
+        pool.admission.release(mark, 700_000, Outcome.SUCCESS, now)
+
     found = {"parse request": least(read)}
     found["route"] = least(lambda: snapshot.routes.find(request))
     found["identify"] = least(lambda: snapshot.keys.identify(request))
     found["limiter: ask, reply, verdict"] = await _limits(route.limits, request)
+    found["admission: enter, release"] = least(admit)
     found["pick and gate"] = least(choose)
     found["serialise"] = least(
         lambda: serialise(request, b"/v1/models/digits", b"127.0.0.1:9000", b"x-request-timeout: 9999ms\r\n", dropped)

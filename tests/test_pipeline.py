@@ -34,7 +34,8 @@ from gateway.status import REASONS
 from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Tracing
 from gateway.testing import OK, Close, Never, Pause, Reset, ScriptedBackend, answer
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
+from gateway.upstreams.pool import Pool
 from tests.limits.fakes import FakeStore
 from tests.upstreams.scene import CELLS
 
@@ -80,7 +81,7 @@ class Scene:
             f"{name}/a", "a", Address("127.0.0.1", server.port), 1, BreakerSettings(failures=1000), ClientLimits()
         )
         backend.series = 4000 + 100 * (name == "digits-small")
-        return Pool(name, (backend,), WeightedRoundRobin(), 100)
+        return Pool(name, (backend,), WeightedRoundRobin, 100)
 
     def _route(self):
         limits = ((REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, LEASED_REFUSED, LEASED_ALLOWED),)

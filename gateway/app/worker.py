@@ -18,10 +18,11 @@ import sys
 import time
 from typing import Any
 
+from gateway.admission.admission import Admission
 from gateway.app import compile as compiled
 from gateway.app.breakers import Breakers
 from gateway.app.loop import run_in_loop
-from gateway.app.series import GAUGES, backend_gauges, pool_gauge
+from gateway.app.series import GAUGES, admission_cells, backend_gauges, pool_gauge
 from gateway.breakers.hints import TOPIC
 from gateway.config.model import Config
 from gateway.degrade.cache import AnswerCache
@@ -120,7 +121,7 @@ class WorkerProcess:
         config: Config = message.config
         try:
             contexts = compiled.tls_contexts(config)
-            snapshot = compiled.snapshot(config, message.generation, message.catalogue, self.registry)
+            snapshot = compiled.snapshot(config, message.generation, message.catalogue, self.registry, message.secret)
         except (GatewayError, KeyError, ValueError) as error:
             self.channel.send(InForce(message.generation, f"{type(error).__name__}: {error}"))
             return
@@ -140,6 +141,7 @@ class WorkerProcess:
             for door, sock in zip(self.doors, self.sockets, strict=True):
                 await self.server.listen(sock, door.accept)
         self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
+        self.registry.retain_pools(set(snapshot.pools))
         self.registry.retries.retain({route.name for route in config.routes}, set(snapshot.pools))
         self._set_health(self.health)
         self.breakers.adopt()
@@ -255,12 +257,27 @@ class WorkerProcess:
             self._publish_one(metric, catalogue.place(metric), own[metric])
         pools = self.pipeline.snapshot.pools.values()
         self.breakers.publish(values, catalogue, pools, self._publish_one)
+        self.registry.share(self.fleet.members, time.monotonic_ns())
         for pool in pools:
             values[pool_gauge(catalogue, pool.name)] = pool.budget.waiting
+            self._set_admission(pool.name, pool.admission)
             for backend in pool.backends:
                 inflight, healthy = backend_gauges(catalogue, pool.name, backend.name)
                 values[inflight] = backend.inflight
                 values[healthy] = int(backend.healthy)
+
+    def _set_admission(self, pool: str, admission: Admission) -> None:
+        values, cells = self.cells.values, admission_cells(self.catalogue, pool)
+        limit, queue = admission.limit, admission.queue
+        values[cells.limit] = limit.allowed
+        values[cells.inflight] = admission.inflight
+        values[cells.rate] = int(limit.rate * 1000)
+        values[cells.latency] = int(limit.latency)
+        for queued, overloaded, line in zip(cells.queued, cells.overloaded, queue.lines, strict=True):
+            values[queued] = line.size
+            values[overloaded] = int(line.overloaded)
+        for cell, count in zip(cells.refused, queue.refused, strict=True):
+            self._publish_one(names.ADMISSION_REFUSED, cell, count)
 
     def _publish_one(self, metric: Metric, cell: int, value: int) -> None:
         """A counter goes on from where this worker's predecessor in the same cells left it."""
@@ -278,6 +295,18 @@ class WorkerProcess:
             "store": "shared" if self.store.up else "local",
             "fleet": {"workers": self.fleet.members, "connected": self.fleet.connected},
             "cache": {"entries": len(pipeline.cache), "bytes": pipeline.cache.size},
+            "admission": [
+                {
+                    "pool": pool.name,
+                    "limit": pool.admission.limit.allowed,
+                    "inflight": pool.admission.inflight,
+                    "queued": pool.admission.queue.size,
+                    "overloaded": pool.admission.overloaded,
+                    "latency_ms": round(pool.admission.limit.latency / 1e6, 3),
+                    "rate": round(pool.admission.limit.rate, 1),
+                }
+                for pool in pipeline.snapshot.pools.values()
+            ],
             "backends": [
                 {
                     "pool": pool.name,

@@ -96,7 +96,7 @@ def summary(config: Config, warnings: int = 0) -> list[str]:
         for name, limit in config.limits.items()
     ])  # fmt: skip
     lines += _table("pools", [
-        [name, pool.balance, ", ".join(f"{each.name} x{each.weight}" for each in pool.backends)]
+        [name, pool.balance.type, ", ".join(f"{each.name} x{each.weight}" for each in pool.backends)]
         for name, pool in config.pools.items()
     ])  # fmt: skip
     lines += _table("routes", [

@@ -75,6 +75,23 @@ SHADOW_DURATION: Final = Metric(
     "gateway_shadow_duration_seconds", "histogram", "Time of one shadow copy, whatever its result."
 )
 SHED: Final = Metric("gateway_shed_total", "counter", "Requests over a pool's in-flight limit.")
+ADMISSION_LIMIT: Final = Metric(
+    "gateway_admission_limit", "gauge", "Requests that the pool may have in flight: learnt, or as configured."
+)
+ADMISSION_INFLIGHT: Final = Metric("gateway_admission_inflight", "gauge", "Requests that have a place in the pool.")
+ADMISSION_QUEUED: Final = Metric("gateway_admission_queued", "gauge", "Requests that wait for one, by priority.")
+ADMISSION_OVERLOADED: Final = Metric(
+    "gateway_admission_overloaded_workers", "gauge", "Workers that hold the priority to be in standing overload."
+)
+ADMISSION_REFUSED: Final = Metric(
+    "gateway_admission_refused_total", "counter", "Requests refused: queue full, too late to be answered, or overload."
+)
+ADMISSION_RATE: Final = Metric(
+    "gateway_admission_rate", "gauge", "Answers per second while every place is taken, as learnt.", 1000.0
+)
+ADMISSION_LATENCY: Final = Metric(
+    "gateway_admission_latency_seconds", "gauge", "Usual time to an answer as learnt; the sum over the workers.", 1e9
+)
 ATTEMPTS: Final = Metric("gateway_backend_attempts_total", "counter", "Attempts at a backend by outcome.")
 BACKEND_INFLIGHT: Final = Metric("gateway_backend_inflight", "gauge", "Attempts under way at a backend.")
 BACKEND_HEALTHY: Final = Metric("gateway_backend_healthy_workers", "gauge", "Workers that hold the backend healthy.")

@@ -17,7 +17,8 @@ from gateway.retries.budget import NOTHING
 from gateway.retries.decide import Failed, Others, Step, decide
 from gateway.retries.rules import RetryRules, may_run_twice
 from gateway.upstreams.attempt import Attempt
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.race import Race
 
 if TYPE_CHECKING:

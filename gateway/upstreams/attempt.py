@@ -22,7 +22,8 @@ from gateway.errors import (
 )
 from gateway.request import Outcome, Request, Response
 from gateway.retries.decide import OVERLOAD, Failed
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.retry_after import retry_after_ns
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Attempt:
             if not self.broke(error, hurried=left < fair):
                 raise
         else:
-            self.answered(response, hurried=left < fair)
+            self.answered(request, response, hurried=left < fair)
 
     # The steps of `run`, for who has them in a coroutine already: `enter`, and then one of `broke` and `answered`.
 
@@ -99,9 +100,11 @@ class Attempt:
         self.pool.inflight += 1
         return deadline - self.began
 
-    def answered(self, response: Response, *, hurried: bool) -> None:
+    def answered(self, request: Request, response: Response, *, hurried: bool) -> None:
         """The backend answered; an answer that streams goes on."""
         self.response = response
+        if self.backend.reported:
+            self.backend.hear(request, response, time.monotonic_ns())
         outcome = self.outcome = _OUTCOMES[response.status]
         if outcome is Outcome.DROPPED:
             self._retry_after = retry_after_ns(response)

@@ -23,7 +23,8 @@ from gateway.retries.rules import RetryRules, may_run_twice
 from gateway.telemetry.cells import Cells
 from gateway.upstreams.asking import Answer, Asking
 from gateway.upstreams.attempt import Attempt
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
+from gateway.upstreams.pool import Pool
 
 #: Statuses with which a backend says "not now": reason for the ladder.
 UNAVAILABLE: Final = frozenset((429, 502, 503, 504))
@@ -71,7 +72,7 @@ class Caller:
             if not attempt.broke(error, hurried=left < fair):
                 raise
         else:
-            attempt.answered(response, hurried=left < fair)
+            attempt.answered(request, response, hurried=left < fair)
             if response.status < 400:
                 return Answer(response, None, backend, 1)
         return await Asking(self, pool, request, target, deadline, rules, dropped, fair).after(attempt)

@@ -12,6 +12,8 @@ from gateway.config.scalars import Text
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9-]*"
 
+ZONE = Text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "1 to 63 letters, digits or any of . _ -")
+
 Name = Annotated[str, Text(NAME_PATTERN, "made of lower-case letters, digits and '-'")]
 FileName = Annotated[str, Text(r"[^\x00\n]+", "a file name")]
 
