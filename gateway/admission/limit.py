@@ -92,9 +92,13 @@ class Limit:
 
 
 class Level:
-    """What blocks at one level have shown: means over `blocks` of ln(throughput), by latencies and by counting."""
+    """What blocks at one level have shown: means over `blocks` of ln(throughput), by latencies and by counting.
 
-    def __init__(self) -> None:
+    `places` where it is asked for.
+    """
+
+    def __init__(self, places: int = 0) -> None:
+        self.places = places
         self.blocks = 0
         self.timed = 0.0
         self.counted = 0.0
@@ -238,11 +242,15 @@ class AdaptiveLimit(Limit):
             self.learnt = max(self.least, self.learnt // 2)
             self._search(-1)
         else:
+            if self._idle.places != self.allowed and self._resting:
+                self._idle = Level(self.allowed)
             level = self._idle if self._resting else self._here
             off = timed - level.timed if level.blocks else 0.0
             error = self._error(1, level.blocks or 1)
             if self._jumped(off, error):
                 self._changed(off)
+            elif self._resting and not (level.blocks or lost) and self._pays(timed):
+                self._search(1)  # it changed during the search
             else:
                 if level.blocks:
                     self._learn_noise(off * off / (1 + 1 / level.blocks))
@@ -254,6 +262,14 @@ class AdaptiveLimit(Limit):
     def _level(self) -> None:
         extra = self._extra() if self._resting else self._trial
         self.allowed = min(self.most, self.learnt + extra)
+
+    def _pays(self, timed: float) -> bool:
+        """Whether what is given at rest on top of the learnt number clearly brings as much more: then it is too low."""
+        here = self._here
+        if not here.blocks or here.lost or self.sharers > 1:
+            return False
+        share = math.log(self.allowed / self.learnt)
+        return timed - here.timed - self._error(1, here.blocks) > share / 2
 
     def _jumped(self, off: float, error: float) -> bool:
         """Whether a block that is `off` is no noise: by far, or by some in the same direction three times in a row."""
@@ -284,6 +300,7 @@ class AdaptiveLimit(Limit):
         self._astray = 0
         self._here = Level()
         self._there = Level()
+        self._idle = Level()
         self._resting = False
         self._next_rest = REST
         self._trial = self._refused = 0
@@ -337,7 +354,6 @@ class AdaptiveLimit(Limit):
 
     def _lie_down(self) -> None:
         self._resting = True
-        self._idle = Level()
         self._rest = self._next_rest
         self._next_rest = min(LONGEST_REST, 2 * self._next_rest)
 

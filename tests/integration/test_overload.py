@@ -20,6 +20,7 @@ class Slow(Backend):
 
     def __init__(self) -> None:
         super().__init__()
+        self.server.socket.listen(256)  # it has 5 otherwise, and connections that fail are another story
         self.slots = threading.Semaphore(2)
         handler = self.server.RequestHandlerClass
         handler.wbufsize = -1
