@@ -142,11 +142,13 @@ class Far:
         await asyncio.gather(self._pass(reader, back), self._pass(there, writer), return_exceptions=True)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        due = 0.0  # nothing overtakes what came before it
         try:
             while data := await reader.read(65536):
-                self.loop.call_later(self.delay, _write, writer, data)
+                due = max(due + 1e-6, self.loop.time() + self.delay)
+                self.loop.call_at(due, _write, writer, data)
         finally:
-            self.loop.call_later(self.delay, writer.close)
+            self.loop.call_at(max(due + 1e-6, self.loop.time() + self.delay), writer.close)
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)

@@ -8,6 +8,7 @@ What it measures is the code of the gateway from `Limiter.begin` to the decision
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import resource
@@ -108,6 +109,9 @@ class Worker:
         self.store.start()
         self.fleet.start()
         await self.store.ready(5)
+        gc.collect()
+        gc.freeze()  # as a worker of the gateway does
+        gc.set_threshold(20_000, 20, 50)
         print("ready", flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
         ticker = asyncio.ensure_future(self._tick())

@@ -47,6 +47,7 @@ class Visit:
     server: Server
     gateway: Gateway
     candidate: Candidate
+    found: int  # in flight there, of this gateway's
 
 
 class Gateway:
@@ -90,13 +91,17 @@ class World:
 
     def _arrive(self) -> None:
         self.at(self.now + self._rand.expovariate(self.rate), self._arrive)
+        self.send()
+
+    def send(self) -> None:
+        """One request, now."""
         gateway = self._rand.choice(self.gateways)
         chosen = gateway.balancer.pick(ASKED, (), gateway.inflight, self._ns)
         assert chosen is not None
         server = gateway.servers[chosen]
+        visit = Visit(self.now, server, gateway, chosen, chosen.inflight)
         chosen.inflight += 1
         gateway.inflight += 1
-        visit = Visit(self.now, server, gateway, chosen)
         self.at(self.now + server.latency / 2, lambda: self._enter(visit))
 
     def _enter(self, visit: Visit) -> None:
@@ -124,7 +129,7 @@ class World:
         visit.gateway.inflight -= 1
         took = self.now - visit.came
         if candidate.gauge is not None:
-            candidate.gauge.observe(candidate, Outcome.SUCCESS, int(took * NS), self._ns)
+            candidate.gauge.observe(candidate, Outcome.SUCCESS, int(took * NS), visit.found, self._ns)
         if visit.server.reports:
             candidate.load.hear(queued, running, slots, 0.0, candidate.inflight, self._ns)
         self.visits.append((visit.came, took, visit.server))
@@ -167,10 +172,16 @@ def one_slow(make: Callable[[Rand], Balancer], count: int, load: float, factor: 
 
 
 def antagonists(
-    make: Callable[[Rand], Balancer], *, gateways: int = 1, reports: bool = True, kind: str = "slots", seed: int = 1
+    make: Callable[[Rand], Balancer],
+    *,
+    gateways: int = 1,
+    reports: bool = True,
+    kind: str = "slots",
+    burst: int = 0,
+    seed: int = 1,
 ) -> World:
     """Four servers of which, in turns of 2 s, one loses three of its four slots, or takes four times as long; 90 % load
-    of what is left.
+    of what is left, and `burst` requests at once at the beginning.
     """
     servers = [Server(reports=reports) for _ in range(4)]
     slots, service = servers[0].slots, servers[0].service
@@ -189,6 +200,8 @@ def antagonists(
             world.admit(server)
         world.at(world.now + 2.0, lambda: turn(number + 1))
 
+    for _ in range(burst):
+        world.at(0.5, world.send)
     turn(0)
     world.run(20.0)
     return world

@@ -33,7 +33,7 @@ class PeakLatency(Gauge):
         self._peak = 0.0  # 0: nothing known
         self._stamp = 0
 
-    def observe(self, candidate: Candidate, outcome: Outcome, took: int, now: int) -> None:  # noqa: ARG002
+    def observe(self, candidate: Candidate, outcome: Outcome, took: int, found: int, now: int) -> None:  # noqa: ARG002
         old = self.read(now)
         seen = float(took)
         if outcome is Outcome.IGNORE:
@@ -56,7 +56,8 @@ class ServiceTime(Gauge):
     """The average over about the last dozen answers of the time one takes by itself, without its wait in line.
 
     With c requests at a time and n in flight, a request takes max(c, 1 + n) / c times its service time; c is what the
-    backend reports, or 1. The load that an answer leaves behind is, in the mean, the load that its request found.
+    backend reports, or 1. What counts is n when the request came: a line that is worked off would else look like a
+    slow backend, which is then left alone until all the others look as slow.
     """
 
     __slots__ = ("_stamp", "_value")
@@ -65,10 +66,10 @@ class ServiceTime(Gauge):
         self._value = 0.0  # 0: nothing known
         self._stamp = 0
 
-    def observe(self, candidate: Candidate, outcome: Outcome, took: int, now: int) -> None:
+    def observe(self, candidate: Candidate, outcome: Outcome, took: int, found: int, now: int) -> None:
         old = self._value
         capacity = max(candidate.load.capacity, 1.0)
-        seen = took * capacity / max(capacity, 1.0 + candidate.outstanding(now))
+        seen = took * capacity / max(capacity, 1.0 + found + candidate.load.others(now))
         if outcome is Outcome.IGNORE:
             if seen <= old:
                 return

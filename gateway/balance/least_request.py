@@ -17,7 +17,7 @@ from gateway.balance.draw import Draw
 from gateway.balance.policy import Balancer, Candidate
 from gateway.request import Request
 
-SCAN: Final = 16
+SCAN: Final = 32
 
 
 class LeastRequest(Balancer):

@@ -14,6 +14,7 @@ import orjson
 
 ASK: Final = b"endpoint-load-metrics-format"
 TELL: Final = b"endpoint-load-metrics"
+FRESH: Final = 1_000_000_000  # nanoseconds a report is good for
 _LONGEST: Final = 4096  # bytes of a report that is looked at
 _MOST: Final = 1_000_000.0  # no backend has more requests than this, nor a utilisation above it
 
@@ -64,6 +65,12 @@ class Load:
         self.service = service
         self.mine = mine
         self.heard = now
+
+    def others(self, now: int) -> float:
+        """Requests in flight that were not ours, while the report is fresh."""
+        if self.heard and now - self.heard < FRESH:
+            return max(self.queued + self.running - self.mine, 0.0)
+        return 0.0
 
     def __repr__(self) -> str:
         return (

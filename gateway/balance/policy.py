@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from gateway.balance.load import Load
 from gateway.request import Outcome, Request
 
 Rand = Callable[[], float]  # a float in [0, 1)
-FRESH: Final = 1_000_000_000  # nanoseconds a report of load is good for
 
 
 class Gauge:
@@ -23,7 +21,8 @@ class Gauge:
 
     __slots__ = ()
 
-    def observe(self, candidate: Candidate, outcome: Outcome, took: int, now: int) -> None:
+    def observe(self, candidate: Candidate, outcome: Outcome, took: int, found: int, now: int) -> None:
+        """Takes the end of one attempt, which found so many of ours in flight before it."""
         raise NotImplementedError
 
 
@@ -56,11 +55,8 @@ class Candidate:
         return 0
 
     def outstanding(self, now: int) -> float:
-        """Requests in flight at the backend: what it reported of everybody, if that is fresh, counted up by ours."""
-        load = self.load
-        if load.heard and now - load.heard < FRESH:
-            return max(load.queued + load.running - load.mine, 0.0) + self.inflight
-        return float(self.inflight)
+        """Requests in flight at the backend: what it reported of others', if that is fresh, and ours."""
+        return self.inflight + self.load.others(now)
 
 
 class Balancer:

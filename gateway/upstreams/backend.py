@@ -152,12 +152,12 @@ class Backend(Candidate):
         self._changed()
         return gate
 
-    def observe(self, outcome: Outcome, took_ns: int, now: int, retry_after_ns: int = 0) -> None:
+    def observe(self, outcome: Outcome, took_ns: int, now: int, retry_after_ns: int = 0, found: int = 0) -> None:
         """Takes the end of one attempt: what it proved, how long it took, and, of an answer that says "not now", how
-        long the backend asks to be left alone (0: it does not say).
+        long the backend asks to be left alone (0: it does not say); `found` were in flight before it.
         """
         if self.gauge is not None:
-            self.gauge.observe(self, outcome, took_ns, now)
+            self.gauge.observe(self, outcome, took_ns, found, now)
         if retry_after_ns and outcome is Outcome.DROPPED:
             until = now + min(retry_after_ns, LONGEST_REST)
             if until > self.resting:

@@ -97,14 +97,17 @@ class Caller:
         began: int,
         retry_after: int,
         contact: int,
-        *,
-        streamed: bool = False,
+        found: int,
+        waited: int = 0,
     ) -> None:
-        """Ends one attempt: gives its place and its permit back, and counts it."""
+        """Ends one attempt: gives its place and its permit back, and counts it. It `found` so many in flight there.
+
+        `waited` is for an answer that streamed: how long it was until it began. What came then is up to its reader.
+        """
         backend.inflight -= 1
         pool.inflight -= 1
         ended = time.monotonic_ns()
-        permit.gate.release(permit, outcome, ended, 0 if streamed else ended - began, contact)
-        backend.observe(outcome, ended - began, ended, retry_after)
+        permit.gate.release(permit, outcome, ended, 0 if waited else ended - began, contact)
+        backend.observe(outcome, waited or ended - began, ended, retry_after, found)
         self.cells.values[backend.series + outcome] += 1
         self.cells.observe(backend.series + 4, ended - began)

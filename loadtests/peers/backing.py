@@ -73,6 +73,11 @@ class Store:
         self.process.wait_for_port(port)
         self._client = redis.Redis(port=port, socket_timeout=5)
 
+    def time(self) -> float:
+        """Its clock, in seconds."""
+        seconds, micros = self._client.time()
+        return float(seconds) + micros / 1e6
+
     def empty(self) -> None:
         """Forgets everything."""
         self._client.flushall()

@@ -10,9 +10,10 @@ import pytest
 from gateway.balance.hashing import Key
 from gateway.balance.latency import LEAST, PENALTY, PeakLatency, ServiceTime
 from gateway.balance.least_request import LeastRequest
+from gateway.balance.load import FRESH
 from gateway.balance.maglev import Maglev
 from gateway.balance.peak_ewma import PeakEwma
-from gateway.balance.policy import FRESH, Candidate
+from gateway.balance.policy import Candidate
 from gateway.balance.prequal import Prequal
 from gateway.balance.ring_hash import RingHash
 from gateway.balance.weighted_round_robin import WeightedRoundRobin
@@ -136,7 +137,7 @@ def test_the_load_is_levelled_by_weight(size):
 
 
 def seen(member, took, now=NOW, outcome=Outcome.SUCCESS):
-    member.gauge.observe(member, outcome, took, now)
+    member.gauge.observe(member, outcome, took, 0, now)
 
 
 @pytest.mark.parametrize("size", [4, 30])
@@ -189,25 +190,25 @@ def test_failing_fast_is_not_being_fast(outcome):
     seen(members[0], 1, outcome=outcome)
     assert members[0] not in shares(balancer)
     fresh = PeakLatency(5e9)
-    fresh.observe(members[0], outcome, 1, NOW)
+    fresh.observe(members[0], outcome, 1, 0, NOW)
     assert fresh.read(NOW) == PENALTY * LEAST
 
 
 def test_failures_pile_up_to_a_bound_and_fade():
     gauge, member = PeakLatency(5e9), Candidate(b"a")
     for _ in range(60):
-        gauge.observe(member, Outcome.FAILURE, MS, NOW)
+        gauge.observe(member, Outcome.FAILURE, MS, 0, NOW)
     assert gauge.read(NOW) == 60e9
     assert gauge.read(NOW + 60 * SECOND) == pytest.approx(60e9 * 2.718281828**-12, rel=1e-6)
 
 
 def test_a_peak_counts_in_full_and_is_worn_down_by_answers():
     gauge, member = PeakLatency(5e9), Candidate(b"a")
-    gauge.observe(member, Outcome.SUCCESS, 100 * MS, NOW)
+    gauge.observe(member, Outcome.SUCCESS, 100 * MS, 0, NOW)
     assert gauge.read(NOW) == 100 * MS
-    gauge.observe(member, Outcome.SUCCESS, 10 * MS, NOW)
+    gauge.observe(member, Outcome.SUCCESS, 10 * MS, 0, NOW)
     assert gauge.read(NOW) == 100 * MS  # at the same moment nothing has worn down
-    gauge.observe(member, Outcome.SUCCESS, 10 * MS, NOW + 5 * SECOND)
+    gauge.observe(member, Outcome.SUCCESS, 10 * MS, 0, NOW + 5 * SECOND)
     assert gauge.read(NOW + 5 * SECOND) == pytest.approx((10 + 90 / 2.718281828) * MS)
 
 
@@ -218,10 +219,10 @@ def test_giving_up_proves_only_that_it_takes_longer(make):
     def read():
         return gauge.read(NOW) if isinstance(gauge, PeakLatency) else gauge.expect(0.0, 0.0, NOW)
 
-    gauge.observe(member, Outcome.SUCCESS, 50 * MS, NOW)
-    gauge.observe(member, Outcome.IGNORE, MS, NOW)
+    gauge.observe(member, Outcome.SUCCESS, 50 * MS, 0, NOW)
+    gauge.observe(member, Outcome.IGNORE, MS, 0, NOW)
     assert read() == 50 * MS
-    gauge.observe(member, Outcome.IGNORE, 500 * MS, NOW)
+    gauge.observe(member, Outcome.IGNORE, 500 * MS, 0, NOW)
     assert read() > 50 * MS
 
 
@@ -282,18 +283,17 @@ def test_what_others_have_in_flight_counts_while_the_report_is_fresh():
 def test_a_latency_is_foretold_for_the_load():
     gauge, member = ServiceTime(), Candidate(b"a")
     assert gauge.expect(3.0, 4.0, NOW) == 0.0
-    member.inflight = 7
-    gauge.observe(member, Outcome.SUCCESS, 80 * MS, NOW)
+    gauge.observe(member, Outcome.SUCCESS, 80 * MS, 7, NOW)
     assert gauge.expect(7.0, 0.0, NOW) == pytest.approx(10 * MS * (8 + 0.3 * 7))  # one at a time, as far as is known
     assert gauge.expect(0.0, 0.0, NOW) == pytest.approx(10 * MS)
     assert gauge.expect(0.0, 0.0, NOW + 10 * SECOND) == pytest.approx(10 * MS / 2.718281828)
     gauge, member.load.capacity = ServiceTime(), 4.0
-    gauge.observe(member, Outcome.SUCCESS, 80 * MS, NOW)  # found eight before it, two deep at each of four places
+    gauge.observe(member, Outcome.SUCCESS, 80 * MS, 7, NOW)  # it was the second at one of four places
     assert gauge.expect(0.0, 4.0, NOW) == pytest.approx(40 * MS)
     assert gauge.expect(2.0, 4.0, NOW) == pytest.approx(40 * MS * 1.15)
     assert gauge.expect(11.0, 4.0, NOW) == pytest.approx(40 * MS * (3 + 0.3 * 11 / 4))
     before = gauge.expect(0.0, 4.0, NOW)
-    gauge.observe(member, Outcome.FAILURE, 1, NOW)
+    gauge.observe(member, Outcome.FAILURE, 1, 0, NOW)
     assert gauge.expect(0.0, 4.0, NOW) > before
 
 

@@ -50,6 +50,14 @@ def test_prequal_under_antagonists(kind, gateways, reports):
     assert ours <= 0.5 * p99("weighted-round-robin", **world)
 
 
+@pytest.mark.parametrize("name", ["prequal", "peak-ewma", "least-request"])
+@pytest.mark.parametrize("kind", ["slots", "service"])
+def test_a_backlog_is_worked_off(name, kind):
+    """A line that is worked off must not look like a slow backend: then all others would get one in turn."""
+    world = antagonists(policy(name), kind=kind, burst=300)
+    assert world.percentile(0.99, 10) < 0.4
+
+
 def test_the_world_keeps_its_books():
     """An M/M/1 queue at half load: sojourn times are exponential with mean 2 services (Little, Burke)."""
     server = Server(slots=1, service=0.01, latency=0.0)
