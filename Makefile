@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY := .venv/bin/python
 # The unit tests of what setup.py compiles, run again on the installed package.
 COMPILED_TESTS := tests/admission tests/http tests/upstreams tests/limits tests/breakers tests/balance tests/store tests/retries \
-  tests/telemetry tests/identity tests/routing tests/test_pipeline.py
+  tests/telemetry tests/identity tests/routing tests/test_pipeline.py tests/test_pipeline_admission.py
 # What `make bench` and `make chaos` run, in this order: loadtests/README.md says what each answers.
 BENCHES := routing breakers proxy large stages workers latency idle slow limits balance overload hedge infer
 CHAOS := breaker store recovery
