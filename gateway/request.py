@@ -40,9 +40,9 @@ class Request:
     `headers` maps a lower-case name to its value; repeated fields are joined with a comma (RFC 9110 5.3).
     `path` is the normalised path the gateway decides on; `target` is what a backend is sent (path and query).
     `received` is monotonic nanoseconds at the moment the head was complete. `upgrade` is the protocol the client may
-    switch to: then `stream` is everything it sends behind the head. `peer` is the client's address; `via` are the
-    forwarding fields as backends are sent them, whole lines. `named` is the model the route's captures name, `model`
-    the one whose breaker the request passes at the pool that is being asked.
+    switch to: then `stream` is everything it sends behind the head. `tenant` is whom the client belongs to. `peer`
+    is the client's address; `via` are the forwarding fields as backends are sent them, whole lines. `named` is the
+    model the route's captures name, `model` the one whose breaker the request passes at the pool that is being asked.
     """
 
     __slots__ = (
@@ -60,6 +60,7 @@ class Request:
         "received",
         "stream",
         "target",
+        "tenant",
         "upgrade",
         "via",
     )
@@ -85,12 +86,23 @@ class Request:
         self.keep_alive = keep_alive
         self.received = 0
         self.client = b""
+        self.tenant = b""
         self.id = b""
         self.stream: Stream | None = None
         self.upgrade = b""
         self.via = b""
         self.named = b""
         self.model = b""
+
+    def cookie(self, name: bytes) -> bytes:
+        """The value of the first cookie of that name (RFC 6265 section 4.2), or nothing."""
+        cookies = self.headers.get(b"cookie")
+        if cookies is not None:
+            for pair in cookies.split(b";"):
+                its, _, value = pair.partition(b"=")
+                if its.strip() == name:
+                    return value.strip()
+        return b""
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode()} {self.target.decode('latin-1')} {len(self.body)} B>"

@@ -21,7 +21,8 @@ SERVICE_US = 20_000
 
 #: Times are short so that a run is; ratios are those of a real configuration.
 BREAKER = (
-    "{failures: 5, open_for: 1s, open_max: 4s, jitter: 0, probes: 1, slow_after: 100ms, slow_rate: 0.5, min_calls: 20}"
+    "{failures: 5, open_for: 1s, open_max: 4s, jitter: 0, probes: 1, slow_after: 100ms, error_rate: 0.3, "
+    "min_calls: 20, window_calls: 50}"
 )
 
 CONFIG = """\
@@ -118,15 +119,14 @@ class Gateway:
 
 
 @contextmanager
-def standing(breaker: str = BREAKER, more: str = "", **settings: float) -> Iterator[tuple[Gateway, list[Slots]]]:
+def standing(breaker: str = BREAKER, more: str = "") -> Iterator[tuple[Gateway, list[Slots]]]:
     """Four backends and a gateway before them."""
     with TemporaryDirectory(prefix="breakers-") as folder:
         workdir = Path(folder)
         backends: list[Slots] = []
         try:
             for number in range(BACKENDS):
-                settings = {"slots": 8, "service_us": SERVICE_US, **settings}
-                backends.append(Slots(workdir, f"backend-{number}", **settings))
+                backends.append(Slots(workdir, f"backend-{number}", slots=8, service_us=SERVICE_US))
             with Gateway(workdir, [each.endpoint.port for each in backends], breaker=breaker, more=more) as gateway:
                 yield gateway, backends
         finally:

@@ -2,8 +2,8 @@
 
     python -m loadtests.chaos_breaker [--check] [--only kill,hang] [--rate 300]
 
-Each row of the table is a run of its own: four backends of 8 slots x 20 ms behind the real gateway (one worker), replayable
-requests in an open loop, some seconds of good service, the trouble, and good service again. Printed and judged are:
+Each row of the table is a run of its own: four backends of 8 slots x 20 ms behind the real gateway (one worker),
+replayable requests in an open loop, some seconds of good service, the trouble, and good service again. Judged are:
 
 * the transitions of the bad backend's breaker, as its own history tells them, against a regular expression over the
   events of `gateway/breakers/states.py`; the other three must not have moved;
@@ -129,12 +129,12 @@ async def flap(backend: Slots, seconds: float) -> None:
 CLOSES = "(waited probe-(failed|slow) )*waited probes-passed "
 CASES = (
     Case("kill", "SIGKILL, started again", kill, "failures " + CLOSES),
-    Case("blackhole", "SIGSTOP", hang, "(failures |slow-rate |silent probe-(slow|failed) )" + CLOSES),
+    Case("blackhole", "SIGSTOP", hang, "(failures |slow-row |slow-rate |silent probe-(slow|failed) )" + CLOSES),
     Case(
         "slow x10",
         "200 ms instead of 20",
         setting({"service_us": 20_000}, {"service_us": 200_000}),
-        "(slow-rate |silent probe-slow )" + CLOSES,
+        "(slow-row |slow-rate |silent probe-slow )" + CLOSES,
     ),
     Case("50 % errors", "every other answer is a 500", setting({"error_share": 0.0}, {"error_share": 0.5}),
          f"(failures |error-rate )({CLOSES}(failures |error-rate ))*{CLOSES}"),
@@ -148,7 +148,8 @@ CASES = (
          f"failures ({CLOSES}failures |waited probe-failed )*({CLOSES})", seconds=12.0),
     Case("20 % errors", "under the breaker's rate, over the pool's: ejected",
          setting({"error_share": 0.0}, {"error_share": 0.2}), "", noticed=False, seconds=8.0,
-         more="ejection: {interval: 1s, min_calls: 20, base: 5s}"),
+         breaker=BREAKER.replace("0.3", "0.5").replace("calls: 50", "calls: 100"),
+        more="ejection: {interval: 1s, min_calls: 20, base: 5s}"),
 )  # fmt: skip
 
 
@@ -176,10 +177,8 @@ async def play(case: Case, rate: float) -> Found:
         found.before, found.after = load.summary(phase="before").p99 * 1e3, later.p99 * 1e3
         found.warnings = load.warnings()
         if case.more:
-            ejected = [
-                value for name, value in gateway.metrics().items() if name.startswith("gateway_backend_ejections")
-            ]
-            if not sum(ejected):
+            metrics = gateway.metrics().items()
+            if not sum(value for name, value in metrics if name.startswith("gateway_backend_ejections_total")):
                 found.others.append("not ejected")
     return found
 
@@ -255,7 +254,7 @@ async def hint() -> str:
         backends: list[Slots] = []
         try:
             await store.start()
-            url = f"redis+unix://{store.path}"
+            url = f"unix://{store.path}"
             for number in range(BACKENDS):
                 backends.append(Slots(workdir, f"backend-{number}", slots=8, service_us=SERVICE_US))
             ports = [each.endpoint.port for each in backends]

@@ -16,7 +16,8 @@ from gateway.breakers.gate import FOREVER, STATES, Gate
 from gateway.breakers.hints import Hints
 from gateway.telemetry import names
 from gateway.telemetry.cells import Catalogue, Metric
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.registry import BackendRegistry
 from gateway.workers.control import Forced
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
+from gateway.admission.admission import AdmissionSettings
+from gateway.admission.priority import PriorityRules
+from gateway.admission.queue import PRIORITIES
+from gateway.app.limits import limits, tenants
 from gateway.app.routes import edits, match, prefixes, reply, retry, shadow, split
 from gateway.app.series import backend_cells, route_cells
-from gateway.balance.registry import BALANCERS
+from gateway.balance.hashing import Key
+from gateway.balance.registry import Recipe, Settings
 from gateway.breakers.gate import BreakerSettings
 from gateway.certificates import client_context, server_context
 from gateway.config import model
@@ -20,24 +27,29 @@ from gateway.http.origin import Forwarding
 from gateway.http.reader import ReadLimits
 from gateway.http.server import ServerLimits
 from gateway.identity.keys import KeyRing
-from gateway.limits.bucket import BucketSpec
-from gateway.limits.limiter import RouteLimits
-from gateway.limits.policy import LimitPolicy
 from gateway.request import BodyRules
 from gateway.retries.memory import Memory
 from gateway.routing.named import named_model
 from gateway.routing.table import RouteTable
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.cells import Catalogue
-from gateway.upstreams.backend import Pool
+from gateway.upstreams.backend import Backend
+from gateway.upstreams.pool import Pool, Sharing
 from gateway.upstreams.registry import BackendRegistry
+from gateway.upstreams.sticky import Sticky
 
 
-def snapshot(config: model.Config, generation: int, catalogue: Catalogue, registry: BackendRegistry) -> Snapshot:
-    """Builds a generation. Backends that `registry` knows keep their state; the others are left to `retain`."""
-    pools = {name: _pool(name, pool, catalogue, registry) for name, pool in config.pools.items()}
-    policies = {name: _policy(name, limit) for name, limit in config.limits.items()}
-    routes = [_route(route, config, catalogue, pools, policies, registry.retries) for route in config.routes]
+def snapshot(
+    config: model.Config, generation: int, catalogue: Catalogue, registry: BackendRegistry, secret: bytes = b""
+) -> Snapshot:
+    """Builds a generation. Backends that `registry` knows keep their state; the others are left to `retain`.
+
+    `secret` is what sessions are made with where the configuration gives none.
+    """
+    zone = config.zone or ""
+    pools = {name: _pool(name, pool, catalogue, registry, zone, secret) for name, pool in config.pools.items()}
+    registry.pools = pools
+    routes = [_route(route, config, catalogue, pools, registry.retries) for route in config.routes]
     identity = config.identity
     return Snapshot(
         generation=generation,
@@ -47,6 +59,7 @@ def snapshot(config: model.Config, generation: int, catalogue: Catalogue, regist
             header=identity.header.encode(),
             clients=identity.api_keys.clients if identity.api_keys is not None else None,
             anonymous=identity.anonymous == "allow",
+            tenants=tenants(identity),
         ),
         unrouted=route_cells(catalogue, None, ()),
         access_log_sample=config.access_log.sample,
@@ -127,7 +140,9 @@ def tls_contexts(config: model.Config) -> list[ssl.SSLContext | None]:
     ]
 
 
-def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRegistry) -> Pool:
+def _pool(
+    name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRegistry, zone: str, secret: bytes
+) -> Pool:
     gate = _breaker(pool.breaker)
     connections = pool.connections
     limits = ClientLimits(
@@ -144,19 +159,67 @@ def _pool(name: str, pool: model.Pool, catalogue: Catalogue, registry: BackendRe
     backends = []
     for backend, tls in zip(pool.backends, backend_tls(pool), strict=True):
         live = registry.obtain(
-            name, backend.name, backend_address(backend), backend.weight, gate, limits, pool.protocol, tls
+            name,
+            backend.name,
+            backend_address(backend),
+            backend.weight,
+            gate,
+            limits,
+            pool.protocol,
+            tls,
+            backend.priority,
+            backend.zone or "",
         )
         live.series = backend_cells(catalogue, name, backend.name)
         backends.append(live)
     return Pool(
         name,
         tuple(backends),
-        BALANCERS[pool.balance](),
+        _balancer(pool.balance),
         pool.max_inflight,
         pool.breaker.panic,
         registry.retries.budget(name, pool.retry_budget.ratio, pool.retry_budget.min, time.monotonic_ns()),
+        registry.admission(name, _admission(pool), time.monotonic_ns()),
         per_model=gate.per_model,
+        sharing=Sharing(
+            zone=zone,
+            slow_start=int(pool.slow_start * 1e9),
+            spill_above=float(pool.spill_above) if pool.spill_above != "off" else 0.0,
+            sticky=_sticky(pool.sticky, secret, backends) if pool.sticky is not None else None,
+            load_reports=pool.load_reports == "auto",
+        ),
+        before=registry.pools.get(name),
     )
+
+
+def _balancer(balance: model.Balance) -> Recipe:
+    settings = Settings()
+    if balance.key is not None:
+        settings = replace(settings, key=Key(balance.key.kind, balance.key.name.encode()))
+    if balance.bound is not None:
+        settings = replace(settings, bound=balance.bound)
+    if balance.decay is not None:
+        settings = replace(settings, decay=balance.decay * 1e9)
+    if balance.hot is not None:
+        settings = replace(settings, hot=balance.hot)
+    return Recipe(balance.type, settings)
+
+
+def _sticky(session: model.Session, secret: bytes, backends: Sequence[Backend]) -> Sticky:
+    attributes = "; Path=/; HttpOnly; SameSite=Lax"
+    if session.max_age:
+        attributes += f"; Max-Age={int(session.max_age)}"
+    if session.secure:
+        attributes += "; Secure"
+    return Sticky(session.cookie.encode(), attributes.encode(), session.secret or secret, backends)
+
+
+def _admission(pool: model.Pool) -> AdmissionSettings:
+    section, most = pool.admission, pool.max_inflight
+    if section.limit == "off":
+        return AdmissionSettings(most, most, 0, 0)
+    places = 0 if section.limit == "adaptive" else min(int(section.limit), most)
+    return AdmissionSettings(places, most, section.queue, int(section.target * 1e9))
 
 
 def _breaker(breaker: model.Breaker) -> BreakerSettings:
@@ -177,28 +240,20 @@ def _breaker(breaker: model.Breaker) -> BreakerSettings:
     )
 
 
-def _policy(name: str, limit: model.Limit) -> LimitPolicy:
-    return LimitPolicy(
-        name, limit.key, BucketSpec(limit.rate, float(limit.burst)), limit.on_store_failure, limit.legacy_headers
-    )
-
-
 def _route(
     route: model.Route,
     config: model.Config,
     catalogue: Catalogue,
     pools: dict[str, Pool],
-    policies: dict[str, LimitPolicy],
     memory: Memory,
 ) -> Route:
     cache = route.cache
-    chosen = [policies[name] for name in route.limits]
     taken = match(route.match)
     compiled = Route(
         name=route.name,
         match=taken,
         pool=pools[route.pools[0]] if route.pools else _nobody(),
-        limits=RouteLimits(route.name, chosen, config.store.key_prefix) if chosen else None,
+        limits=limits(route, config),
         timeout_ns=int(route.timeout * 1e9),
         retry=retry(route, route.pool or "", catalogue, memory),
         tell_attempts=route.retry.attempts_header,
@@ -215,13 +270,18 @@ def _route(
             config.http.max_body if route.max_body is None else route.max_body,
             frozenset(protocol.encode() for protocol in route.upgrade),
         ),
+        priority=PriorityRules(
+            PRIORITIES.index(route.priority),
+            (config.priority.header or "").encode(),
+            frozenset(client.encode() for client in config.priority.critical),
+        ),
     )
     return split(route, compiled, catalogue, pools, memory) if route.split else compiled
 
 
 def _nobody() -> Pool:
     """The pool of a route that answers by itself."""
-    return Pool("", (), BALANCERS["least-request"](), 0)
+    return Pool("", (), Recipe("least-request"), 0)
 
 
 def _rung(rung: model.Rung) -> Rung:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -61,6 +62,7 @@ class Gateway:
         self._embedded: EmbeddedStore | None = None
         self._store = StoreAddress()
         self._id = make_gateway_id()
+        self._secret = secrets.token_bytes(32)  # of sessions, where the configuration gives none
         self._stop = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._prober = Prober(self._health_changed)
@@ -170,7 +172,10 @@ class Gateway:
     async def _open_store(self) -> StoreAddress:
         url = self.config.store.url
         if not url.embedded:
-            return StoreAddress(url.host, url.port, url.unix_path, url.username, url.password, url.db, url.tls)
+            return StoreAddress(
+                url.host, url.port, url.unix_path, url.username, url.password, url.db, url.tls,
+                url.sentinels, url.service, url.seeds,
+            )  # fmt: skip
         self._embedded = EmbeddedStore()
         await self._embedded.start()
         return StoreAddress(unix_path=self._embedded.path)
@@ -183,7 +188,7 @@ class Gateway:
             self._catalogue.place(names.RELOADS, (("result", result),))
 
     def _welcome(self) -> UseSnapshot:
-        return UseSnapshot(self.generation, self.config, self._catalogue, self._store, self._id)
+        return UseSnapshot(self.generation, self.config, self._catalogue, self._store, self._id, self._secret)
 
     def _greetings(self) -> list[Message]:
         forced = self._forced.at(time.monotonic_ns())

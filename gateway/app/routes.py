@@ -23,7 +23,7 @@ from gateway.routing.table import Match
 from gateway.routing.words import Words
 from gateway.snapshot import Route
 from gateway.telemetry.cells import Catalogue
-from gateway.upstreams.backend import Pool
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.shadow import ShadowRules
 
 

@@ -1,28 +1,7 @@
-"""Balancing policies: one file each, registered by the name that the configuration uses.
+"""Balancing policies: one file each, registered by the name that the configuration uses (`registry.py`).
 
-A policy is one class with `pick(candidates) -> candidate`. Candidates are what may be picked right now (not down,
-not tried before, weight above zero), in the pool's order. Invariants, held by one contract test over all
-policies: over many picks the share follows the weight; only a candidate is ever returned.
+A policy is one class with `settle(members)` and `pick(request, tried, total)`, see `policy.py`. Invariants, held by one
+contract test over all policies: over many picks the share follows `Candidate.share`; nobody whose share is 0 and nobody
+who was tried is ever returned. Beside the policies: `levels.py` (priority groups and zones), `ramp.py` (slow start),
+`latency.py` (what is remembered of response times), `load.py` (what backends report of themselves).
 """
-
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
-
-
-class Candidate(Protocol):
-    """What a policy may read and keep about a backend."""
-
-    weight: int
-    inflight: int
-    turn: int  # smooth weighted round-robin's running balance; belongs to that policy alone
-
-
-C = TypeVar("C", bound=Candidate)
-
-
-class Balancer(Protocol):
-    """`candidates` is never empty."""
-
-    def pick(self, candidates: Sequence[C]) -> C: ...

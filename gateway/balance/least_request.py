@@ -1,40 +1,50 @@
-"""Weighted least-request by the power of two choices.
+"""Weighted least-request.
 
-Two candidates are drawn by weight; the one with fewer requests in flight for its weight is picked. When both are
-equally loaded the first draw stands, so the share of an unloaded pool follows the weights exactly.
-Source: Mitzenmacher 2001, "The power of two choices in randomized load balancing".
+One candidate is drawn by share, and stands unless another would be no busier *with* the request than the first is
+*without* it, each counted in requests in flight for its share. So an unloaded pool is shared exactly by weight, equal
+weights give the classical choice of the emptier, and a small backend beside a large one is asked only when the large
+one is as full, which comparing bare ratios gets wrong: 0 of 1 looks emptier than 1 of 100.
+Up to `SCAN` candidates all are looked at, beyond it one other drawn by share: the power of two choices (Mitzenmacher
+2001). What is counted is this worker's own, so several workers do not all run to the same candidate.
 """
 
 from __future__ import annotations
 
-import random
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from itertools import accumulate
-from typing import Any
+from collections.abc import Sequence
+from typing import Final
 
-from gateway.balance import C
+from gateway.balance.draw import Draw
+from gateway.balance.policy import Balancer, Candidate
+from gateway.request import Request
+
+SCAN: Final = 32
 
 
-class LeastRequest:
-    """`rand` returns a float in [0, 1). Sums of weights are kept for as long as the same candidates are offered."""
+class LeastRequest(Balancer):
+    __slots__ = ("_draw",)
 
-    __slots__ = ("_rand", "_seen", "_sums")
+    def settle(self, members: Sequence[Candidate]) -> None:
+        self._draw = Draw(members, self.rand)
 
-    def __init__(self, rand: Callable[[], float] = random.random) -> None:
-        self._rand = rand
-        self._seen: Sequence[Any] = ()
-        self._sums: list[int] = []
-
-    def pick(self, candidates: Sequence[C]) -> C:
-        if len(candidates) == 1:
-            return candidates[0]
-        if candidates is not self._seen:
-            self._seen = candidates
-            self._sums = list(accumulate(candidate.weight for candidate in candidates))
-        sums, rand = self._sums, self._rand
-        first = candidates[bisect_right(sums, rand() * sums[-1])]
-        second = candidates[bisect_right(sums, rand() * sums[-1])]
-        if second.inflight * first.weight < first.inflight * second.weight:
-            return second
-        return first
+    def pick(self, request: Request, tried: Sequence[Candidate], total: int, now: int) -> Candidate | None:  # noqa: ARG002
+        draw = self._draw.without(tried) if tried else self._draw
+        candidates = draw.candidates
+        if not candidates:
+            return None
+        size = len(candidates)
+        at = draw.any()
+        best = candidates[at]
+        if best.inflight == 0 or size == 1:
+            return best
+        if size > SCAN:
+            other = candidates[draw.other(at)]
+            return other if (other.inflight + 1) * best.share <= best.inflight * other.share else best
+        load = best.inflight / best.share
+        moved = False
+        for step in range(1, size):  # from where it stands, so that who is as good is not always the same
+            other = candidates[(at + step) % size]
+            its = (other.inflight + 1) / other.share
+            if its < load or (its == load and not moved):
+                best, load = other, its
+                moved = True
+        return best

@@ -93,6 +93,7 @@ class Gate(AnyGate):
         self._era: object = None
         self._closed: Permit | None = None  # what all get while closed and untimed, so that it costs next to nothing
         self._failed = 0  # in a row, while closed
+        self._slow = 0  # in a row, while closed; those overdue included
         self._out: dict[int, Permit] = {}  # permits of this era that are out, oldest first; all, or probes alone
         self._number = 0
         self._row = 0  # failures in a row, over all eras
@@ -284,13 +285,18 @@ class Gate(AnyGate):
             return
         else:
             self.window.add(now, kind)
+            self._slow = self._slow + 1 if slow else 0
         self._judge(now)
 
     def _judge(self, now: int) -> None:
         calls = self.window.calls
-        if calls < self._min_calls or self.forced:
+        if self.forced:
             return
-        if self._error_parts and self.window.failures * PARTS >= self._error_parts * calls:
+        if self._slow >= self._settings.failures and self._slow_parts:
+            self._move("slow-row", now)
+        elif calls < self._min_calls:
+            return
+        elif self._error_parts and self.window.failures * PARTS >= self._error_parts * calls:
             self._move("error-rate", now)
         elif self._slow_parts and self.window.slow * PARTS >= self._slow_parts * calls:
             self._move("slow-rate", now)
@@ -358,6 +364,7 @@ class Gate(AnyGate):
                 break
             if permit.took < 0 and permit.counted < 0 and self._slow_parts:
                 permit.counted = self.window.add(now, SLOW)
+                self._slow += 1
                 found = True
         if found:
             self._judge(now)
@@ -447,6 +454,7 @@ class Gate(AnyGate):
         closed = self.state == CLOSED
         self._closed = Permit(self, self._era, 0, 0) if closed and not self._timed else None
         self._failed = 0
+        self._slow = 0
         self._asked = 0
         self._out = {}
         if closed:

@@ -14,6 +14,7 @@ STATES: Final = (CLOSED, HALF_OPEN, OPEN)  # index = the value of the state gaug
 
 TRANSITIONS: Final[dict[tuple[str, str], str]] = {
     (CLOSED, "failures"): OPEN,
+    (CLOSED, "slow-row"): OPEN,
     (CLOSED, "error-rate"): OPEN,
     (CLOSED, "slow-rate"): OPEN,
     (CLOSED, "silent"): HALF_OPEN,
@@ -31,12 +32,13 @@ TRANSITIONS: Final[dict[tuple[str, str], str]] = {
 }
 
 #: The events that open a gate by what its calls proved: the values of the label `reason` of the trips.
-TRIPS: Final = ("failures", "error-rate", "slow-rate", "probe-failed", "probe-slow")
+TRIPS: Final = ("failures", "slow-row", "error-rate", "slow-rate", "probe-failed", "probe-slow")
 #: The events that make a closed gate doubt: it lets only probes through for a moment.
 DOUBTS: Final = ("silent", "hint")
 
 MEANINGS: Final[dict[str, str]] = {
     "failures": "`failures` calls failed in a row",
+    "slow-row": "`failures` calls in a row took `slow_after` or longer, or are out so long; not if `slow_rate` is 0",
     "error-rate": "the share of failed calls in the window reached `error_rate`, with `min_calls` or more in it",
     "slow-rate": "the share of calls that took `slow_after` or longer reached `slow_rate`, with `min_calls` or more; a "
     "call that is still out counts once it has been out so long",

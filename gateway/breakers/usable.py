@@ -41,12 +41,15 @@ M = TypeVar("M", bound=Member)
 
 
 class Usable(Generic[M]):
-    """Of one pool (and model) and worker. `gates` stand beside `members`; `panic` is a share from 0 to 1."""
+    """Of one pool (and model) and worker. `gates` stand beside `members`; `panic` is a share from 0 to 1, of `needed`
+    or, where that is 0, of the weight of all. (Of groups that stand in for one another each can carry everything.)
+    """
 
-    def __init__(self, members: Sequence[M], gates: Sequence[AnyGate], panic: float) -> None:
+    def __init__(self, members: Sequence[M], gates: Sequence[AnyGate], panic: float, needed: int = 0) -> None:
         self._members = tuple(members)
         self._gates = tuple(gates)
         self._panic = int(panic * PARTS)
+        self._needed = needed
         self._picks: tuple[M, ...] = ()
         self._until = 0  # until when the picks are right if nothing turns
         self.spare: tuple[M, ...] = ()  # those only a soft verdict speaks against, for when all picks have been tried
@@ -86,7 +89,7 @@ class Usable(Generic[M]):
             else:
                 hard.append(index)
         self.spare = tuple(soft)
-        if fine and available * PARTS >= self._panic * total:
+        if fine and available * PARTS >= self._panic * (self._needed or total):
             self.level = STRICT
             picks = tuple(fine)
         elif fine or soft:

@@ -11,6 +11,7 @@ from gateway.config.diagnosis import spell
 from gateway.config.errors import Diagnostic
 from gateway.config.model import BackendTls, Config, PoolRung, Route, StaticRung, Tls
 from gateway.config.reach import can_start, covering_domains, covers
+from gateway.config.sections.balance import HASHING
 from gateway.config.source import Loc
 from gateway.config.units import format_duration, format_size
 from gateway.routing import words
@@ -139,6 +140,22 @@ def drained_pool(config: Config) -> Iterator[Finding]:
             yield ("pools", name, "backends"), "every backend has weight 0, so the pool answers nothing", None
 
 
+def idle_admission_limit(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        limit = pool.admission.limit
+        if isinstance(limit, int) and limit > pool.max_inflight:
+            message = f"more than the pool's max_inflight ({pool.max_inflight}), which holds"
+            yield ("pools", name, "admission", "limit"), message, "raise max_inflight"
+
+
+def urgent_strangers(config: Config) -> Iterator[Finding]:
+    keys = config.identity.api_keys
+    known = set(keys.clients.values()) if keys is not None else set()
+    for index, client in enumerate(config.priority.critical):
+        if client not in known:
+            yield ("priority", "critical", index), f"there is no API key of a client '{client}'", None
+
+
 def rung_order(config: Config) -> Iterator[Finding]:
     for index, route in enumerate(config.routes):
         for rung_index, rung in enumerate(route.degrade):
@@ -223,6 +240,28 @@ def unused_names(config: Config) -> Iterator[Finding]:
                 yield (kind, name), "no route uses it", None
 
 
+def lease_that_saves_nothing(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        modes = [config.limits[name].mode for name in route.limits]
+        for place, mode in enumerate(modes):
+            if mode == "leased" and "exact" in modes:
+                message = f"'{route.limits[place]}' is leased, but another limit of the route asks the store anyway"
+                hint = "lease all limits of the route or none; concurrent limits are always exact"
+                yield ("routes", index, "limits", place), message, hint
+                break
+
+
+def body_over_the_burst(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        largest = config.http.max_body if route.max_body is None else route.max_body
+        for place, name in enumerate(route.limits):
+            limit = config.limits[name]
+            if limit.cost.body is not None and limit.burst is not None and limit.cost.body * limit.burst < largest:
+                most = format_size(limit.cost.body * limit.burst)
+                message = f"a body of more than {most} costs more than the burst of '{name}' and is always refused"
+                yield ("routes", index, "limits", place), message, "raise its burst, or lower the route's max_body"
+
+
 def nobody_gets_in(config: Config) -> Iterator[Finding]:
     keys = config.identity.api_keys
     if config.identity.anonymous == "deny" and not (keys and keys.clients):
@@ -257,6 +296,26 @@ def lonely_ejection(config: Config) -> Iterator[Finding]:
         if pool.ejection is not None and len(pool.backends) < pool.ejection.min_backends:
             message = f"nobody is ever ejected: {pool.ejection.min_backends} backends are needed to tell who is odd"
             yield ("pools", name, "ejection"), message, None
+
+
+def idle_zones(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        known = {backend.zone for backend in pool.backends if backend.zone is not None}
+        if known and config.zone is None:
+            at = next(index for index, backend in enumerate(pool.backends) if backend.zone is not None)
+            hint = "write 'zone' at the top of the file, beside 'workers'"
+            yield ("pools", name, "backends", at, "zone"), "means nothing: the gateway's own zone is not given", hint
+        elif known and config.zone not in known:
+            message = f"no backend is in the gateway's own zone, {config.zone}, so none is preferred"
+            yield ("pools", name, "backends"), message, None
+        if not known and pool.spill_above != "off":
+            yield ("pools", name, "spill_above"), "means nothing: no backend of the pool has a zone", None
+
+
+def session_beside_hash(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        if pool.sticky is not None and pool.balance.type in HASHING:
+            yield ("pools", name, "sticky"), "the cookie decides before the hash does; one of the two is enough", None
 
 
 def unverified_backends(config: Config) -> Iterator[Finding]:
@@ -304,6 +363,8 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     late_connect,
     slow_health_check,
     drained_pool,
+    idle_admission_limit,
+    urgent_strangers,
     rung_order,
     idle_rewrite,
     redirect_to_itself,
@@ -311,10 +372,14 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     idle_cache,
     shared_answers,
     unused_names,
+    lease_that_saves_nothing,
+    body_over_the_burst,
     nobody_gets_in,
     certificate_ends,
     never_slow,
     lonely_ejection,
+    idle_zones,
+    session_beside_hash,
     unverified_backends,
     idle_client_certificate,
     open_proxy_protocol,

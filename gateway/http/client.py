@@ -441,7 +441,9 @@ class ConnectionPool:
     `repr` shows what tests assert on. Time is the loop's clock, in seconds.
     """
 
-    __slots__ = ("_closed", "_connecting", "_idle", "_insecure", "_sweeper", "active", "address", "limits", "tls")
+    __slots__ = (
+        "_closed", "_connecting", "_idle", "_insecure", "_sweeper", "active", "address", "asks", "limits", "tls",
+    )  # fmt: skip
 
     SWEEP: Final = 0.01  # seconds between looks at running exchanges: a deadline is late by at most this
 
@@ -449,6 +451,7 @@ class ConnectionPool:
         self.address = address
         self.limits = limits
         self.tls = tls  # may be replaced by an equal one
+        self.asks = b""  # whole lines to say to the backend with every request
         self._insecure = ""  # why TLS fails at present
         self._idle: list[UpstreamConnection] = []
         self._connecting = 0
@@ -491,11 +494,12 @@ class ConnectionPool:
         return self.exchange(data, head_only=request.method == b"HEAD", deadline=deadline)
 
     def _say_left(self, left_ns: int) -> bytes:
-        """The line that tells a backend how long its answer is waited for."""
+        """The line that tells a backend how long its answer is waited for, and what else it is told."""
         limits = self.limits
         if not limits.deadline_name:
-            return b""
-        return limits.deadline_name + b"%d" % ((left_ns + 999_999) // 1_000_000) + limits.deadline_unit
+            return self.asks
+        line = limits.deadline_name + b"%d" % ((left_ns + 999_999) // 1_000_000) + limits.deadline_unit
+        return line + self.asks if self.asks else line
 
     async def _ask_anew(
         self, request: Request, target: bytes, authority: bytes, dropped: frozenset[bytes], deadline: float

@@ -152,20 +152,26 @@ class LinkConnection(Receiver):
 
     __slots__ = (
         "_allowed", "_at_once", "_credit", "_decoder", "_dropped", "_flush_due", "_flushed", "_gone", "_greeting",
-        "_heads", "_heard", "_loop", "_mine", "_next", "_on_gone", "_out", "_owed", "_paused", "_pinged", "_quiet",
-        "_served", "_skipped", "_spoke", "_stuck", "_suspect", "_sweeper", "_theirs", "_times", "_transport",
+        "_heads", "_heard", "_loop", "_mine", "_next", "_on_gone", "_on_load", "_out", "_owed", "_paused", "_pinged",
+        "_quiet", "_served", "_skipped", "_spoke", "_stuck", "_suspect", "_sweeper", "_theirs", "_times", "_transport",
         "_upgrade", "_uploads", "_via", "idle_since", "limits", "load", "lost", "max_streams", "opened", "streams",
     )  # fmt: skip
 
     SWEEP: Final = 0.01  # seconds between looks at running exchanges: a deadline is late by at most this
 
     def __init__(
-        self, authority: bytes, times: LinkLimits, limits: ClientLimits, on_gone: Callable[[LinkConnection], None]
+        self,
+        authority: bytes,
+        times: LinkLimits,
+        limits: ClientLimits,
+        on_gone: Callable[[LinkConnection], None],
+        on_load: Callable[[LoadReport], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._times = times
         self.limits = limits
         self._on_gone = on_gone
+        self._on_load = on_load
         self._upgrade = b"GET /.sluice-link HTTP/1.1\r\nhost: %b\r\nconnection: Upgrade\r\nupgrade: %b\r\n\r\n" % (
             authority,
             frames.PROTOCOL,
@@ -622,6 +628,8 @@ class LinkConnection(Receiver):
 
     def on_load(self, load: LoadReport) -> None:
         self.load = load
+        if self._on_load is not None:
+            self._on_load(load)
 
     def on_drain(self) -> None:
         self.finish()

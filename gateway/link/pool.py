@@ -11,12 +11,14 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.errors import ConnectFailed, PoolExhausted, UpstreamError, UpstreamTimeout
 from gateway.http.client import ClientLimits, ConnectionPool
 from gateway.http.dial import Address, Tls, connect
 from gateway.link.connection import Exchange, LinkConnection, LinkLimits, NotSpoken, NotStarted
+from gateway.link.frames import LoadReport
 from gateway.request import Request, Response
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ AGAIN_PLAIN: Final = 30.0  # the same for a backend that answered as a plain HTT
 class LinkPool(ConnectionPool):
     """The connections of one worker to one backend. `required`: never HTTP/1.1, but for requests no link can say."""
 
-    __slots__ = ("_failures", "_going", "_link", "_opening", "_retry_at", "_told", "required", "times")
+    __slots__ = ("_failures", "_going", "_link", "_on_load", "_opening", "_retry_at", "_told", "required", "times")
 
     def __init__(
         self,
@@ -40,8 +42,10 @@ class LinkPool(ConnectionPool):
         *,
         required: bool,
         times: LinkLimits | None = None,
+        on_load: Callable[[LoadReport], None] | None = None,
     ) -> None:
         super().__init__(address, limits, tls)
+        self._on_load = on_load
         self.required = required
         self.times = times or LinkLimits()
         self._link: LinkConnection | None = None
@@ -138,7 +142,7 @@ class LinkPool(ConnectionPool):
 
     async def _open(self) -> LinkConnection:
         limits = self.limits
-        opened = LinkConnection(self.address.authority, self.times, limits, self._gone)
+        opened = LinkConnection(self.address.authority, self.times, limits, self._gone, self._on_load)
         await connect(self.address, self.tls, opened, limits.connect_timeout)
         try:
             async with asyncio.timeout(HANDSHAKE):

@@ -32,11 +32,7 @@ class Sticky(NamedTuple):
         if self.header:
             return request.headers.get(self.header, b"")
         if self.cookie:
-            for pair in request.headers.get(b"cookie", b"").split(b";"):
-                name, _, value = pair.partition(b"=")
-                if name.strip() == self.cookie:
-                    return value.strip()
-            return b""
+            return request.cookie(self.cookie)
         return request.client or request.peer
 
 

@@ -11,13 +11,14 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from gateway.errors import UpstreamError
+from gateway.errors import ConnectFailed, PoolExhausted, UpstreamError
 from gateway.request import Request, Response
 from gateway.retries.budget import NOTHING
 from gateway.retries.decide import Failed, Others, Step, decide
 from gateway.retries.rules import RetryRules, may_run_twice
 from gateway.upstreams.attempt import Attempt
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.race import Race
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ class Answer:
         self.backend = backend
         self.attempts = attempts
         self.hedges = hedges
+
+    @property
+    def reached(self) -> bool:
+        """Whether a backend may have seen the request."""
+        if self.response is not None or self.attempts > 1:
+            return True
+        return self.attempts == 1 and not isinstance(self.error, (ConnectFailed, PoolExhausted))
 
 
 class Asking:

@@ -22,7 +22,8 @@ from gateway.errors import (
 )
 from gateway.request import Outcome, Request, Response
 from gateway.retries.decide import OVERLOAD, Failed
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.retry_after import retry_after_ns
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ class Attempt:
 
     __slots__ = (
         "_caller",
+        "_found",
         "_permit",
         "_retry_after",
+        "_waited",
         "backend",
         "began",
         "error",
@@ -62,6 +65,8 @@ class Attempt:
         self._caller = caller
         self._permit = permit
         self._retry_after = 0
+        self._found = 0  # in flight at the backend before it
+        self._waited = 0  # nanoseconds until an answer that streams began
         self.pool = pool
         self.backend = backend
         self.began = began
@@ -87,7 +92,7 @@ class Attempt:
             if not self.broke(error, hurried=left < fair):
                 raise
         else:
-            self.answered(response, hurried=left < fair)
+            self.answered(request, response, hurried=left < fair)
 
     # The steps of `run`, for who has them in a coroutine already: `enter`, and then one of `broke` and `answered`.
 
@@ -95,25 +100,27 @@ class Attempt:
         """Takes its places; returns the nanoseconds that are left."""
         if request.stream is not None:
             self._permit.gate.heard(self._permit, 0)  # how long it takes is up to the client
+        self._found = self.backend.inflight
         self.backend.inflight += 1
         self.pool.inflight += 1
         return deadline - self.began
 
-    def answered(self, response: Response, *, hurried: bool) -> None:
+    def answered(self, request: Request, response: Response, *, hurried: bool) -> None:
         """The backend answered; an answer that streams goes on."""
         self.response = response
+        if self.backend.reported:
+            self.backend.hear(request, response, time.monotonic_ns())
         outcome = self.outcome = _OUTCOMES[response.status]
         if outcome is Outcome.DROPPED:
             self._retry_after = retry_after_ns(response)
         elif response.status == 504 and hurried:
             self.outcome = Outcome.IGNORE
         if response.stream is not None:
-            self._permit.gate.heard(self._permit, time.monotonic_ns() - self.began)
+            self._waited = max(time.monotonic_ns() - self.began, 1)
+            self._permit.gate.heard(self._permit, self._waited)
             response.stream.then(self._at_the_end)
         else:
-            self._caller.settle(
-                self.backend, self.pool, self._permit, self.outcome, self.began, self._retry_after, ANSWERED
-            )
+            self._settle(self.outcome, ANSWERED)
 
     def broke(self, error: BaseException, *, hurried: bool) -> bool:
         """There is no answer; whether that is for us to deal with, and not to be raised on."""
@@ -130,8 +137,21 @@ class Attempt:
             ours = True
         else:
             ours = isinstance(error, asyncio.CancelledError) and self._called_off()
-        self._caller.settle(self.backend, self.pool, self._permit, self.outcome, self.began, 0, contact)
+        self._settle(self.outcome, contact)
         return ours
+
+    def _settle(self, outcome: Outcome, contact: int) -> None:
+        self._caller.settle(
+            self.backend,
+            self.pool,
+            self._permit,
+            outcome,
+            self.began,
+            self._retry_after,
+            contact,
+            self._found,
+            self._waited,
+        )
 
     def _called_off(self) -> bool:
         """Whether it was us who cancelled the task, and nobody else."""
@@ -151,9 +171,7 @@ class Attempt:
             outcome = Outcome.FAILURE
         elif error is not None and outcome is Outcome.SUCCESS:
             outcome = Outcome.IGNORE  # the client went away; a status that says no is proof without its body
-        self._caller.settle(
-            self.backend, self.pool, self._permit, outcome, self.began, self._retry_after, ANSWERED, streamed=True
-        )
+        self._settle(outcome, ANSWERED)
 
     def let_go(self) -> None:
         """Its answer is not used: what a stream holds is given back."""

@@ -5,29 +5,34 @@ What lives here survives a reload (breaker, health, in-flight count, connections
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
-from gateway.balance import Balancer
+from gateway.balance.groups import LONGEST_REST
+from gateway.balance.load import ASK, TELL, read
+from gateway.balance.policy import Candidate
 from gateway.breakers.gate import Gate
-from gateway.breakers.models import MOST, ModelGates, own_settings
+from gateway.breakers.models import ModelGates, own_settings
 from gateway.breakers.permit import AnyGate, BreakerSettings
-from gateway.breakers.usable import Usable
 from gateway.http.client import ClientLimits, ConnectionPool
 from gateway.http.dial import Address, Tls
+from gateway.link.frames import LoadReport
 from gateway.link.pool import LinkPool
-from gateway.request import Outcome, Request
-from gateway.retries.budget import RetryBudget
+from gateway.request import Outcome, Request, Response
 
 Speaks = Literal["http", "link", "auto"]
 
+ASKED_FOR: Final = ASK + b": JSON\r\n"
+OFTEN: Final = 1_000_000  # nanoseconds between two reports that are read: what comes sooner says nothing new
 
-class Backend:
-    """One server of a pool. `weight` and `turn` belong to the balancing policy."""
+
+class Backend(Candidate):
+    """One server of a pool."""
 
     __slots__ = (
-        "_breaker", "_returned", "authority", "connections", "ejected", "gate", "healthy", "inflight", "key", "models",
-        "name", "on_change", "on_trip", "series", "speaks", "turn", "weight",
+        "_breaker", "_returned", "authority", "connections", "ejected", "gate", "healthy", "key", "models", "name",
+        "on_change", "on_trip", "reported", "series", "speaks",
     )  # fmt: skip
 
     def __init__(
@@ -40,13 +45,13 @@ class Backend:
         limits: ClientLimits,
         speaks: Speaks = "http",
         tls: Tls | None = None,
+        priority: int = 0,
+        zone: str = "",
     ) -> None:
+        super().__init__(key.encode(), weight, priority, zone)
         self.key = key
         self.name = name
         self.authority = address.authority
-        self.weight = weight
-        self.turn = 0
-        self.inflight = 0
         self.healthy = True
         self.ejected = False
         self._returned = 0
@@ -56,7 +61,8 @@ class Backend:
         self.gate = Gate(own_settings(gate), self._changed, _Trip(self, b""))
         self.models = ModelGates(self.gate, self._model_gate) if gate.per_model else None
         self.speaks = speaks
-        self.connections = _connections(address, limits, speaks, tls)
+        self.connections = _connections(address, limits, speaks, tls, self.told)
+        self.reported = False  # asked to report its load over HTTP
         self.series = 0  # first of this backend's metric cells
 
     def speak(self, speaks: Speaks, tls: Tls | None) -> None:
@@ -64,7 +70,8 @@ class Backend:
         old = self.connections
         if speaks != self.speaks or tls != old.tls:
             self.speaks = speaks
-            self.connections = _connections(old.address, old.limits, speaks, tls)
+            self.connections = _connections(old.address, old.limits, speaks, tls, self.told)
+            self.report(asked=self.reported)
             old.close()
         else:
             old.tls = tls  # an equal one, which knows whom the system trusts now
@@ -145,10 +152,40 @@ class Backend:
         self._changed()
         return gate
 
-    def observe(self, outcome: Outcome, took_ns: int, now: int, retry_after_ns: int = 0) -> None:
+    def observe(self, outcome: Outcome, took_ns: int, now: int, retry_after_ns: int = 0, found: int = 0) -> None:
         """Takes the end of one attempt: what it proved, how long it took, and, of an answer that says "not now", how
-        long the backend asks to be left alone (0: it does not say).
+        long the backend asks to be left alone (0: it does not say); `found` were in flight before it.
         """
+        if self.gauge is not None:
+            self.gauge.observe(self, outcome, took_ns, found, now)
+        if retry_after_ns and outcome is Outcome.DROPPED:
+            until = now + min(retry_after_ns, LONGEST_REST)
+            if until > self.resting:
+                self.resting = until
+                self._changed()
+
+    # -- load reports -------------------------------------------------------------------------------------------
+
+    def report(self, *, asked: bool) -> None:
+        """Whether it is to be asked for reports of its load over HTTP; on a link they come unasked."""
+        self.reported = asked
+        self.connections.asks = ASKED_FOR if asked else b""
+
+    def told(self, report: LoadReport) -> None:
+        """Takes a report that came on a link."""
+        service, now = report.service * 1e9, time.monotonic_ns()
+        self.load.hear(report.queued, report.running, report.capacity, service, self.inflight, now)
+
+    def hear(self, request: Request, response: Response, now: int) -> None:
+        """Takes the report out of an answer; the client gets it only if it asked for one itself."""
+        headers = response.headers
+        for at in range(len(headers)):
+            if headers[at][0] == TELL:
+                if now - self.load.heard >= OFTEN:
+                    read(self.load, headers[at][1], self.inflight - 1, now)  # the answered one is no longer there
+                if ASK not in request.headers:
+                    del headers[at]
+                return
 
     def _changed(self) -> None:
         if self.on_change is not None:
@@ -173,80 +210,9 @@ class _Trip:
             self._backend.on_trip(self._backend, self._model, now)
 
 
-def _connections(address: Address, limits: ClientLimits, speaks: Speaks, tls: Tls | None) -> ConnectionPool:
+def _connections(
+    address: Address, limits: ClientLimits, speaks: Speaks, tls: Tls | None, told: Callable[[LoadReport], None]
+) -> ConnectionPool:
     if speaks == "http":
         return ConnectionPool(address, limits, tls)
-    return LinkPool(address, limits, tls, required=speaks == "link")
-
-
-class Pool:
-    """Backends that serve the same thing; rebuilt at each snapshot around backends that survive."""
-
-    __slots__ = (
-        "_of_models",
-        "backends",
-        "balancer",
-        "budget",
-        "inflight",
-        "max_inflight",
-        "name",
-        "panic",
-        "per_model",
-        "usable",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        backends: tuple[Backend, ...],
-        balancer: Balancer,
-        max_inflight: int,
-        panic: float = 0.5,
-        budget: RetryBudget | None = None,
-        *,
-        per_model: bool = False,
-    ) -> None:
-        self.name = name
-        self.budget = budget or RetryBudget(0.1, 10.0, 0)  # for retries and hedges of all routes that come here
-        self.backends = backends
-        self.balancer = balancer
-        self.max_inflight = max_inflight
-        self.inflight = 0
-        self.panic = panic
-        self.per_model = per_model
-        self.usable = Usable(backends, [backend.gate for backend in backends], panic)
-        self._of_models: dict[bytes, Usable[Backend]] = {}
-        for backend in backends:
-            backend.on_change = self._unsettle
-
-    def _unsettle(self) -> None:
-        self.usable.unsettle()
-        self._of_models.clear()
-
-    def pick(self, request: Request, tried: list[Backend], now: int) -> Backend | None:
-        """A backend that may be tried for `request` now and is not in `tried`, or None; see `breakers.usable`."""
-        picks = self._picks(request, tried, now)
-        return self.balancer.pick(picks) if picks else None
-
-    def has_other(self, request: Request, tried: list[Backend], now: int) -> bool:
-        """Whether somebody who is not in `tried` could be picked."""
-        return bool(self._picks(request, tried, now))
-
-    def _picks(self, request: Request, tried: list[Backend], now: int) -> tuple[Backend, ...]:
-        usable = self.usable
-        picks = usable.at(now)
-        if self.per_model and request.model:
-            usable = self._of_model(request)
-            picks = usable.at(now)
-        if tried:
-            picks = tuple([b for b in picks if b not in tried] or [b for b in usable.spare if b not in tried])
-        return picks
-
-    def _of_model(self, request: Request) -> Usable[Backend]:
-        usable = self._of_models.get(request.model)
-        if usable is None:
-            if len(self._of_models) >= MOST:
-                self._of_models.clear()
-            gates = [backend.gate_for(request) for backend in self.backends]
-            usable = self._of_models[request.model] = Usable(self.backends, gates, self.panic)
-        return usable
+    return LinkPool(address, limits, tls, required=speaks == "link", on_load=told)

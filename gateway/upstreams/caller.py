@@ -23,7 +23,8 @@ from gateway.retries.rules import RetryRules, may_run_twice
 from gateway.telemetry.cells import Cells
 from gateway.upstreams.asking import Answer, Asking
 from gateway.upstreams.attempt import Attempt
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
+from gateway.upstreams.pool import Pool
 
 #: Statuses with which a backend says "not now": reason for the ladder.
 UNAVAILABLE: Final = frozenset((429, 502, 503, 504))
@@ -71,7 +72,7 @@ class Caller:
             if not attempt.broke(error, hurried=left < fair):
                 raise
         else:
-            attempt.answered(response, hurried=left < fair)
+            attempt.answered(request, response, hurried=left < fair)
             if response.status < 400:
                 return Answer(response, None, backend, 1)
         return await Asking(self, pool, request, target, deadline, rules, dropped, fair).after(attempt)
@@ -96,14 +97,17 @@ class Caller:
         began: int,
         retry_after: int,
         contact: int,
-        *,
-        streamed: bool = False,
+        found: int,
+        waited: int = 0,
     ) -> None:
-        """Ends one attempt: gives its place and its permit back, and counts it."""
+        """Ends one attempt: gives its place and its permit back, and counts it. It `found` so many in flight there.
+
+        `waited` is for an answer that streamed: how long it was until it began. What came then is up to its reader.
+        """
         backend.inflight -= 1
         pool.inflight -= 1
         ended = time.monotonic_ns()
-        permit.gate.release(permit, outcome, ended, 0 if streamed else ended - began, contact)
-        backend.observe(outcome, ended - began, ended, retry_after)
+        permit.gate.release(permit, outcome, ended, 0 if waited else ended - began, contact)
+        backend.observe(outcome, waited or ended - began, ended, retry_after, found)
         self.cells.values[backend.series + outcome] += 1
         self.cells.observe(backend.series + 4, ended - began)

@@ -21,8 +21,8 @@ from gateway.paths import Prefixes, replace_prefix
 from gateway.request import Request
 from gateway.stream import Stream
 from gateway.telemetry.cells import Cells
-from gateway.upstreams.backend import Pool
 from gateway.upstreams.caller import Caller
+from gateway.upstreams.pool import Pool
 
 SHADOW: Final = b"x-shadow"  # tells the backend that nobody reads its answer; a client's own is never sent on
 

@@ -20,7 +20,7 @@ _HEAD: Final = struct.Struct("!I")
 class UseSnapshot:
     """Supervisor to worker: put this configuration in force. `config` and `catalogue` are opaque here.
 
-    `gateway` names this gateway among those that share its store.
+    `gateway` names this gateway among those that share its store; `secret` is known to its workers and to nobody else.
     """
 
     generation: int
@@ -28,6 +28,7 @@ class UseSnapshot:
     catalogue: Any
     store: Any
     gateway: bytes = b""
+    secret: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

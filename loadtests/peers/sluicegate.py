@@ -69,6 +69,8 @@ class Sluicegate(Peer):
         self._supervisor: Process | None = None
 
     def available(self) -> str | None:
+        if not GATEWAY.exists():
+            return "the gateway is not installed: run `make run`"
         asked = subprocess.run([GATEWAY, "version"], capture_output=True, text=True, check=False, cwd="/")
         if asked.returncode:
             return f"`gateway version` fails: {asked.stderr.strip()[-300:]}"

@@ -60,6 +60,9 @@ def provoke(gate, event, now):
     elif event == "slow-rate":
         for took in (1, 150, 1, 150):
             call(Outcome.SUCCESS, took)
+    elif event == "slow-row":
+        for _ in range(3):
+            call(Outcome.SUCCESS, 100)
     elif event == "silent":
         gate.try_acquire(now)
         gate.sweep(now + 199 * MS)

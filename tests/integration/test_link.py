@@ -28,8 +28,9 @@ from gateway.processes import die_with_parent
 from gateway.retries.budget import RetryBudget
 from gateway.retries.rules import RetryRules
 from gateway.telemetry.cells import Cells
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
 from gateway.upstreams.caller import Caller
+from gateway.upstreams.pool import Pool
 from tests.integration.gateways import running
 from tests.link.peer import DROPPED, request
 from tests.upstreams.scene import CELLS
@@ -232,7 +233,7 @@ async def test_drain_under_load_fails_no_request(fresh, server, heldout, speaks)
         Backend(f"p/{each.port}", "b", Address("127.0.0.1", each.port), 1, BreakerSettings(), ClientLimits(), speaks)
         for each in (fresh, server)
     ]
-    pool = Pool("p", tuple(backends), WeightedRoundRobin(), 1000, budget=RetryBudget(1.0, 10_000.0, 0))
+    pool = Pool("p", tuple(backends), WeightedRoundRobin, 1000, budget=RetryBudget(1.0, 10_000.0, 0))
     cells = Cells(Cells.create("test"))
     caller = Caller(cells)
     for number, backend in enumerate(backends):

@@ -17,9 +17,10 @@ from gateway.retries.budget import RetryBudget
 from gateway.retries.rules import REASONS, RetryCells, RetryRules
 from gateway.telemetry.cells import Cells
 from gateway.testing import ScriptedBackend
-from gateway.upstreams.backend import Backend, Pool
+from gateway.upstreams.backend import Backend
 from gateway.upstreams.caller import Caller
 from gateway.upstreams.forward import dropped_fields
+from gateway.upstreams.pool import Pool
 
 DROPPED = dropped_fields(b"x-api-key")
 GATE = BreakerSettings(failures=2, open_for=0.02, probes=1)
@@ -45,7 +46,7 @@ class Scene:
             backend.series = number * 100
             self.backends.append(backend)
         self.budget = RetryBudget(0.0, 10.0, time.monotonic_ns())
-        self.pool = Pool("p", tuple(self.backends), WeightedRoundRobin(), 100, budget=self.budget)
+        self.pool = Pool("p", tuple(self.backends), WeightedRoundRobin, 100, budget=self.budget)
         self.fd = Cells.create("test")
         self.cells = Cells(self.fd)
         self.rand = 0.5

@@ -6,7 +6,9 @@ from pydantic import Field, field_validator, model_validator
 
 from gateway.config.addresses import Origin
 from gateway.config.scalars import Address, Duration, Ratio, Size, Text, Whole, refuse
-from gateway.config.sections.base import Section
+from gateway.config.sections.admission import Admission
+from gateway.config.sections.balance import Balance, Session
+from gateway.config.sections.base import ZONE, Section
 from gateway.config.sections.retrying import RetryBudget
 from gateway.config.sections.tls import BackendTls
 from gateway.config.units import format_duration
@@ -31,6 +33,13 @@ class Backend(Section):
     name: Annotated[str, Text(r"[A-Za-z0-9._:\[\]-]{1,100}", "1 to 100 letters, digits or any of . _ - : [ ]")] = Field(
         default_factory=_named_after_url,
         description="Name in metrics and status; unique in its pool. Default: host:port of the url, or unix:/path.",
+    )
+    priority: Annotated[int, Whole(0, 9)] = Field(
+        default=0,
+        description="Priority group: 0 is asked first, the next as far as less than 71 % of those before is there.",
+    )
+    zone: Annotated[str, ZONE] | None = Field(
+        default=None, description="Where it stands; those in the gateway's own 'zone' are preferred."
     )
 
 
@@ -177,9 +186,28 @@ class Pool(Section):
         description="The model servers of the pool; at least one.",
         examples=["[{url: http://127.0.0.1:8501}]"],
     )
-    balance: Literal["least-request", "weighted-round-robin"] = Field(
-        default="least-request",
-        description="How a backend is picked: fewest requests in flight for its weight, or smooth turns by weight.",
+    balance: Balance = Field(
+        default=Balance.model_construct(type="least-request"),
+        description="How a backend is picked (docs/balancing.md): least-request, peak-ewma, prequal, "
+        "weighted-round-robin, random, ring-hash or maglev; a mapping {type: ...} for those with settings.",
+    )
+    sticky: Session | None = Field(
+        default=None, description="Sticky sessions by a cookie of the gateway's; none unless given ({} for defaults)."
+    )
+    slow_start: Annotated[float, Duration("0s", "1h")] = Field(
+        default=0.0,
+        description="How long a backend that is new, or back from an open breaker, an ejection or failed checks, takes "
+        "to come to its full weight, in a straight line from a tenth; 0s gives it all at once.",
+    )
+    spill_above: Annotated[int | Literal["off"], Whole(1, 100_000, ("off",))] = Field(
+        default="off",
+        description="Requests in flight per unit of weight and worker from which a backend in the own zone passes "
+        "requests on to a less busy one in another zone.",
+    )
+    load_reports: Literal["auto", "off"] = Field(
+        default="auto",
+        description="Whether backends are asked to report their load with their answers (ORCA), where the policy goes "
+        "by it (prequal); on a link they report unasked.",
     )
     protocol: Literal["http", "link", "auto"] = Field(
         default="http",
@@ -198,8 +226,14 @@ class Pool(Section):
     health: Health | None = Field(
         default=None, description="Active health checks; none unless given ({} for defaults)."
     )
+    admission: Admission = Field(
+        default=Admission.model_construct(),
+        description="How much the pool is given at a time, and who waits for the rest.",
+    )
     max_inflight: Annotated[int, Whole(1, 1_000_000)] = Field(
-        default=1024, description="Most requests in flight in the pool, per worker; more take the degrade ladder."
+        default=1024,
+        description="Most requests in flight in the pool, per worker, those that stream included; more take the "
+        "degrade ladder. What admission learns stays below it.",
     )
     retry_budget: RetryBudget = Field(
         default=RetryBudget.model_construct(),

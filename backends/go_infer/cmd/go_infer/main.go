@@ -95,8 +95,10 @@ func serve(o options, log *slog.Logger) error {
 			Decoders: make(chan struct{}, runtime.GOMAXPROCS(0))},
 		Registry: registry, Log: log, LogEach: o.logRequests,
 	}
+	slots := o.limits()
+	s.Load = func() server.Load { return busy(registry, slots.Slots*slots.MaxBatch) }
 	if o.link {
-		s.Link = links(o, s, registry, log)
+		s.Link = links(s, registry, log)
 	}
 	s.Prepare()
 	served := make(chan error, 1)
@@ -122,12 +124,19 @@ func serve(o options, log *slog.Logger) error {
 	}
 }
 
+// busy is the load as load reports tell it. What waits is counted in rows, of which a request can have several; what is in flight, in
+// requests, those that wait among them.
+func busy(registry *metrics.Registry, capacity int) server.Load {
+	inFlight := max(0, int(registry.InFlight()))
+	waiting := min(registry.Waiting(), inFlight)
+	return server.Load{Waiting: waiting, Running: inFlight - waiting, Capacity: capacity}
+}
+
 // links makes the link's side of the server, and its metrics.
-func links(o options, handler http.Handler, registry *metrics.Registry, log *slog.Logger) *link.Server {
-	limits := o.limits()
-	l := link.New(handler, log, func() link.Load {
-		return link.Load{Queued: uint32(registry.Waiting()), Running: uint32(max(0, registry.InFlight())),
-			Capacity: uint32(limits.Slots * limits.MaxBatch)}
+func links(s *server.Server, registry *metrics.Registry, log *slog.Logger) *link.Server {
+	l := link.New(s, log, func() link.Load {
+		load := s.Load()
+		return link.Load{Queued: uint32(load.Waiting), Running: uint32(load.Running), Capacity: uint32(load.Capacity)}
 	})
 	registry.Gauge("go_infer_links", "Open links.", func() float64 { return float64(l.Links()) })
 	registry.Gauge("go_infer_link_streams", "Requests being answered on links.", func() float64 { return float64(l.Streams()) })

@@ -40,6 +40,7 @@ type Server struct {
 	Log       *slog.Logger
 	LogEach   bool         // one line per request
 	Link      *link.Server // nil: an Upgrade to the link is ignored, as HTTP allows
+	Load      func() Load  // how busy the server is; nil: not told
 
 	ready    atomic.Bool
 	draining atomic.Bool
@@ -98,7 +99,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.draining.Load() {
 		w.Header().Set("Connection", "close")
 	}
-	endpoint, code := s.route(w, r)
+	endpoint, code := s.route(reported(w, r, s.Load), r)
 	s.Registry.End(endpoint, code, begun)
 	if s.LogEach {
 		s.Log.Info("request", "method", r.Method, "path", r.URL.Path, "code", code, "ms", float64(time.Since(begun).Microseconds())/1e3)
