@@ -129,8 +129,6 @@ def test_two_workers_share_a_backend_evenly_without_knowing_of_one_another():
 def test_workers_that_are_more_than_the_slots_neither_lock_up_nor_starve(workers):
     streams = [Stream(f"w{n}", 50 * 3 / workers) for n in range(workers)]
     world = World(lambda w: Slots(w, 1), learning(workers), streams)
-    for number, worker in enumerate(world.workers):
-        worker.number = number
     world.run(10)
     assert world.seen(SETTLED, 10).goodput >= 0.85 * 50
     for stream in streams:
