@@ -101,8 +101,9 @@ async def play(stand: Stand, stall: float, rate: float, *, paused: bool) -> Foun
         stand.port, Request("POST", "/v1/models/x:predict", b"{}"), rate=rate, tries=TRIES, timeout=TIMEOUT
     )
     found = Found((BEFORE, BEFORE + stall))
-    offering = asyncio.create_task(load.run(BEFORE + stall + AFTER))
-    counting = asyncio.create_task(_count(stand, load, found))
+    end = BEFORE + stall + AFTER
+    offering = asyncio.create_task(load.run(end))
+    counting = asyncio.create_task(_count(stand, load, found, end))
     await asyncio.sleep(BEFORE - load.now)
     if paused:
         counting.cancel()
@@ -117,10 +118,8 @@ async def play(stand: Stand, stall: float, rate: float, *, paused: bool) -> Foun
     if paused:
         await asyncio.sleep(1.0)
         found.seconds.append(Second(at, load.sent - sent, await asyncio.to_thread(_reached, stand) - reached))
-        counting = asyncio.create_task(_count(stand, load, found))
-    await offering
-    counting.cancel()
-    await asyncio.gather(counting, return_exceptions=True)
+        counting = asyncio.create_task(_count(stand, load, found, end))
+    await asyncio.gather(offering, counting)
     found.clients, found.lag = load.clients, load.lag
     found.wasted = sum(each.stats().wasted for each in stand.backends)
     return found
@@ -130,13 +129,21 @@ def _reached(stand: Stand) -> int:
     return sum(each.stats().received for each in stand.backends)
 
 
-async def _count(stand: Stand, load: Persistent, found: Found) -> None:
-    at, sent, reached = load.now, load.sent, await asyncio.to_thread(_reached, stand)
-    while True:
+async def _count(stand: Stand, load: Persistent, found: Found, end: float) -> None:
+    """Second by second until `end`. Asking takes a moment, in the middle of which is what was sent."""
+    at = load.now
+    sent, reached = await _both(stand, load)
+    while at + 1.0 < end:
         await asyncio.sleep(at + 1.0 - load.now)
-        now_sent, now_reached = load.sent, await asyncio.to_thread(_reached, stand)
+        now_sent, now_reached = await _both(stand, load)
         found.seconds.append(Second(at, now_sent - sent, now_reached - reached))
         at, sent, reached = at + 1.0, now_sent, now_reached
+
+
+async def _both(stand: Stand, load: Persistent) -> tuple[int, int]:
+    before = load.sent
+    reached = await asyncio.to_thread(_reached, stand)
+    return (before + load.sent) // 2, reached
 
 
 def text(rows: dict[str, Found]) -> str:

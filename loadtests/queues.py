@@ -16,13 +16,22 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
 from gateway.balance.draw import Draw
-from gateway.balance.policy import Balancer, Candidate, Rand
+from gateway.balance.policy import Candidate, Rand
 from gateway.request import Outcome, Request
 
 NS = 1_000_000_000
 ASKED = Request(b"GET", b"/", b"/", {})
+
+
+class Balancer(Protocol):
+    """What this world asks of a policy; one that is not the gateway's own need not be derived from it."""
+
+    def settle(self, members: Sequence[Candidate]) -> None: ...
+
+    def pick(self, request: Request, tried: Sequence[Candidate], total: int, now: int) -> Candidate | None: ...
 
 
 @dataclass
@@ -149,8 +158,11 @@ class World:
         return sum(each is server for each in chosen) / len(chosen)
 
 
-class TwoChoices(Balancer):
+class TwoChoices:
     """Power of two choices as it is in the books, to hold other policies against."""
+
+    def __init__(self, rand: Rand) -> None:
+        self.rand = rand
 
     def settle(self, members: Sequence[Candidate]) -> None:
         self._draw = Draw(members, self.rand)

@@ -64,6 +64,9 @@ class Answering(asyncio.Transport):
     def close(self) -> None:
         pass
 
+    def abort(self) -> None:
+        pass
+
 
 class Sink(asyncio.Transport):
     """Takes everything and sends nothing."""

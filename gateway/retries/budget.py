@@ -6,11 +6,11 @@ reserved, and so counts already. At every `reserve`, with requests and what was 
 seconds and in the last one of them:
 
     sent + waiting <= ratio * requests           of ten seconds
-    sent + waiting <= 1.5 * ratio * requests     of one second
+    sent + waiting <= 1.25 * ratio * requests    of one second
     or, where that is more,
     sent + waiting <= minimum                    of one second
 
-So good times may save up for bad ones, but no second ever has more than half as much again as its share; an account
+So good times may save up for bad ones, but no second ever has more than a quarter again of its share; an account
 that is only limited in what it saves (Finagle's) can spend it all at once, which is just what a stall makes everybody
 do. A quiet pool can retry at all. In the long run it is never more than `ratio` of the requests and `minimum` a second
 and the first second's minimum. One per pool and worker, for what is to be protected is the pool: many small budgets
@@ -26,7 +26,7 @@ from typing import Final
 SLOT: Final = 50_000_000  # nanoseconds
 SLOTS: Final = 200  # of which ten seconds are made
 SECOND: Final = 20  # and one
-BURST: Final = 1.5  # of its share, what one second may have
+BURST: Final = 1.25  # of its share, what one second may have
 
 #: What pays for something sent on top: nothing, the requests of the window, or the minimum.
 NOTHING: Final = 0

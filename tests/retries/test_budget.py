@@ -59,7 +59,7 @@ def test_without_requests_nothing_is_earned_whatever_was_saved():
     assert drain(budget, SECOND) == 0
 
 
-def test_what_was_saved_in_ten_seconds_is_spent_at_half_as_much_again():
+def test_what_was_saved_in_ten_seconds_is_spent_a_little_faster():
     budget = RetryBudget(0.2, 0.0, 0)
     for second in range(9):
         for _ in range(100):
@@ -203,7 +203,7 @@ def test_never_more_than_the_share_the_minimum_and_the_start(ratio, minimum, eac
     st.floats(0, 20),
     st.lists(st.tuples(st.sampled_from(["request", "retry"]), st.integers(0, SECOND // 4)), max_size=300),
 )
-def test_no_second_has_more_than_half_as_much_again_as_its_share_or_the_minimum(ratio, minimum, each):
+def test_no_second_has_more_than_a_quarter_again_of_its_share_or_the_minimum(ratio, minimum, each):
     """Whatever was saved before it; and no ten seconds have more than their share and the minimum."""
     bank = Bank(ratio, minimum)
     for what, gap in each:
