@@ -33,6 +33,7 @@ identity:
 pools:
   slots:
     backends: [{url: "http://%(origin)s"}]
+    admission: {limit: adaptive}
 routes:
   - {name: critical, match: {path: "/critical*"}, pool: slots, priority: critical, timeout: 10s}
   - {name: batch, match: {path: "/batch*"}, pool: slots, priority: batch, timeout: 10s}
@@ -46,9 +47,9 @@ def tenant_key(name: str) -> str:
 
 
 class OverloadedGateway(Sluicegate):
-    """One pool, three routes that differ in priority; everything about admission is the default."""
+    """One pool, three routes that differ in priority; admission is adaptive and told nothing."""
 
-    does: ClassVar[str] = "admission as it is by default"
+    does: ClassVar[str] = "adaptive admission"
     limits: ClassVar[bool] = False
 
     def __init__(self, workers: int = 1, tenants: tuple[str, ...] = ()) -> None:

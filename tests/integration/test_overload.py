@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.gateways import Backend, Gateway, running
+from tests.integration.gateways import Backend, Gateway
 from tests.integration.test_processes import until
 
 
@@ -69,17 +70,22 @@ def flood(gateway: Gateway, threads: int, seconds: float) -> tuple[list[tuple[in
     return seen, wrong
 
 
-@pytest.fixture
-def gateway(tmp_path: Path):
-    backend = Slow()
-    one = Gateway(tmp_path, backend)
-    one.path.write_text(one.text.replace("rate: 1000/s, burst: 1000", "rate: 1000000/s, burst: 1000000"))
+@contextlib.contextmanager
+def adaptive(folder: Path, backend: Backend):
+    one = Gateway(folder, backend, limit="{key: client, rate: 1000000/s, burst: 1000000}")
+    one.path.write_text(one.text.replace('"}]}}', '"}], admission: {limit: adaptive}}}'))
     try:
         one.start()
         yield one
     finally:
         one.child.stop()
         backend.close()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path):
+    with adaptive(tmp_path, Slow()) as one:
+        yield one
 
 
 def test_under_overload_some_are_refused_honestly_and_the_rest_answered(gateway: Gateway) -> None:
@@ -135,7 +141,7 @@ def test_a_reload_keeps_what_was_learnt_and_who_waits(gateway: Gateway) -> None:
 
 
 def test_a_drain_waits_for_those_who_wait(tmp_path: Path) -> None:
-    with running(tmp_path) as gateway:
+    with adaptive(tmp_path, Backend()) as gateway:
         gateway.backend.hold.clear()
         answers: list[int] = []
         threads = [threading.Thread(target=lambda: answers.append(gateway.ask("/x", b"{}")[0])) for _ in range(20)]
