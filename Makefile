@@ -48,6 +48,7 @@ bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, by stage a
 	$(setup) build models dev bench
 	@$(PY) -m demo.prepare
 	@$(PY) -m loadtests.bench_routing
+	@$(PY) -m loadtests.bench_balance
 	@$(PY) -m loadtests.bench_breakers
 	@$(PY) -m loadtests.bench_proxy
 	@$(PY) -m loadtests.bench_large
