@@ -8,8 +8,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 PY := .venv/bin/python
 # The unit tests of what setup.py compiles, run again on the installed package.
-COMPILED_TESTS := tests/http tests/upstreams tests/limits tests/breakers tests/balance tests/store tests/retries \
-  tests/telemetry tests/identity tests/routing tests/test_pipeline.py
+COMPILED_TESTS := tests/admission tests/http tests/upstreams tests/limits tests/breakers tests/balance tests/store tests/retries \
+  tests/telemetry tests/identity tests/routing tests/test_pipeline.py tests/test_pipeline_admission.py
+# What `make bench` and `make chaos` run, in this order: loadtests/README.md says what each answers.
+BENCHES := routing breakers proxy large stages workers latency idle slow limits balance overload hedge infer
+CHAOS := breaker store recovery
 setup = @test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed on PATH" >&2; exit 1; }; $(PYTHON) scripts/bootstrap.py
 
 help: ## Show this help
@@ -44,25 +47,15 @@ story: ## Break the running chain on purpose, ten times, and watch it recover
 	@$(PY) -m demo.prepare
 	@$(PY) -m demo.story
 
-bench: ## CPU per request beside nginx, HAProxy, Envoy, Caddy and Go, by stage and by worker; latency, memory, attacks; Flask
+bench: ## What it costs, how long it takes and what it is worth, beside nginx, HAProxy, Envoy, Caddy, Go and Flask
 	$(setup) build models dev bench
 	@$(PY) -m demo.prepare
-	@$(PY) -m loadtests.bench_routing
-	@$(PY) -m loadtests.bench_balance
-	@$(PY) -m loadtests.bench_breakers
-	@$(PY) -m loadtests.bench_proxy
-	@$(PY) -m loadtests.bench_large
-	@$(PY) -m loadtests.bench_stages
-	@$(PY) -m loadtests.bench_workers
-	@$(PY) -m loadtests.bench_latency
-	@$(PY) -m loadtests.bench_idle
-	@$(PY) -m loadtests.bench_slow
-	@$(PY) -m loadtests.bench_infer
+	@for each in $(BENCHES); do $(PY) -m loadtests.bench_$$each || exit; done
 
-chaos: ## Break backends in every way under load, and hold the gateway to what it says of them
+chaos: ## Break backends and the store in every way under load, and hold the gateway to what it promises then
 	$(setup) build models dev bench
 	@$(PY) -m demo.prepare
-	@$(PY) -m loadtests.chaos_breaker
+	@for each in $(CHAOS); do $(PY) -m loadtests.chaos_$$each || exit; done
 
 bench-peers: ## Install the peers that `make bench` compares with
 	$(setup) build models dev bench

@@ -10,15 +10,17 @@ import os
 from setuptools import Extension, setup
 
 HOT = (
+    "admission/admission", "admission/limit", "admission/priority", "admission/queue", "admission/refusals",
     "balance/draw", "balance/groups", "balance/hashing", "balance/latency", "balance/least_request", "balance/load",
     "balance/maglev", "balance/peak_ewma", "balance/policy", "balance/prequal", "balance/random", "balance/ring_hash",
     "balance/weighted_round_robin", "breakers/gate", "breakers/models", "breakers/permit", "breakers/usable",
     "breakers/window", "http/client", "http/forwarded", "http/origin", "http/reader", "http/serialise", "http/server",
-    "http/target", "identity/keys", "limits/bucket", "limits/limiter", "limits/local", "limits/policy",
-    "link/connection", "link/frames", "link/pool", "pipeline", "request", "retries/budget", "retries/deadline",
-    "retries/decide", "retries/hedge", "retries/latencies", "retries/rules", "routing/table", "store/buckets",
-    "store/connection", "telemetry/cells", "upstreams/asking", "upstreams/attempt", "upstreams/backend",
-    "upstreams/caller", "upstreams/forward", "upstreams/pool", "upstreams/race",
+    "http/target", "identity/keys", "limits/bucket", "limits/costs", "limits/leases", "limits/limiter", "limits/local",
+    "limits/policy", "limits/scopes", "link/connection", "link/frames", "link/pool", "pipeline", "request",
+    "retries/budget", "retries/deadline", "retries/decide", "retries/hedge", "retries/latencies", "retries/rules",
+    "routing/table", "store/buckets", "store/cluster_buckets", "store/connection", "store/program", "telemetry/cells",
+    "upstreams/asking", "upstreams/attempt", "upstreams/backend", "upstreams/caller", "upstreams/entrance",
+    "upstreams/forward", "upstreams/pool", "upstreams/race",
 )  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway import problems
+from gateway.admission.admission import Admission
+from gateway.admission.queue import LATE
 from gateway.degrade.cache import AnswerCache, cache_key, may_store
 from gateway.degrade.ladder import PoolRung, StaleRung
 from gateway.errors import (
@@ -27,9 +29,9 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.limits.limiter import Limiter, LimitVerdict
+from gateway.limits.limiter import ALONE, YES, Limiter, LimitVerdict
 from gateway.problems import Problem, refuse
-from gateway.request import BodyRules, Header, Request, Response
+from gateway.request import BodyRules, Header, Outcome, Request, Response
 from gateway.retries import deadline as deadlines
 from gateway.snapshot import Route, Snapshot
 from gateway.status import REASONS
@@ -38,12 +40,17 @@ from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Facts, Span, Tracing
 from gateway.upstreams.asking import Answer
 from gateway.upstreams.caller import UNAVAILABLE, Caller
+from gateway.upstreams.entrance import Entrance
 from gateway.upstreams.forward import dropped_fields
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.shadow import Shadows
 
 _METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"  # of those that may have a route, the usual
 _MANY_HOPS: Final = 1_000_000_000
 _ATTEMPTS: Final = b"x-attempts"
+
+UNCOUNTED: Final = -1  # in the place of a mark: takes no place
+NO_PLACE: Final = -2  # and below: none, for the reason that is the difference
 
 NO_ROUTE_BODY: Final = BodyRules(64 * 1024, 16 << 20)  # it is refused anyway
 
@@ -51,15 +58,17 @@ NO_ROUTE_BODY: Final = BodyRules(64 * 1024, 16 << 20)  # it is refused anyway
 class Work:
     """What is noted about one request on its way, for headers, log and traces. Durations in nanoseconds."""
 
-    __slots__ = ("answer", "degraded", "dropped", "limits_ns", "upstream_ns", "verdict", "via")
+    __slots__ = ("answer", "degraded", "dropped", "limits_ns", "refused", "sent", "upstream_ns", "verdict", "via")
 
     def __init__(self, dropped: frozenset[bytes], via: Header | None = None) -> None:
         self.dropped = dropped  # fields never sent on, under the snapshot the request began with
         self.verdict: LimitVerdict | None = None
         self.answer: Answer | None = None
         self.degraded = b""
+        self.sent = False  # whether a backend may have seen it
         self.limits_ns = 0
         self.upstream_ns = 0
+        self.refused = -1  # why the pool's admission did, if it did
         self.via = via
 
     def discard_answer(self) -> None:
@@ -89,6 +98,7 @@ class Pipeline:
         self.tracing = tracing
         self.access_log = access_log
         self.caller = Caller(cells)
+        self.entrance = Entrance()
         self.shadows = Shadows(self.caller, cells, draw)
         self.active = 0
         self._draw = draw
@@ -172,6 +182,8 @@ class Pipeline:
         """Called once per request, however it ends: when its last byte was handed on, or when none will be."""
         self.active -= 1
         work.discard_answer()
+        if work.verdict is not None:
+            self.limiter.end(work.verdict, request, sent=work.sent)
         self._note(snapshot, route, request, work, status, sent, time.monotonic_ns() - request.received, span)
 
     def _refuse_early(self, snapshot: Snapshot, request: Request, route: Route | None) -> Response | None:
@@ -180,6 +192,9 @@ class Pipeline:
             detail = f"send a known API key in the field '{snapshot.keys.header.decode()}'"
             return refuse(problems.UNKNOWN_CALLER, request, detail, headers=[(b"www-authenticate", b"ApiKey")])
         request.client = client
+        tenants = snapshot.keys.tenants
+        if tenants is not None:
+            request.tenant = tenants.get(client, client)
         if request.method == b"OPTIONS":
             answer = _about(request, route)
             if answer is not None:
@@ -217,7 +232,9 @@ class Pipeline:
                 return _again(entry.response, entry.age_s(began), b"sluicegate; hit; ttl=%d" % ttl)
 
         if route.limits is not None:
-            verdict = work.verdict = await self.limiter.check(route.limits, request, began)
+            verdict = work.verdict = self.limiter.begin(route.limits, request, began, deadline)
+            if verdict.pending is not None:
+                await verdict.pending
             work.limits_ns = time.monotonic_ns() - began
             self._count_limits(route, verdict)
             if not verdict.allowed:
@@ -236,8 +253,10 @@ class Pipeline:
             if answer is not None and answer.response is response and answer.backend is not None:
                 route.pool.sticky.keep(request, response, answer.backend)
         headers = response.headers
-        if work.verdict is not None and route.limits is not None:
-            _say_limits(headers, route, work.verdict)
+        if work.verdict is not None:
+            if work.verdict.limits.settles and work.sent:
+                self.limiter.answered(work.verdict, response)
+            _say_limits(headers, work.verdict)
         if work.upstream_ns:
             limits, upstream = work.limits_ns // 10_000, work.upstream_ns // 10_000  # in hundredths of a millisecond
             timing = b"limits;dur=%d.%02d, upstream;dur=%d.%02d" % (
@@ -255,29 +274,62 @@ class Pipeline:
     async def _from_pool(self, route: Route, request: Request, deadline: int, work: Work) -> Response | None:
         """The pool's answer, or None where the ladder must help."""
         if route.reply is not None:
+            work.sent = True  # it is carried out here
             return route.reply.response(request)
         pool = route.pool
         if route.named is not None:
             request.named = route.named.of(request.path)
-        if pool.inflight >= pool.max_inflight:
+        mark = self._place(route, pool, request)
+        if mark == NO_PLACE and pool.inflight < pool.max_inflight:
+            mark = await self._wait(route, pool, request, deadline)
+        if mark <= NO_PLACE:
+            work.refused = NO_PLACE - mark
             self.cells.add(route.cells.shed)
             return None
         began = time.monotonic_ns()
         if began >= deadline:
             self.cells.add(route.cells.expired)
+            _release(pool.admission, mark, began, None)
             return None
-        if route.shadow is not None and request.stream is None:
-            self.shadows.offer(route.shadow, request, work.dropped)
-        answer = work.answer = await self.caller.ask(
-            pool, request, request.target, deadline, route.retry, work.dropped, route.timeout_ns // 2
-        )
-        work.upstream_ns = time.monotonic_ns() - began
+        work.sent = True  # as far as is known when it is cancelled
+        try:
+            if route.shadow is not None and request.stream is None:
+                self.shadows.offer(route.shadow, request, work.dropped)
+            answer = work.answer = await self.caller.ask(
+                pool, request, request.target, deadline, route.retry, work.dropped, route.timeout_ns // 2
+            )
+        except BaseException:  # cancelled
+            _release(pool.admission, mark, began, None)
+            raise
+        work.sent = answer.reached
+        work.upstream_ns = _release(pool.admission, mark, began, answer)
         response = answer.response
         if response is None:
             return None
         if work.via is not None:
             response.headers.append(work.via)
         return None if response.status in UNAVAILABLE else response
+
+    def _place(self, route: Route, pool: Pool, request: Request) -> int:
+        """A place's mark; UNCOUNTED for what takes none; NO_PLACE where none is free.
+
+        A body or protocol that streams lasts as long as the client likes, which says nothing about the pool and must
+        not keep others waiting: it is bounded by the pool's `max_inflight` alone.
+        """
+        if pool.inflight >= pool.max_inflight:
+            return NO_PLACE
+        if request.stream is not None:
+            return UNCOUNTED
+        mark = pool.admission.enter(route.priority.of(request), time.monotonic_ns())
+        return mark if mark >= 0 else NO_PLACE
+
+    async def _wait(self, route: Route, pool: Pool, request: Request, deadline: int) -> int:
+        """A place's mark in the end, or NO_PLACE less why there is none."""
+        tenant = request.tenant or request.client or request.peer
+        waited = await self.entrance.wait(
+            pool.admission, route.priority.of(request), tenant, deadline, time.monotonic_ns()
+        )
+        return waited if waited >= 0 else NO_PLACE + 1 + waited
 
     async def _degrade(
         self, snapshot: Snapshot, route: Route, request: Request, key: bytes | None, deadline: int, work: Work
@@ -298,6 +350,8 @@ class Pipeline:
                 response.headers.append((b"degraded", says))
                 response.headers.append(_proxy_status(work.answer))
                 return response
+        if work.answer is None and work.refused >= 0:
+            return _overloaded(route, request, work.refused)
         return _unanswered(route, request, work.answer, late=time.monotonic_ns() >= deadline)
 
     async def _from_cache(self, route: Route, key: bytes | None) -> tuple[Response | None, bytes]:
@@ -318,13 +372,23 @@ class Pipeline:
     ) -> Response | None:
         """The other pool's answer, if it is one; a refusal or failure there leads on to the next rung."""
         pool = snapshot.pools[rung.pool]
-        if pool.inflight >= pool.max_inflight or request.stream is not None:  # a body that streamed is gone
+        if request.stream is not None:  # a body that streamed is gone
+            return None
+        mark = self._place(route, pool, request)
+        if mark == NO_PLACE and pool.inflight < pool.max_inflight:
+            mark = await self._wait(route, pool, request, deadline)
+        if mark <= NO_PLACE:
             return None
         began = time.monotonic_ns()
         patience = route.timeout_ns if rung.timeout is None else int(rung.timeout * 1e9)
         end = min(deadline, began + patience)
-        answer = await self.caller.ask(pool, request, rung.target(request), end, None, work.dropped, patience // 2)
-        work.upstream_ns += time.monotonic_ns() - began
+        try:
+            answer = await self.caller.ask(pool, request, rung.target(request), end, None, work.dropped, patience // 2)
+        except BaseException:  # cancelled
+            _release(pool.admission, mark, began, None)
+            raise
+        work.upstream_ns += _release(pool.admission, mark, began, answer)
+        work.sent = work.sent or answer.reached
         response = answer.response
         # 404 is a rewrite that missed, not an answer to the client's question.
         if response is not None and (response.status >= 500 or response.status in (404, 429)):
@@ -337,27 +401,30 @@ class Pipeline:
     # -- limits -------------------------------------------------------------------------------------------------
 
     def _count_limits(self, route: Route, verdict: LimitVerdict) -> None:
-        values, alone = self.cells.values, 0 if verdict.shared else 2
-        for cells, taken in zip(route.cells.limits, verdict.left):  # noqa: B905 - equal by construction, and hot
-            values[cells[alone + taken.allowed]] += 1
+        values, by, flags = self.cells.values, 2 * verdict.by, verdict.flags
+        for i, cells in enumerate(route.cells.limits):
+            values[cells[by + (flags[i] == YES)]] += 1
 
     def _over_limit(self, route: Route, request: Request, verdict: LimitVerdict) -> Response:
         assert route.limits is not None
-        assert verdict.refused_by is not None
         policy = verdict.refused_by
+        assert policy is not None
         headers: list[Header] = []
-        _say_limits(headers, route, verdict)
-        if not verdict.shared and policy.on_store_failure == "closed":
+        _say_limits(headers, verdict)
+        if verdict.by == ALONE and policy.on_store_failure == "closed":
             return refuse(
                 problems.STORE_CLOSED, request, "the rate limit store is away", headers=headers, retry_after=1
             )
-        tokens = verdict.left[route.limits.policies.index(policy)].tokens
+        detail = f"over the limit '{policy.name}': {policy.figures()}"
+        cost = verdict.costs[verdict.refused]
+        if cost > policy.spec.burst and not policy.concurrent:
+            detail += f"; this request costs {cost:g}, which is more than it ever holds"
         return refuse(
             problems.OVER_LIMIT,
             request,
-            f"over the limit '{policy.name}': {policy.spec.rate:g} requests per second, {policy.spec.burst:g} at once",
+            detail,
             headers=headers,
-            retry_after=policy.seconds(tokens, allowed=False),
+            retry_after=verdict.retry_after(),
             members={"violated-policies": [policy.name]},
         )
 
@@ -415,7 +482,7 @@ class Pipeline:
         if route is not None:
             facts["http.route"] = route.name
         if work.verdict is not None:
-            facts["gateway.limits.store"] = "shared" if work.verdict.shared else "local"
+            facts["gateway.limits.store"] = ("shared", "local", "leased")[work.verdict.by]
             facts["gateway.limits.ms"] = work.limits_ns / 1e6
         if work.answer is not None:
             facts["gateway.upstream.ms"] = work.upstream_ns / 1e6
@@ -493,16 +560,31 @@ def _again(response: Response, age_s: int, cache_status: bytes) -> Response:
     return Response(response.status, headers, response.body)
 
 
-def _say_limits(headers: list[Header], route: Route, verdict: LimitVerdict) -> None:
-    limits = route.limits
-    assert limits is not None
-    headers.append((b"ratelimit-policy", limits.policy_header))
-    headers.append((b"ratelimit", limits.left_header(verdict.left)))
+def _say_limits(headers: list[Header], verdict: LimitVerdict) -> None:
+    limits = verdict.limits
+    if verdict.by == ALONE:
+        _say_degraded(headers, b"limits;mode=" + verdict.mode())
+    if limits.silent:
+        return
+    headers.append((b"ratelimit-policy", verdict.policy_header()))
+    headers.append((b"ratelimit", verdict.left_header()))
     if limits.legacy is not None:
-        taken = verdict.left[limits.policies.index(limits.legacy)]
-        headers.append((b"x-ratelimit-limit", b"%d" % int(limits.legacy.spec.burst)))
-        headers.append((b"x-ratelimit-remaining", b"%d" % int(taken.tokens)))
-        headers.append((b"x-ratelimit-reset", b"%d" % limits.legacy.seconds(taken.tokens, allowed=taken.allowed)))
+        at = limits.policies.index(limits.legacy)
+        policy, level = verdict.policies[at], verdict.levels[at]
+        allowed = verdict.flags[at] == YES
+        reset = policy.full_in(level) if allowed else policy.seconds(level, verdict.costs[at])
+        headers.append((b"x-ratelimit-limit", b"%d" % int(policy.spec.burst)))
+        headers.append((b"x-ratelimit-remaining", b"%d" % max(0, int(level))))
+        headers.append((b"x-ratelimit-reset", b"%d" % reset))
+
+
+def _say_degraded(headers: list[Header], member: bytes) -> None:
+    """Adds a member to the list in `Degraded`."""
+    for i, (name, value) in enumerate(headers):
+        if name == b"degraded":
+            headers[i] = (name, value + b", " + member)
+            return
+    headers.append((b"degraded", member))
 
 
 def _proxy_status(answer: Answer | None) -> Header:
@@ -515,6 +597,43 @@ def _proxy_status(answer: Answer | None) -> Header:
             b"sluicegate; error=destination_unavailable; received-status=%d" % answer.response.status,
         )
     return (b"proxy-status", b"sluicegate; error=destination_unavailable")
+
+
+def _release(admission: Admission, mark: int, began: int, answer: Answer | None) -> int:
+    """Gives a place back with what the request's end says about the pool: nothing if it was tried more than once, or
+    cancelled (None). Returns how long the place was held.
+    """
+    now = time.monotonic_ns()
+    took = now - began
+    if mark < 0:
+        return took
+    if answer is None:
+        admission.release(mark, took, Outcome.IGNORE, now)
+        return took
+    if answer.attempts != 1:
+        admission.release(0, took, Outcome.IGNORE, now)
+        return took
+    response = answer.response
+    if response is None:
+        late = isinstance(answer.error, UpstreamTimeout)
+        admission.release(mark, took, Outcome.IGNORE if late else Outcome.FAILURE, now)
+    elif response.status in (429, 503):
+        admission.release(mark, took, Outcome.DROPPED, now)
+    else:
+        admission.release(mark, took, Outcome.FAILURE if response.status >= 500 else Outcome.SUCCESS, now)
+    return took
+
+
+def _overloaded(route: Route, request: Request, reason: int) -> Response:
+    """The pool's admission refused the request: at once, and with an estimate of when it is worth another try."""
+    pool = route.pool
+    retry_after = pool.admission.retry_after(route.priority.of(request))
+    if reason == LATE:
+        detail = f"the pool '{pool.name}' cannot answer within the time allowed; try again"
+    else:
+        detail = f"more is asked of the pool '{pool.name}' than it can answer; try again"
+    headers = [(b"proxy-status", b"sluicegate; error=destination_unavailable")]
+    return refuse(problems.OVERLOADED, request, detail, headers=headers, retry_after=retry_after)
 
 
 def _too_late(request: Request, detail: str) -> Response:

@@ -40,9 +40,9 @@ class Request:
     `headers` maps a lower-case name to its value; repeated fields are joined with a comma (RFC 9110 5.3).
     `path` is the normalised path the gateway decides on; `target` is what a backend is sent (path and query).
     `received` is monotonic nanoseconds at the moment the head was complete. `upgrade` is the protocol the client may
-    switch to: then `stream` is everything it sends behind the head. `peer` is the client's address; `via` are the
-    forwarding fields as backends are sent them, whole lines. `named` is the model the route's captures name, `model`
-    the one whose breaker the request passes at the pool that is being asked.
+    switch to: then `stream` is everything it sends behind the head. `tenant` is whom the client belongs to. `peer`
+    is the client's address; `via` are the forwarding fields as backends are sent them, whole lines. `named` is the
+    model the route's captures name, `model` the one whose breaker the request passes at the pool that is being asked.
     """
 
     __slots__ = (
@@ -60,6 +60,7 @@ class Request:
         "received",
         "stream",
         "target",
+        "tenant",
         "upgrade",
         "via",
     )
@@ -85,6 +86,7 @@ class Request:
         self.keep_alive = keep_alive
         self.received = 0
         self.client = b""
+        self.tenant = b""
         self.id = b""
         self.stream: Stream | None = None
         self.upgrade = b""

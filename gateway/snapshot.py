@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.admission.priority import PriorityRules
 from gateway.degrade.cache import CacheRules
 from gateway.degrade.ladder import Rung
 from gateway.identity.keys import KeyRing
@@ -31,8 +32,8 @@ class RouteCells:
     duration: Mapping[int, int]  # status -> histogram
     duration_other: int
     limits: tuple[
-        tuple[int, int, int, int], ...
-    ]  # per policy: shared refused, shared allowed, local refused, local allowed
+        tuple[int, int, int, int, int, int], ...
+    ]  # per policy: refused and allowed, by the store, without it, and from a lease
     rungs: tuple[int, ...]  # parallel to the ladder
     cache_hit: int
     shed: int
@@ -66,6 +67,7 @@ class Route:
     tell_attempts: bool = False
     named: NamedModel | None = None
     body: BodyRules = BodyRules(1 << 20, 16 << 20)  # noqa: RUF009 - immutable
+    priority: PriorityRules = PriorityRules()  # noqa: RUF009 - immutable
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ PACKAGES = {
     "lua-nginx-redis": "/usr/share/lua/5.1/nginx/redis.lua",
     "haproxy": "haproxy",
     "slowhttptest": "slowhttptest",
+    "libfaketime": "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",  # for chaos_store
     "wrk": "wrk",
 }
 DAEMONS = ("nginx", "haproxy")

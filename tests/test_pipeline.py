@@ -21,8 +21,10 @@ from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
 from gateway.identity.keys import KeyRing
 from gateway.limits.bucket import BucketSpec, Taken
+from gateway.limits.costs import Cost, HeaderCost
 from gateway.limits.limiter import Limiter, RouteLimits
 from gateway.limits.policy import LimitPolicy
+from gateway.limits.scopes import TenantScope
 from gateway.pipeline import Pipeline, bad_request
 from gateway.request import Request
 from gateway.retries.rules import RetryRules
@@ -35,35 +37,19 @@ from gateway.testing import OK, Close, Never, Pause, Reset, ScriptedBackend, ans
 from gateway.upstreams.backend import Backend
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.sticky import Sticky
+from tests.limits.fakes import FakeStore
 from tests.upstreams.scene import CELLS
 
 PREDICT = b"/v1/models/digits:predict"
-LIMIT = LimitPolicy("per-client", "client", BucketSpec(2.0, 10.0))
+LIMIT = LimitPolicy("per-client", spec=BucketSpec(2.0, 10.0))
 KEYS = KeyRing(clients={hashlib.sha256(b"secret").hexdigest(): "alice"}, anonymous=True)
 
 #: Cells: histograms 20 apart, counters one each.
 DURATIONS = {status: 1000 + 20 * i for i, status in enumerate((200, 401, 404, 405, 429, 499, 500, 502, 503, 504))}
 OTHER, UNROUTED = 1900, 2000
 REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, HIT, SHED, EXPIRED = range(3000, 3007)
+LEASED_REFUSED, LEASED_ALLOWED = 3008, 3009
 RUNGS = (3010, 3011, 3012)
-
-
-class FakeStore:
-    """Answers every ask alike; `reply` None: the store is away."""
-
-    def __init__(self):
-        self.reply = Taken(True, 7.0)
-        self.hold = None
-
-    def take(self, asks):
-        if self.reply is None:
-            return None
-        return self._later([self.reply] * len(asks))
-
-    async def _later(self, taken):
-        if self.hold is not None:
-            await self.hold.wait()
-        return taken
 
 
 class Lines:
@@ -80,7 +66,7 @@ class Lines:
 
 class Scene:
     def __init__(self, main, small):
-        self.store, self.log, self.tracing = FakeStore(), Lines(), Tracing()
+        self.store, self.log, self.tracing = FakeStore(Taken(True, 7.0)), Lines(), Tracing()
         self.main, self.small = main, small
         self.pools = {name: self._pool(name, server) for name, server in (("digits", main), ("digits-small", small))}
         self.fd = Cells.create("test")
@@ -99,7 +85,7 @@ class Scene:
         return Pool(name, (backend,), WeightedRoundRobin, 100)
 
     def _route(self):
-        limits = ((REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED),)
+        limits = ((REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, LEASED_REFUSED, LEASED_ALLOWED),)
         cells = RouteCells(DURATIONS, OTHER, limits, (), HIT, SHED, EXPIRED)
         return Route(
             name="digits", match=Match(PREDICT, False, frozenset((b"POST", b"HEAD"))), pool=self.pools["digits"],
@@ -326,7 +312,7 @@ async def test_over_the_limit_elsewhere_is_a_problem():
 
 async def test_legacy_headers_only_when_asked_for():
     async with scene() as one:
-        one.use_limits(dataclasses.replace(LIMIT, legacy_headers=True))
+        one.use_limits(LimitPolicy("per-client", spec=BucketSpec(2.0, 10.0), legacy_headers=True))
         fields = said(await one.ask())
         assert (fields["x-ratelimit-limit"], fields["x-ratelimit-remaining"], fields["x-ratelimit-reset"]) == (
             "10",
@@ -340,7 +326,7 @@ async def test_legacy_headers_only_when_asked_for():
 @pytest.mark.parametrize(("mode", "status"), [("local", 200), ("open", 200), ("closed", 503)])
 async def test_without_the_store(mode, status):
     async with scene() as one:
-        one.use_limits(dataclasses.replace(LIMIT, on_store_failure=mode))
+        one.use_limits(LimitPolicy("per-client", spec=BucketSpec(2.0, 10.0), on_store_failure=mode))
         one.store.reply = None
         response = await one.ask()
         assert response.status == status
@@ -836,3 +822,89 @@ async def test_an_answer_of_another_pool_or_of_nobody_starts_no_session():
         assert "set-cookie" not in said(await one.ask())
         one.use(ladder=[PoolRung("digits-small")])
         assert "set-cookie" not in said(await one.ask())
+
+
+# -- limits, what is given back and what is said --------------------------------------------------------------------
+
+
+async def test_what_was_never_sent_costs_nothing():
+    async with scene() as one:
+        one.use_limits()
+        one.pools["digits"].max_inflight = 0
+        assert (await one.ask()).status == 503
+        assert one.store.adjusted == [(b"gw:per-client:{10.0.0.9}", 1.0)]
+        one.pools["digits"].max_inflight = 100
+        assert (await one.ask()).status == 200
+        assert len(one.store.adjusted) == 1
+
+
+async def test_an_answer_settles_its_cost():
+    async with scene(answer(b"x", headers=[("X-Units", "3")])) as one:
+        one.use_limits(LimitPolicy("units", spec=BucketSpec(2.0, 10.0), cost=HeaderCost(b"x-units", 5.0)))
+        fields = said(await one.ask())
+        assert one.store.adjusted == [(b"gw:units:{10.0.0.9}", 2.0)]
+        assert fields["ratelimit"] == '"units";r=9;t=1'
+
+
+async def test_a_place_is_free_again_when_the_answer_is_there():
+    async with scene() as one:
+        one.use_limits(LimitPolicy("busy", concurrent=3))
+        fields = said(await one.ask())
+        assert fields["ratelimit-policy"] == '"busy";q=3;qu="concurrent-requests"'
+        assert len(one.store.released) == 1
+        assert one.pipeline.limiter.held_places == 0
+
+
+async def test_a_client_that_leaves_while_its_limits_are_asked_holds_nothing():
+    async with scene() as one:
+        one.use_limits(LimitPolicy("busy", concurrent=3))
+        one.store.manual = True
+        asking = asyncio.ensure_future(one.ask())
+        while not one.store.asked:
+            await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        one.store.answer(one.store.asked[0])
+        assert len(one.store.released) == 1
+        assert one.pipeline.limiter.held_places == 0
+
+
+@pytest.mark.parametrize("mode", ["local", "open"])
+async def test_an_answer_says_that_limits_are_decided_without_the_store(mode):
+    async with scene(answer(status=503)) as one:
+        policy = LimitPolicy("l", spec=BucketSpec(2.0, 10.0), on_store_failure=mode)
+        one.use_limits(policy)
+        assert "degraded" not in said(await one.ask())
+        one.store.reply = None
+        assert said(await one.ask())["degraded"] == f"limits;mode={mode}"
+        one.use_limits(policy, ladder=[StaticRung(200, b"text/plain", b"later")])
+        assert said(await one.ask())["degraded"] == f"static, limits;mode={mode}"
+
+
+async def test_a_request_that_costs_more_than_the_bucket_holds_is_told_so():
+    async with scene() as one:
+        one.use_limits(LimitPolicy("big", spec=BucketSpec(2.0, 10.0), cost=Cost(50.0)))
+        one.store.reply = Taken(False, 10.0)
+        response = await one.ask()
+        assert response.status == 429
+        assert "more than it ever holds" in orjson.loads(response.body)["error"]
+
+
+async def test_a_limit_in_shadow_is_counted_and_not_seen():
+    async with scene() as one:
+        one.use_limits(LimitPolicy("shadow", spec=BucketSpec(2.0, 10.0), shadow=True))
+        one.store.reply = Taken(False, 0.0)
+        fields = said(await one.ask())
+        assert "ratelimit" not in fields
+        assert "ratelimit-policy" not in fields
+        assert (one.count(REFUSED), one.count(ALLOWED)) == (1, 0)
+
+
+async def test_a_client_belongs_to_a_tenant():
+    async with scene() as one:
+        keys = dataclasses.replace(KEYS, tenants={b"alice": b"acme"})
+        one.use_limits(LimitPolicy("t", TenantScope(), BucketSpec(2.0, 10.0)), keys=keys)
+        await one.ask(("x-api-key", "secret"))
+        await one.ask()
+        assert [verdict.keys for verdict in one.store.asked] == [[b"gw:t:{acme}"], [b"gw:t:{10.0.0.9}"]]

@@ -233,7 +233,7 @@ async def test_a_copy_charges_nothing():
         shadowed(one)
         asked = []
         take = one.store.take
-        one.store.take = lambda asks: asked.extend(asks) or take(asks)
+        one.store.take = lambda verdict: asked.extend(verdict.keys) or take(verdict)
         await one.ask()
         await settled(one, 1)
         assert len(asked) == 1

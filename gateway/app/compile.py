@@ -7,6 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gateway.admission.admission import AdmissionSettings
+from gateway.admission.priority import PriorityRules
+from gateway.admission.queue import PRIORITIES
+from gateway.app.limits import limits, tenants
 from gateway.app.routes import edits, match, prefixes, reply, retry, shadow, split
 from gateway.app.series import backend_cells, route_cells
 from gateway.balance.hashing import Key
@@ -23,9 +27,6 @@ from gateway.http.origin import Forwarding
 from gateway.http.reader import ReadLimits
 from gateway.http.server import ServerLimits
 from gateway.identity.keys import KeyRing
-from gateway.limits.bucket import BucketSpec
-from gateway.limits.limiter import RouteLimits
-from gateway.limits.policy import LimitPolicy
 from gateway.request import BodyRules
 from gateway.retries.memory import Memory
 from gateway.routing.named import named_model
@@ -48,8 +49,7 @@ def snapshot(
     zone = config.zone or ""
     pools = {name: _pool(name, pool, catalogue, registry, zone, secret) for name, pool in config.pools.items()}
     registry.pools = pools
-    policies = {name: _policy(name, limit) for name, limit in config.limits.items()}
-    routes = [_route(route, config, catalogue, pools, policies, registry.retries) for route in config.routes]
+    routes = [_route(route, config, catalogue, pools, registry.retries) for route in config.routes]
     identity = config.identity
     return Snapshot(
         generation=generation,
@@ -59,6 +59,7 @@ def snapshot(
             header=identity.header.encode(),
             clients=identity.api_keys.clients if identity.api_keys is not None else None,
             anonymous=identity.anonymous == "allow",
+            tenants=tenants(identity),
         ),
         unrouted=route_cells(catalogue, None, ()),
         access_log_sample=config.access_log.sample,
@@ -178,6 +179,7 @@ def _pool(
         pool.max_inflight,
         pool.breaker.panic,
         registry.retries.budget(name, pool.retry_budget.ratio, pool.retry_budget.min, time.monotonic_ns()),
+        registry.admission(name, _admission(pool), time.monotonic_ns()),
         per_model=gate.per_model,
         sharing=Sharing(
             zone=zone,
@@ -212,6 +214,14 @@ def _sticky(session: model.Session, secret: bytes, backends: Sequence[Backend]) 
     return Sticky(session.cookie.encode(), attributes.encode(), session.secret or secret, backends)
 
 
+def _admission(pool: model.Pool) -> AdmissionSettings:
+    section, most = pool.admission, pool.max_inflight
+    if section.limit == "off":
+        return AdmissionSettings(most, most, 0, 0)
+    places = 0 if section.limit == "adaptive" else min(int(section.limit), most)
+    return AdmissionSettings(places, most, section.queue, int(section.target * 1e9))
+
+
 def _breaker(breaker: model.Breaker) -> BreakerSettings:
     return BreakerSettings(
         failures=breaker.failures,
@@ -230,28 +240,20 @@ def _breaker(breaker: model.Breaker) -> BreakerSettings:
     )
 
 
-def _policy(name: str, limit: model.Limit) -> LimitPolicy:
-    return LimitPolicy(
-        name, limit.key, BucketSpec(limit.rate, float(limit.burst)), limit.on_store_failure, limit.legacy_headers
-    )
-
-
 def _route(
     route: model.Route,
     config: model.Config,
     catalogue: Catalogue,
     pools: dict[str, Pool],
-    policies: dict[str, LimitPolicy],
     memory: Memory,
 ) -> Route:
     cache = route.cache
-    chosen = [policies[name] for name in route.limits]
     taken = match(route.match)
     compiled = Route(
         name=route.name,
         match=taken,
         pool=pools[route.pools[0]] if route.pools else _nobody(),
-        limits=RouteLimits(route.name, chosen, config.store.key_prefix) if chosen else None,
+        limits=limits(route, config),
         timeout_ns=int(route.timeout * 1e9),
         retry=retry(route, route.pool or "", catalogue, memory),
         tell_attempts=route.retry.attempts_header,
@@ -267,6 +269,11 @@ def _route(
             route.buffer,
             config.http.max_body if route.max_body is None else route.max_body,
             frozenset(protocol.encode() for protocol in route.upgrade),
+        ),
+        priority=PriorityRules(
+            PRIORITIES.index(route.priority),
+            (config.priority.header or "").encode(),
+            frozenset(client.encode() for client in config.priority.critical),
         ),
     )
     return split(route, compiled, catalogue, pools, memory) if route.split else compiled

@@ -172,7 +172,10 @@ class Gateway:
     async def _open_store(self) -> StoreAddress:
         url = self.config.store.url
         if not url.embedded:
-            return StoreAddress(url.host, url.port, url.unix_path, url.username, url.password, url.db, url.tls)
+            return StoreAddress(
+                url.host, url.port, url.unix_path, url.username, url.password, url.db, url.tls,
+                url.sentinels, url.service, url.seeds,
+            )  # fmt: skip
         self._embedded = EmbeddedStore()
         await self._embedded.start()
         return StoreAddress(unix_path=self._embedded.path)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from gateway.admission.queue import PRIORITIES
+from gateway.admission.queue import REASONS as REFUSALS
 from gateway.breakers.states import DOUBTS, STATES, TRIPS
 from gateway.config.model import Config, PoolRung, Route, Shadow, StaleRung
 from gateway.retries.rules import REASONS, RetryCells
@@ -25,6 +27,7 @@ GAUGES: Final[tuple[Metric, ...]] = (
     names.ACTIVE_REQUESTS, names.CONNECTIONS, names.REFUSED_CONNECTIONS, names.PROTOCOL_ERRORS, names.CLIENT_GONE,
     names.REFUSED_PER_ADDRESS, names.HANDSHAKE_FAILURES, names.PROXY_ERRORS, names.REQUEST_LIMITS, names.CACHE_BYTES,
     names.FLEET_WORKERS, names.FLEET_DROPPED, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES,
+    names.LEASED_KEYS, names.HELD_PLACES, names.ADJUSTMENTS,
     names.LOG_DROPPED, names.SPANS_DROPPED,
     names.BREAKER_HINTS_TOLD, names.BREAKER_HINTS_HEEDED, names.BREAKER_HINTS_IGNORED,
 )  # fmt: skip
@@ -60,6 +63,8 @@ def route_cells(catalogue: Catalogue, route: Route | None, limits: tuple[str, ..
                 decision(limit, "shared", "allowed"),
                 decision(limit, "local", "refused"),
                 decision(limit, "local", "allowed"),
+                decision(limit, "leased", "refused"),
+                decision(limit, "leased", "allowed"),
             )
             for limit in limits
         ),
@@ -171,6 +176,36 @@ def ejection_cells(catalogue: Catalogue, pool: str, backend: str) -> tuple[int, 
     )
 
 
+class AdmissionCells(NamedTuple):
+    """Where a pool's admission is told of: gauges, one per priority, one per priority, counters by reason."""
+
+    limit: int
+    inflight: int
+    rate: int
+    latency: int
+    queued: tuple[int, ...]
+    overloaded: tuple[int, ...]
+    refused: tuple[int, ...]
+
+
+def admission_cells(catalogue: Catalogue, pool: str) -> AdmissionCells:
+    """The cells of a pool's admission."""
+    label = ("pool", pool)
+
+    def place(metric: Metric, *labels: tuple[str, str]) -> int:
+        return catalogue.place(metric, (label, *labels))
+
+    return AdmissionCells(
+        limit=place(names.ADMISSION_LIMIT),
+        inflight=place(names.ADMISSION_INFLIGHT),
+        rate=place(names.ADMISSION_RATE),
+        latency=place(names.ADMISSION_LATENCY),
+        queued=tuple(place(names.ADMISSION_QUEUED, ("priority", each)) for each in PRIORITIES),
+        overloaded=tuple(place(names.ADMISSION_OVERLOADED, ("priority", each)) for each in PRIORITIES),
+        refused=tuple(place(names.ADMISSION_REFUSED, ("reason", each)) for each in REFUSALS),
+    )
+
+
 def allot(catalogue: Catalogue, config: Config) -> None:
     """Gives every series of `config` its place. Called by the supervisor before a snapshot is sent out."""
     for metric in GAUGES:
@@ -184,6 +219,7 @@ def allot(catalogue: Catalogue, config: Config) -> None:
         if route.shadow is not None:
             shadow_cells(catalogue, route, route.shadow)
     for pool_name, pool in config.pools.items():
+        admission_cells(catalogue, pool_name)
         pool_gauge(catalogue, pool_name)
         panic_cell(catalogue, pool_name)
         for backend in pool.backends:

@@ -15,12 +15,14 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
+from gateway.admission.admission import Admission
 from gateway.app import compile as compiled
 from gateway.app.breakers import Breakers
 from gateway.app.loop import run_in_loop
-from gateway.app.series import GAUGES, backend_gauges, pool_gauge
+from gateway.app.series import GAUGES, admission_cells, backend_gauges, pool_gauge
 from gateway.breakers.hints import TOPIC
 from gateway.config.model import Config
 from gateway.degrade.cache import AnswerCache
@@ -30,9 +32,9 @@ from gateway.http.server import Server
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.store.answers import SharedAnswers
-from gateway.store.buckets import SCRIPT, SharedBuckets
 from gateway.store.fleet import Fleet
-from gateway.store.link import StoreLink, StoreTimes
+from gateway.store.link import StoreTimes
+from gateway.store.shared import SharedStore
 from gateway.telemetry import names
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.cells import Catalogue, Cells, Metric
@@ -79,8 +81,8 @@ class WorkerProcess:
         self.pipeline: Pipeline
         self.server: Server
         self.doors: list[Door] = []
-        self.link: StoreLink
-        self.buckets: SharedBuckets
+        self.store: SharedStore
+        self.limiter: Limiter
         self.fleet: Fleet
         self.breakers: Breakers
 
@@ -130,6 +132,7 @@ class WorkerProcess:
             await self._begin(config, snapshot, message)
         else:
             self.pipeline.use(snapshot)
+            self.limiter.return_leases()  # their rates may be others now
             self.pipeline.cache.resize(config.cache.max_bytes)
             self.server.use(compiled.server_limits(config.http), compiled.forwarding(config.http))
         for door, listener, context in zip(self.doors, config.listen, contexts, strict=True):
@@ -138,6 +141,7 @@ class WorkerProcess:
             for door, sock in zip(self.doors, self.sockets, strict=True):
                 await self.server.listen(sock, door.accept)
         self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
+        self.registry.retain_pools(set(snapshot.pools))
         self.registry.retries.retain({route.name for route in config.routes}, set(snapshot.pools))
         self._set_health(self.health)
         self.breakers.adopt()
@@ -146,11 +150,10 @@ class WorkerProcess:
     async def _begin(self, config: Config, snapshot: Any, message: UseSnapshot) -> None:
         store = config.store
         times = StoreTimes(store.timeout, store.connect_timeout, store.reconnect_min, store.reconnect_max)
-        self.link = StoreLink(message.store, times, [SCRIPT])
-        self.link.start()
-        await self.link.ready(store.connect_timeout)
-        self.buckets = SharedBuckets(self.link)
-        limiter = Limiter(self.buckets)
+        self.store = SharedStore(message.store, times, store.key_prefix, self._store_turned)
+        limiter = self.limiter = Limiter(self.store.buckets, identity=secrets.token_bytes(8))
+        self.store.start()
+        await self.store.ready(store.connect_timeout)
         self.fleet = Fleet(message.store, times, store.key_prefix, message.gateway, limiter.share_with)
         self.breakers = Breakers(self.registry, self._hint)
         self.fleet.listen(TOPIC, self.breakers.heard)
@@ -159,7 +162,7 @@ class WorkerProcess:
         self.pipeline = Pipeline(
             snapshot,
             limiter=limiter,
-            cache=AnswerCache(config.cache.max_bytes, SharedAnswers(self.link, store.key_prefix)),
+            cache=AnswerCache(config.cache.max_bytes, SharedAnswers(self.store.link, store.key_prefix)),
             cells=self.cells,
             id_prefix=f"{secrets.token_hex(5)}-".encode(),
             draw=random.random,
@@ -173,6 +176,13 @@ class WorkerProcess:
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: leave it out of every later collection
         gc.set_threshold(20_000, 20, 50)
+
+    def _store_turned(self, up: bool, forgot: bool) -> None:
+        now = time.monotonic_ns()
+        if up:
+            self.limiter.back(now, forgot=forgot)
+        else:
+            self.limiter.away(now)
 
     def _set_health(self, healthy: dict[str, bool]) -> None:
         self.health = healthy
@@ -188,8 +198,10 @@ class WorkerProcess:
         if cut:
             log.warning("worker %d cut off %d connections", self.number, cut)
         await self.pipeline.shadows.close()
+        self.limiter.return_leases()
+        self.store.flush()
         await self.fleet.close()
-        await self.link.close()
+        await self.store.close()
         if self.pipeline.access_log is not None:
             self.pipeline.access_log.close()
         self._tell_spans()
@@ -199,6 +211,7 @@ class WorkerProcess:
     async def _publish(self) -> None:
         beat = 0
         while True:
+            self.limiter.tick(time.monotonic_ns())
             self._set_gauges()
             self._tell_spans()
             beat += 1
@@ -228,9 +241,12 @@ class WorkerProcess:
             names.CACHE_BYTES: self.pipeline.cache.size,
             names.FLEET_WORKERS: self.fleet.members if self.number == 0 else 0,
             names.FLEET_DROPPED: self.fleet.dropped,
-            names.STORE_UP: int(self.link.connection is not None),
-            names.STORE_CALLS: self.buckets.calls,
-            names.STORE_FAILURES: self.buckets.failures + self.link.losses,
+            names.STORE_UP: int(self.store.up),
+            names.LEASED_KEYS: self.limiter.leased_keys,
+            names.HELD_PLACES: self.limiter.held_places,
+            names.ADJUSTMENTS: self.limiter.adjusted,
+            names.STORE_CALLS: self.store.calls,
+            names.STORE_FAILURES: self.store.failures,
             names.LOG_DROPPED: log_lines.dropped if log_lines is not None else 0,
             names.BREAKER_HINTS_TOLD: self.breakers.hints.told,
             names.BREAKER_HINTS_HEEDED: self.breakers.hints.heeded,
@@ -241,12 +257,27 @@ class WorkerProcess:
             self._publish_one(metric, catalogue.place(metric), own[metric])
         pools = self.pipeline.snapshot.pools.values()
         self.breakers.publish(values, catalogue, pools, self._publish_one)
+        self.registry.share(self.fleet.members, time.monotonic_ns())
         for pool in pools:
             values[pool_gauge(catalogue, pool.name)] = pool.budget.waiting
+            self._set_admission(pool.name, pool.admission)
             for backend in pool.backends:
                 inflight, healthy = backend_gauges(catalogue, pool.name, backend.name)
                 values[inflight] = backend.inflight
                 values[healthy] = int(backend.healthy)
+
+    def _set_admission(self, pool: str, admission: Admission) -> None:
+        values, cells = self.cells.values, admission_cells(self.catalogue, pool)
+        limit, queue = admission.limit, admission.queue
+        values[cells.limit] = limit.allowed
+        values[cells.inflight] = admission.inflight
+        values[cells.rate] = int(limit.rate * 1000)
+        values[cells.latency] = int(limit.latency)
+        for queued, overloaded, line in zip(cells.queued, cells.overloaded, queue.lines, strict=True):
+            values[queued] = line.size
+            values[overloaded] = int(line.overloaded)
+        for cell, count in zip(cells.refused, queue.refused, strict=True):
+            self._publish_one(names.ADMISSION_REFUSED, cell, count)
 
     def _publish_one(self, metric: Metric, cell: int, value: int) -> None:
         """A counter goes on from where this worker's predecessor in the same cells left it."""
@@ -261,9 +292,21 @@ class WorkerProcess:
             "generation": pipeline.snapshot.generation,
             "active_requests": pipeline.active,
             "connections": len(self.server.connections),
-            "store": "shared" if self.link.connection is not None else "local",
+            "store": "shared" if self.store.up else "local",
             "fleet": {"workers": self.fleet.members, "connected": self.fleet.connected},
             "cache": {"entries": len(pipeline.cache), "bytes": pipeline.cache.size},
+            "admission": [
+                {
+                    "pool": pool.name,
+                    "limit": pool.admission.limit.allowed,
+                    "inflight": pool.admission.inflight,
+                    "queued": pool.admission.queue.size,
+                    "overloaded": pool.admission.overloaded,
+                    "latency_ms": round(pool.admission.limit.latency / 1e6, 3),
+                    "rate": round(pool.admission.limit.rate, 1),
+                }
+                for pool in pipeline.snapshot.pools.values()
+            ],
             "backends": [
                 {
                     "pool": pool.name,

@@ -17,7 +17,7 @@ from gateway.cli import options
 from gateway.config.errors import ConfigError, Diagnostic
 from gateway.config.lint import lint
 from gateway.config.load import load
-from gateway.config.model import Config, PoolRung, Route, Rung, StaticRung
+from gateway.config.model import Config, Limit, PoolRung, Route, Rung, StaticRung
 from gateway.config.units import format_duration, format_rate
 
 
@@ -92,7 +92,7 @@ def summary(config: Config, warnings: int = 0) -> list[str]:
         f"  identity  {clients}anonymous: {config.identity.anonymous}",
     ]
     lines += _table("limits", [
-        [name, f"{format_rate(limit.rate)} per {limit.key}", f"burst {limit.burst}", f"else {limit.on_store_failure}"]
+        [name, *_figures(limit), f"else {limit.on_store_failure}"]
         for name, limit in config.limits.items()
     ])  # fmt: skip
     lines += _table("pools", [
@@ -130,6 +130,20 @@ def _rung(rung: Rung) -> str:
     if isinstance(rung, PoolRung):
         return rung.pool
     return f"{rung.static}" if isinstance(rung, StaticRung) else "stale"
+
+
+def _figures(limit: Limit) -> tuple[str, str]:
+    """What a limit allows to whom, in two columns."""
+    scope = " and ".join(
+        each.word or (f"header {each.header}" if each.header else f"ip/{each.ip.v4}, /{each.ip.v6}" if each.ip else "")
+        for each in limit.key
+    )
+    notes = "".join(
+        f", {note}" for note in (limit.mode if limit.mode != "exact" else "", "shadow" * limit.shadow) if note
+    )
+    if limit.rate is None or limit.burst is None:
+        return f"{limit.concurrent} at once per {scope}", f"concurrent{notes}"
+    return f"{format_rate(limit.rate)} per {scope}", f"burst {limit.burst}{notes}"
 
 
 def _table(title: str, rows: list[list[str]]) -> list[str]:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 LOOPBACK = ("localhost", "::1")
 REDIS_PORT = 6379
+SENTINEL_PORT = 26379
 _LOOPBACK_4 = re.compile(r"127(\.[0-9]{1,3}){3}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9]+)?", re.ASCII)
 
@@ -71,9 +72,17 @@ class Listen:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+_STORE_FORMS = (
+    "embedded, redis://host:port/db, rediss://host:port/db, unix:///path, redis+sentinel:// or redis+cluster://"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class StoreUrl:
-    """Where the shared store is. ``embedded`` means that the gateway starts its own Valkey and the rest is unset."""
+    """Where the shared store is. ``embedded`` means that the gateway starts its own Valkey and the rest is unset.
+
+    With ``sentinels`` the master of ``service`` is asked for; ``seeds`` are nodes of a cluster.
+    """
 
     embedded: bool = False
     host: str = ""
@@ -83,16 +92,21 @@ class StoreUrl:
     db: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    seeds: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "StoreUrl":
         if text == "embedded":
             return cls(embedded=True)
         scheme = text.partition("://")[0]
-        if scheme in ("redis+sentinel", "redis+cluster", "valkey+sentinel", "valkey+cluster"):
-            raise ValueError(f"{scheme}:// is not supported yet; use redis://, rediss://, unix:// or embedded")
-        if scheme not in ("redis", "rediss", "valkey", "valkeys", "unix"):
-            raise ValueError("the store must be embedded, redis://host:port/db, rediss://host:port/db or unix:///path")
+        kind, _, several = scheme.partition("+")
+        if kind not in ("redis", "rediss", "valkey", "valkeys") or several not in ("", "sentinel", "cluster"):
+            if scheme != "unix":
+                raise ValueError(f"the store must be {_STORE_FORMS}")
+        elif several:
+            return cls._several(text, several, tls=kind in ("rediss", "valkeys"))
         try:
             url = urlsplit(text)
             port = url.port
@@ -119,6 +133,29 @@ class StoreUrl:
             password=password,
         )
 
+    @classmethod
+    def _several(cls, text: str, kind: str, *, tls: bool) -> "StoreUrl":
+        """``redis+sentinel://[user:password@]host:port,host:port/service[/db]`` or ``redis+cluster://...host:port,...``."""
+        scheme, _, rest = text.partition("://")
+        login, at, rest = rest.rpartition("@")
+        user, _, password = login.partition(":")
+        hosts, _, path = rest.partition("/")
+        if "?" in text or "#" in text:
+            raise ValueError("the store URL takes no ?options: timeouts and the rest are keys of 'store'")
+        default = REDIS_PORT if kind == "cluster" else SENTINEL_PORT
+        servers = tuple(
+            _server(each, text.replace(f"{login}{at}", "***@" if at else ""), default) for each in hosts.split(",")
+        )
+        known = {"tls": tls, "username": unquote(user) or None, "password": unquote(password) or None}
+        if kind == "cluster":
+            if path:
+                raise ValueError("a cluster has no numbered databases: end the store URL after the last host")
+            return cls(seeds=servers, **known)  # type: ignore[arg-type]
+        found = re.fullmatch(r"([A-Za-z0-9._-]{1,64})(?:/([0-9]{1,4}))?", path, re.ASCII)
+        if found is None:
+            raise ValueError(f"the store URL must name the service: {scheme}://host:port,host:port/SERVICE")
+        return cls(sentinels=servers, service=found[1], db=int(found[2] or 0), **known)  # type: ignore[arg-type]
+
     def __str__(self) -> str:
         if self.embedded:
             return "embedded"
@@ -126,8 +163,29 @@ class StoreUrl:
         login = f"{login}@" if login else ""
         if self.unix_path is not None:
             return f"unix://{login}{self.unix_path}"
+        scheme = "rediss" if self.tls else "redis"
+        if self.sentinels:
+            database = f"/{self.db}" if self.db else ""
+            return f"{scheme}+sentinel://{login}{_servers(self.sentinels)}/{self.service}{database}"
+        if self.seeds:
+            return f"{scheme}+cluster://{login}{_servers(self.seeds)}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'rediss' if self.tls else 'redis'}://{login}{host}:{self.port}/{self.db}"
+        return f"{scheme}://{login}{host}:{self.port}/{self.db}"
+
+
+def _server(text: str, where: str, default: int) -> tuple[str, int]:
+    """``host``, ``host:port`` or ``[ipv6]:port``."""
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
+    if bracketed:
+        host, port = bracketed[1], bracketed[2]
+    else:
+        host, colon, port = text.partition(":")
+        port = port if colon else None
+    return _host(host, where), default if port is None else _port(port, where)
+
+
+def _servers(servers: tuple[tuple[str, int], ...]) -> str:
+    return ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in servers)
 
 
 @dataclass(frozen=True, slots=True)

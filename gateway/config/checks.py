@@ -16,7 +16,16 @@ from gateway.routing import template, words
 DEFAULT_ADMIN = "127.0.0.1:9090"
 DEFAULT_HEADER = "x-api-key"
 DESTINATIONS = ("pool", "split", "redirect", "respond")
-ASKING = ("cache", "degrade", "request_headers", "retry", "rewrite", "shadow", "timeout")  # of no use without a pool
+ASKING = (
+    "cache",
+    "degrade",
+    "priority",
+    "request_headers",
+    "retry",
+    "rewrite",
+    "shadow",
+    "timeout",
+)  # of no use without a pool
 EDITS = ("request_headers", "response_headers")
 
 Check = Callable[[Source], Iterator[Diagnostic]]

@@ -140,6 +140,22 @@ def drained_pool(config: Config) -> Iterator[Finding]:
             yield ("pools", name, "backends"), "every backend has weight 0, so the pool answers nothing", None
 
 
+def idle_admission_limit(config: Config) -> Iterator[Finding]:
+    for name, pool in config.pools.items():
+        limit = pool.admission.limit
+        if isinstance(limit, int) and limit > pool.max_inflight:
+            message = f"more than the pool's max_inflight ({pool.max_inflight}), which holds"
+            yield ("pools", name, "admission", "limit"), message, "raise max_inflight"
+
+
+def urgent_strangers(config: Config) -> Iterator[Finding]:
+    keys = config.identity.api_keys
+    known = set(keys.clients.values()) if keys is not None else set()
+    for index, client in enumerate(config.priority.critical):
+        if client not in known:
+            yield ("priority", "critical", index), f"there is no API key of a client '{client}'", None
+
+
 def rung_order(config: Config) -> Iterator[Finding]:
     for index, route in enumerate(config.routes):
         for rung_index, rung in enumerate(route.degrade):
@@ -222,6 +238,28 @@ def unused_names(config: Config) -> Iterator[Finding]:
         for name in defined:
             if name not in used:
                 yield (kind, name), "no route uses it", None
+
+
+def lease_that_saves_nothing(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        modes = [config.limits[name].mode for name in route.limits]
+        for place, mode in enumerate(modes):
+            if mode == "leased" and "exact" in modes:
+                message = f"'{route.limits[place]}' is leased, but another limit of the route asks the store anyway"
+                hint = "lease all limits of the route or none; concurrent limits are always exact"
+                yield ("routes", index, "limits", place), message, hint
+                break
+
+
+def body_over_the_burst(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        largest = config.http.max_body if route.max_body is None else route.max_body
+        for place, name in enumerate(route.limits):
+            limit = config.limits[name]
+            if limit.cost.body is not None and limit.burst is not None and limit.cost.body * limit.burst < largest:
+                most = format_size(limit.cost.body * limit.burst)
+                message = f"a body of more than {most} costs more than the burst of '{name}' and is always refused"
+                yield ("routes", index, "limits", place), message, "raise its burst, or lower the route's max_body"
 
 
 def nobody_gets_in(config: Config) -> Iterator[Finding]:
@@ -325,6 +363,8 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     late_connect,
     slow_health_check,
     drained_pool,
+    idle_admission_limit,
+    urgent_strangers,
     rung_order,
     idle_rewrite,
     redirect_to_itself,
@@ -332,6 +372,8 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     idle_cache,
     shared_answers,
     unused_names,
+    lease_that_saves_nothing,
+    body_over_the_burst,
     nobody_gets_in,
     certificate_ends,
     never_slow,

@@ -6,7 +6,7 @@ and nothing else.
 """
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -17,6 +17,7 @@ from gateway.config.model import Config
 from gateway.config.provenance import Provenance
 from gateway.config.scalars import refuse
 from gateway.config.sections.base import Section
+from gateway.config.sections.limits import OverrideFile
 from gateway.config.sections.policies import KeyFile
 from gateway.config.source import Source, parse
 
@@ -75,6 +76,8 @@ class Files:
         self.diagnostics: list[Diagnostic] = []
         self._contents: dict[str, bytes] = {}
         self._keys: dict[str, dict[str, str]] = {}
+        self._tenants: dict[str, dict[str, str]] = {}
+        self._overrides: dict[str, dict[str, Any]] = {}
 
     def read(self, name: str) -> bytes:
         if name not in self._contents:
@@ -96,10 +99,33 @@ class Files:
             except ConfigError as error:
                 self.diagnostics += error.diagnostics
                 return {}
-            keys, diagnostics = _validate(KeyFile, source, None, _repeated_keys(source))
+            found = [*_repeated_keys(source), *_two_tenants(source)]
+            keys, diagnostics = _validate(KeyFile, source, None, found)
             self.diagnostics += diagnostics
             self._keys[name] = {each.sha256: each.client for each in keys.keys} if keys else {}
+            self._tenants[name] = {each.client: each.tenant for each in keys.keys if each.tenant} if keys else {}
         return self._keys[name]
+
+    def tenants(self, name: str) -> dict[str, str]:
+        self.api_keys(name)
+        return self._tenants.get(name, {})
+
+    def overrides(self, name: str) -> dict[str, Any]:
+        if name not in self._overrides:
+            self._overrides[name] = {}
+            try:
+                text = _text(self.read(name))
+            except UnreadableError as error:
+                raise refuse(f": {error}") from None
+            try:
+                source = parse(text, str(self.folder / name))
+            except ConfigError as error:
+                self.diagnostics += error.diagnostics
+                return {}
+            found, diagnostics = _validate(OverrideFile, source, None, [])
+            self.diagnostics += diagnostics
+            self._overrides[name] = dict(found.overrides) if found else {}
+        return self._overrides[name]
 
 
 def _repeated_keys(source: Source) -> list[Diagnostic]:
@@ -114,6 +140,21 @@ def _repeated_keys(source: Source) -> list[Diagnostic]:
             message = f"keys[{index}].sha256: the same key is already in line {lines[digest]}"
             found.append(source.at(place, message, "a key belongs to one client"))
         lines.setdefault(digest, place.line + 1)
+    return found
+
+
+def _two_tenants(source: Source) -> list[Diagnostic]:
+    """A client's keys must agree on its tenant, or its limits would depend on the key it uses."""
+    entries = source.data.get("keys") if isinstance(source.data, dict) else None
+    found, tenants = [], dict[str, object]()
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        if not isinstance(entry, dict) or not isinstance(entry.get("client"), str):
+            continue
+        client, tenant = entry["client"], entry.get("tenant")
+        if tenants.setdefault(client, tenant) != tenant:
+            message = f"keys[{index}]: the client '{client}' has another tenant above, or none"
+            loc = ("keys", index, "tenant" if "tenant" in entry else "client")
+            found.append(source.at(source.places[loc].value, message, "give all keys of a client the same tenant"))
     return found
 
 

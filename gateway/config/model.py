@@ -14,11 +14,13 @@ from pydantic import Field, PrivateAttr, field_validator
 from gateway.config.addresses import Listen, Origin, StoreUrl
 from gateway.config.provenance import Provenance
 from gateway.config.scalars import Whole
+from gateway.config.sections.admission import Admission, Priority
 from gateway.config.sections.balance import Balance, HashKey, Session
 from gateway.config.sections.base import ZONE, Name, Section
+from gateway.config.sections.limits import Cost, Limit, Override, Prefix, Scope
 from gateway.config.sections.listeners import Listener, OneListener
 from gateway.config.sections.matching import Match, ValueTest
-from gateway.config.sections.policies import ApiKeys, Identity, Limit
+from gateway.config.sections.policies import ApiKeys, Identity
 from gateway.config.sections.pools import Backend, Breaker, Connections, Ejection, Health, Pool
 from gateway.config.sections.process import AccessLog, Admin, CacheStore, Drain, Http, Store, Tracing
 from gateway.config.sections.retrying import Hedge, Retry, RetryBudget
@@ -38,6 +40,7 @@ from gateway.config.sections.traffic import (
 __all__ = [
     "AccessLog",
     "Admin",
+    "Admission",
     "ApiKeys",
     "Backend",
     "BackendTls",
@@ -46,6 +49,7 @@ __all__ = [
     "CacheStore",
     "Config",
     "Connections",
+    "Cost",
     "Drain",
     "Ejection",
     "HashKey",
@@ -58,8 +62,11 @@ __all__ = [
     "Listener",
     "Match",
     "Origin",
+    "Override",
     "Pool",
     "PoolRung",
+    "Prefix",
+    "Priority",
     "Redirect",
     "RequestEdits",
     "Respond",
@@ -70,6 +77,7 @@ __all__ = [
     "Route",
     "RouteCache",
     "Rung",
+    "Scope",
     "Session",
     "Shadow",
     "Side",
@@ -119,6 +127,9 @@ class Config(Section):
         min_length=1,
         description="Routes; the first that matches wins.",
         examples=["[{name: ..., match: ..., pool: ...}]"],
+    )
+    priority: Priority = Field(
+        default=Priority.model_construct(), description="How a request may say how urgent it is."
     )
     cache: CacheStore = Field(default=CacheStore.model_construct(), description="The response cache all routes share.")
     access_log: AccessLog = Field(default=AccessLog.model_construct(), description="One JSON line per request.")

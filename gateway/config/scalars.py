@@ -208,6 +208,22 @@ class Ratio(Kind):
 
 
 @dataclass(frozen=True)
+class Amount(Kind):
+    """A number, whole or not, from ``ge`` to ``le``, both allowed."""
+
+    ge: float
+    le: float
+
+    def accept(self, value: object) -> float:
+        if is_number(value) and isinstance(value, (int, float)) and self.ge <= value <= self.le:
+            return float(value)
+        raise refuse(f"must be a number from {self.ge:g} to {self.le:.10g}, not {shown(value)}")
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": self.ge, "maximum": self.le}
+
+
+@dataclass(frozen=True)
 class Text(Kind):
     """Text that matches ``pattern`` in full; ``what`` completes "must be"."""
 

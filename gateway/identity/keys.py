@@ -15,11 +15,12 @@ from gateway.request import Request
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """`clients` maps the hex SHA-256 of a key to a client's name."""
+    """`clients` maps the hex SHA-256 of a key to a client's name, `tenants` a client to whom it belongs."""
 
     header: bytes = b"x-api-key"
     clients: Mapping[str, str] | None = None
     anonymous: bool = True
+    tenants: Mapping[bytes, bytes] | None = None
     _seen: dict[bytes, bytes] = field(default_factory=dict)  # good keys, so that each is hashed once
 
     def identify(self, request: Request) -> bytes | None:

@@ -1,119 +1,530 @@
-"""Decides whether a request may pass its limits: asks the shared store, or decides alone when the store is away.
+"""Decides whether a request may pass its limits: asks the shared store, spends a lease, or decides alone.
 
-Invariants: a request is admitted by all of its limits or takes from none (shared mode); the store never delays a
-request beyond the store's own deadline; a failed store never turns into an error for the client.
+Invariants: a request is admitted by all of its limits or takes from none; the store never delays a request beyond the
+store's own deadline; a failed store never turns into an error for the client; what a request holds (a place, tokens
+that it turned out not to cost) is given back exactly once, whatever becomes of it.
+
+`begin` decides at once or leaves `pending` to be awaited; `answered` settles by the answer's head; `end` gives back.
+Pure: `now` is monotonic nanoseconds, the store does the waiting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from gateway.limits.bucket import Taken
-from gateway.limits.local import LocalBuckets
-from gateway.limits.policy import SCOPES, LimitPolicy
-from gateway.request import Request
+from gateway.limits.bucket import BucketSpec
+from gateway.limits.costs import UNKNOWN
+from gateway.limits.leases import Lease, LeaseBook
+from gateway.limits.local import LocalBuckets, LocalPlaces
+from gateway.limits.policy import LimitPolicy
+from gateway.limits.scopes import bucket_key
+from gateway.request import Request, Response
 
+YES: Final = 49  # what a flag of the reply says, as the digits 1 and 0
+SHARED: Final = 0  # who decided
+ALONE: Final = 1
+LEASED: Final = 2
 
-class Ask:
-    """One bucket to take `cost` tokens from."""
-
-    __slots__ = ("cost", "key", "policy")
-
-    def __init__(self, key: bytes, policy: LimitPolicy, cost: float) -> None:
-        self.key = key
-        self.policy = policy
-        self.cost = cost
-
-
-class BucketStore(Protocol):
-    """Where the shared buckets live."""
-
-    def take(self, asks: Sequence[Ask]) -> Awaitable[list[Taken] | None] | None:
-        """All-or-nothing over `asks`. None, at once or later: the store is away, decide locally."""
-
-
-class LimitVerdict:
-    """The decision over all limits of a route. `left` is parallel to the route's policies."""
-
-    __slots__ = ("allowed", "left", "refused_by", "shared")
-
-    def __init__(self, left: list[Taken], refused_by: LimitPolicy | None, *, shared: bool) -> None:
-        self.allowed = refused_by is None
-        self.left = left
-        self.refused_by = refused_by
-        self.shared = shared  # False: decided by this worker alone
+LONGEST: Final = 10_000_000_000  # nanoseconds a place is held without being renewed, if its worker dies
+GRACE: Final = 1_000_000_000  # nanoseconds past a request's deadline
+_COSTS: Final = 1  # what varies from row to row, as the script reads it
+_MEMBERS: Final = 2
 
 
 class RouteLimits:
-    """The limits of one route, with everything constant built once."""
-
-    __slots__ = ("legacy", "policies", "policy_header", "prefixes", "route")
+    """The limits of one route, with everything constant built once. `key_prefix` begins every key in the store."""
 
     def __init__(self, route: str, policies: Sequence[LimitPolicy], key_prefix: str) -> None:
         self.route = route.encode()
         self.policies = tuple(policies)
-        self.prefixes = tuple(
-            (f"{key_prefix}:{policy.name}:".encode(), SCOPES[policy.scope], policy) for policy in policies
-        )
-        self.policy_header = b", ".join(policy.policy_header() for policy in policies)
-        self.legacy = next((p for p in policies if p.legacy_headers), None)
+        self.prefixes = [f"{key_prefix}:{policy.name}:".encode() for policy in policies]
+        self.scopes = [policy.scope for policy in policies]
+        self.costs = [policy.cost.tokens for policy in policies]
+        self.yes = b"1" * len(self.policies)
+        self.settles = any(policy.cost.settles for policy in policies)
+        self.holds = any(policy.concurrent for policy in policies)
+        self.varies = _MEMBERS if self.holds else 0
+        if not all(policy.cost.constant for policy in policies):
+            self.varies |= _COSTS
+        self.overridden = any(policy.overrides for policy in policies)
+        self.plain = not self.varies and not self.overridden
+        self.leased = all(policy.leased for policy in policies)
+        only = self.policies[0]
+        self.usual = len(self.policies) == 1 and not (only.leased or only.concurrent or only.shadow)
+        self.shape = self.packed(self.policies)
+        spoken = [policy for policy in policies if not policy.shadow]
+        self.silent = not spoken
+        self.simple = len(spoken) == len(self.policies) == 1 and not spoken[0].partition
+        self.partition = any(policy.partition for policy in spoken)
+        self.policy_header = b", ".join([policy.policy_header() for policy in spoken])
+        self.legacy = next((p for p in spoken if p.legacy_headers), None)
 
-    def left_header(self, left: Sequence[Taken]) -> bytes:
+    def packed(self, policies: Sequence[LimitPolicy]) -> bytes:
+        """What the script must know of them."""
+        return bytes((self.varies,)) + b"".join([policy.packed for policy in policies])
+
+
+class Decider:
+    """Who makes a verdict of what the store says, or of its silence."""
+
+    def told(self, verdict: LimitVerdict) -> None:
+        raise NotImplementedError
+
+    def lost(self, verdict: LimitVerdict) -> None:
+        raise NotImplementedError
+
+
+class LimitVerdict:
+    """One request's decision over all limits of its route, and what it holds until it ends.
+
+    `policies`, `keys`, `costs`, `levels` (tokens or places left) and `flags` (1 or 0, as digits: would this limit alone
+    admit it) are parallel. `pending` is awaited while the store is asked; `by` says who decided.
+    """
+
+    __slots__ = (
+        "_owner", "allowed", "by", "costs", "flags", "gone", "holding", "keys", "levels", "life_ns", "limits", "member",
+        "now", "pending", "policies", "refused", "shape",
+    )  # fmt: skip
+
+    def __init__(self, owner: Decider, limits: RouteLimits, keys: list[bytes], now: int) -> None:
+        self._owner = owner
+        self.limits = limits
+        self.policies = limits.policies
+        self.keys = keys
+        self.costs = limits.costs
+        self.shape = limits.shape
+        self.now = now
+        self.pending: Awaitable[None] | None = None
+        self.levels: Sequence[float] = ()
+        self.flags = b""
+        self.allowed = False
+        self.refused = -1  # the place of the first limit that refused
+        self.by = SHARED
+        self.gone = False  # the request ended before the decision came
+        self.holding = False
+        self.member = b""
+        self.life_ns = 0
+
+    # -- what the store calls -----------------------------------------------------------------------------------
+
+    def told(self, levels: Sequence[float], flags: bytes) -> None:
+        """The store's decision."""
+        self.levels = levels
+        self.flags = flags
+        self._owner.told(self)
+
+    def lost(self) -> None:
+        """The store is away, or did not answer in time."""
+        self._owner.lost(self)
+
+    # -- what is said of it -------------------------------------------------------------------------------------
+
+    @property
+    def refused_by(self) -> LimitPolicy | None:
+        """The first limit that refused, in the order of the route."""
+        return None if self.refused < 0 else self.policies[self.refused]
+
+    def retry_after(self) -> int:
+        """Whole seconds until a refused request can be admitted."""
+        i = self.refused
+        return self.policies[i].seconds(self.levels[i], self.costs[i])
+
+    def policy_header(self) -> bytes:
+        """The RateLimit-Policy field; empty where only shadows limit."""
+        limits = self.limits
+        if not limits.partition and not limits.overridden:
+            return limits.policy_header
+        return b", ".join([p.policy_header(self.keys[i]) for i, p in enumerate(self.policies) if not p.shadow])
+
+    def left_header(self) -> bytes:
         """The RateLimit field: what is left in each bucket."""
-        if len(left) == 1:
-            return self.policies[0].left_header(left[0].tokens, allowed=left[0].allowed)
-        return b", ".join(
-            [policy.left_header(left[i].tokens, allowed=left[i].allowed) for i, policy in enumerate(self.policies)]
-        )
+        if self.limits.simple:
+            return self.policies[0].left_header(self.levels[0], allowed=self.flags[0] == YES, cost=self.costs[0])
+        return b", ".join([
+            p.left_header(self.levels[i], allowed=self.flags[i] == YES, cost=self.costs[i], key=self.keys[i])
+            for i, p in enumerate(self.policies)
+            if not p.shadow
+        ])  # fmt: skip
 
-    def asks(self, request: Request) -> list[Ask]:
-        return [Ask(prefix + scope(request, self.route), policy, 1.0) for prefix, scope, policy in self.prefixes]
+    def mode(self) -> bytes:
+        """How it was decided without the store: local, open or closed, as the first limit has it."""
+        for policy in self.policies:
+            if not policy.shadow:
+                return policy.on_store_failure.encode()
+        return b"local"
 
 
-class Limiter:
-    """One per worker; survives reloads, because levels belong to clients and not to a configuration."""
+class BucketStore(Protocol):
+    """Where the shared buckets live. Nothing here raises or waits."""
 
-    def __init__(self, store: BucketStore, workers: int = 1) -> None:
+    def take(self, verdict: LimitVerdict) -> bool:
+        """Asks; sets `pending`, and later calls `told` or `lost`. False: the store is away."""
+
+    def adjust(self, key: bytes, spec: BucketSpec, tokens: float) -> bool:
+        """Gives tokens back, or charges them if negative. False: it could not be sent."""
+
+    def release(self, key: bytes, member: bytes) -> None:
+        """Gives a place back."""
+
+    def renew(self, key: bytes, member: bytes, life_ns: int) -> None:
+        """Holds a place for longer."""
+
+    def lease(self, lease: Lease, want: float, to: LeaseHolder) -> bool:
+        """Takes up to `want` whole tokens in advance; later calls `granted` or `lease_lost`."""
+
+    def hint(self, key: bytes, spec: BucketSpec, level: float) -> None:
+        """The level of a bucket, for a store that may have lost it."""
+
+
+class LeaseHolder(Protocol):
+    """Who hears what became of a lease."""
+
+    def granted(self, lease: Lease, tokens: float, level: float) -> None: ...
+
+    def lease_lost(self, lease: Lease) -> None: ...
+
+
+class Limiter(Decider):
+    """One per worker; survives reloads, because levels belong to clients and not to a configuration.
+
+    `identity` (8 bytes) names this worker among all that share the store.
+    """
+
+    def __init__(self, store: BucketStore, workers: int = 1, identity: bytes = b"\0" * 8) -> None:
         self._store = store
         self._local = LocalBuckets()
-        self.workers = workers  # live workers of all gateways that share the store
+        self._places = LocalPlaces()
+        self._book = LeaseBook()
+        self._held: dict[bytes, LimitVerdict] = {}  # by member: requests that hold places in the store
+        self._identity = identity
+        self._count = 0
+        self._now = 0
         self._alone_us: float | None = None  # since when decisions are local
+        self._lost_us: float | None = None  # when a store was lost that came back empty: then levels are hinted
+        self.workers = workers  # live workers of all gateways that share the store
+        self.adjusted = 0
+        self.lease_calls = 0
+
+    @property
+    def leased_keys(self) -> int:
+        return len(self._book)
+
+    @property
+    def held_places(self) -> int:
+        """Requests of this worker that hold a place."""
+        return len(self._held)
 
     def share_with(self, workers: int) -> None:
         """How many workers share the limits now, this one included."""
         self.workers = workers
 
-    async def check(self, limits: RouteLimits, request: Request, now_ns: int) -> LimitVerdict:
-        """Takes one token from every limit of the route, or says which one refused."""
-        asks = limits.asks(request)
-        pending = self._store.take(asks)
-        taken = None if pending is None else await pending
-        now_us = now_ns / 1e3
-        if taken is None:
-            if self._alone_us is None:
-                self._alone_us = now_us
-            return self._alone(asks, now_us, self._alone_us)
-        self._alone_us = None
-        refused = None
-        for i, ask in enumerate(asks):
-            one = taken[i]
-            self._local.learn(ask.key, one.tokens, now_us)
-            if not one.allowed and refused is None:
-                refused = ask.policy
-        return LimitVerdict(taken, refused, shared=True)
+    # -- deciding -----------------------------------------------------------------------------------------------
 
-    def _alone(self, asks: Sequence[Ask], now_us: float, alone_us: float) -> LimitVerdict:
-        left: list[Taken] = []
-        refused = None
-        for ask in asks:
-            policy = ask.policy
-            if policy.on_store_failure == "local":
-                result = self._local.take(ask.key, policy.spec, self.workers, now_us, alone_us, ask.cost)
+    async def check(self, limits: RouteLimits, request: Request, now: int, deadline: int = 0) -> LimitVerdict:
+        """Begins and waits for the decision."""
+        verdict = self.begin(limits, request, now, deadline)
+        if verdict.pending is not None:
+            await verdict.pending
+        return verdict
+
+    def begin(self, limits: RouteLimits, request: Request, now: int, deadline: int = 0) -> LimitVerdict:
+        """Takes what the request costs from every limit of the route. Await `pending` unless that is None.
+
+        `deadline` (monotonic nanoseconds) bounds how long a place is held should this worker die.
+        """
+        self._now = now
+        route = limits.route
+        if len(limits.scopes) == 1:
+            keys = [bucket_key(limits.prefixes[0], limits.scopes[0].key(request, route))]
+        else:
+            keys = [bucket_key(limits.prefixes[i], scope.key(request, route)) for i, scope in enumerate(limits.scopes)]
+        verdict = LimitVerdict(self, limits, keys, now)
+        if not limits.plain:
+            self._vary(verdict, request, deadline)
+        if limits.leased and self._spend(verdict, now):
+            return verdict
+        if self._lost_us is not None:
+            self._hint(verdict, self._lost_us)
+        if not self._store.take(verdict):
+            self.lost(verdict)
+        return verdict
+
+    def _vary(self, verdict: LimitVerdict, request: Request, deadline: int) -> None:
+        """What is not the same for every request of the route."""
+        limits = verdict.limits
+        if limits.overridden:
+            policies = []
+            for i, policy in enumerate(limits.policies):
+                value = limits.scopes[i].key(request, limits.route) if policy.overrides else b""
+                policies.append(policy.overrides.get(value, policy))
+            verdict.policies = tuple(policies)
+            verdict.shape = limits.packed(policies)
+        if limits.varies & _COSTS or limits.overridden:
+            verdict.costs = [policy.cost.of(request) for policy in verdict.policies]
+        if limits.holds:
+            self._count += 1
+            verdict.member = self._identity + self._count.to_bytes(8, "big")
+            verdict.life_ns = min(max(deadline - verdict.now, 0) + GRACE, LONGEST)
+
+    def told(self, verdict: LimitVerdict) -> None:
+        """The store's decision is in `verdict`."""
+        self._alone_us = None
+        now_us = self._now / 1e3
+        refused = -1
+        if verdict.limits.usual:
+            self._local.learn(verdict.keys[0], verdict.levels[0], now_us)
+            verdict.allowed = verdict.flags[0] == YES
+            if not verdict.allowed:
+                verdict.refused = 0
+            if verdict.gone:
+                self._give_back(verdict)
+            return
+        for i, policy in enumerate(verdict.policies):
+            if not policy.concurrent:
+                self._local.learn(verdict.keys[i], verdict.levels[i], now_us)
+            if verdict.flags[i] != YES and refused < 0 and not policy.shadow:
+                refused = i
+        verdict.refused = refused
+        verdict.allowed = refused < 0
+        if verdict.limits.leased:
+            self._lease_told(verdict)
+        if refused < 0 and verdict.limits.holds:
+            self._hold(verdict)
+        if verdict.gone:
+            self._give_back(verdict)
+
+    def lost(self, verdict: LimitVerdict) -> None:
+        """Decides without the store: by each limit's own word for it."""
+        now_us = self._now / 1e3
+        if self._alone_us is None:
+            self._alone_us = now_us
+        verdict.by = ALONE
+        levels: list[float] = []
+        flags = bytearray()
+        refused = -1
+        for i, policy in enumerate(verdict.policies):
+            cost = verdict.costs[i]
+            if policy.on_store_failure != "local":
+                fits = policy.on_store_failure == "open"
+                level = policy.spec.burst if fits else 0.0
+            elif policy.concurrent:
+                free = self._places.free(verdict.keys[i], policy.concurrent, self.workers)
+                fits, level = free > 0, float(max(0, free - 1))
             else:
-                admits = policy.on_store_failure == "open"
-                result = Taken(admits, policy.spec.burst if admits else 0.0)
-            left.append(result)
-            if not result.allowed and refused is None:
-                refused = policy
-        return LimitVerdict(left, refused, shared=False)
+                taken = self._local.take(verdict.keys[i], policy.spec, self.workers, now_us, self._alone_us, cost)
+                fits, level = taken.allowed, taken.tokens
+            levels.append(level)
+            flags.append(YES if fits else YES - 1)
+            if not fits and refused < 0 and not policy.shadow:
+                refused = i
+        verdict.levels = levels
+        verdict.flags = bytes(flags)
+        verdict.refused = refused
+        verdict.allowed = refused < 0
+        if refused >= 0:
+            for i, policy in enumerate(verdict.policies):  # or takes from none
+                if verdict.flags[i] == YES and not policy.concurrent and policy.on_store_failure == "local":
+                    self._local.adjust(verdict.keys[i], verdict.costs[i])
+        elif verdict.limits.holds:
+            self._hold(verdict)
+        if verdict.gone:
+            self._give_back(verdict)
+
+    def away(self, now: int) -> None:
+        """The store is lost."""
+        self._now = now
+        if self._alone_us is None:
+            self._alone_us = now / 1e3
+
+    def back(self, now: int, *, forgot: bool) -> None:
+        """The store is there again. If it `forgot` everything, it is told the level of each key with the first ask,
+        and the places that are held are held there, too.
+        """
+        self._now = now
+        if forgot:
+            self._lost_us = now / 1e3 if self._alone_us is None else self._alone_us
+        for verdict in self._held.values():
+            self._renew(verdict)
+
+    def _hint(self, verdict: LimitVerdict, lost_us: float) -> None:
+        for i, policy in enumerate(verdict.policies):
+            if not policy.concurrent:
+                level = self._local.hint(verdict.keys[i], lost_us)
+                if level is not None:
+                    self._store.hint(verdict.keys[i], policy.spec, level)
+
+    # -- leases -------------------------------------------------------------------------------------------------
+
+    def _spend(self, verdict: LimitVerdict, now: int) -> bool:
+        """Decides from leases, if there is one for every limit; asks for more in time."""
+        leases: list[Lease] = []
+        short = False
+        refuses = -1
+        complete = True
+        for i, policy in enumerate(verdict.policies):
+            cost = verdict.costs[i]
+            lease = self._book.find(verdict.keys[i], policy.spec.rate, policy.spec.burst, now)
+            if lease is None:
+                complete = False
+                continue
+            lease.note(cost, now)
+            leases.append(lease)
+            if lease.tokens < cost or now > lease.end:
+                short = True
+                if lease.tokens < cost and refuses < 0 and lease.refuses(now) and not policy.shadow:
+                    refuses = i
+        if not complete:
+            return False
+        if refuses >= 0:
+            verdict.by = LEASED
+            verdict.levels = [lease.left(now) for lease in leases]
+            costs = verdict.costs
+            verdict.flags = bytes([YES if lease.tokens >= costs[i] else YES - 1 for i, lease in enumerate(leases)])
+            verdict.refused = refuses
+            verdict.levels = [min(level, costs[i] * 0.999) if verdict.flags[i] != YES else level
+                              for i, level in enumerate(verdict.levels)]  # fmt: skip
+            return True
+        if not short:
+            levels: list[float] = []
+            for i, lease in enumerate(leases):
+                lease.tokens -= verdict.costs[i]
+                levels.append(lease.left(now))
+                if lease.tokens <= lease.low and not lease.asked and not (lease.short and lease.refused_until > now):
+                    self._ask(lease)
+            verdict.by = LEASED
+            verdict.levels = levels
+            verdict.flags = verdict.limits.yes
+            verdict.allowed = True
+            return True
+        for lease in leases:
+            if not lease.asked:
+                self._ask(lease)
+        return False
+
+    def _ask(self, lease: Lease) -> None:
+        want = lease.wanted(self.workers)
+        if want >= 1.0 and self._store.lease(lease, want, self):
+            lease.asked = True
+            lease.want = want
+            self.lease_calls += 1
+
+    def _lease_told(self, verdict: LimitVerdict) -> None:
+        """What an exact answer says of keys with a lease."""
+        for i, key in enumerate(verdict.keys):
+            lease = self._book.get(key)
+            if lease is not None:
+                lease.level = verdict.levels[i]
+                lease.level_at = self._now
+                if verdict.flags[i] != YES:
+                    lease.pause(self._now)
+
+    def granted(self, lease: Lease, tokens: float, level: float) -> None:
+        """The store gave tokens in advance."""
+        self._local.learn(lease.key, level, self._now / 1e3)
+        lease.came(tokens, level, self._now)
+        if self._book.get(lease.key) is not lease:  # it ended meanwhile
+            self._return(lease)
+
+    def lease_lost(self, lease: Lease) -> None:
+        """Nobody knows whether the tokens were taken: they are not spent."""
+        lease.asked = False
+
+    def _return(self, lease: Lease) -> None:
+        tokens, lease.tokens = lease.tokens, 0.0
+        if tokens > 0:
+            self._store.adjust(lease.key, BucketSpec(lease.rate, lease.burst), tokens)
+
+    def return_leases(self) -> None:
+        """Gives all leased tokens back: at a reload, and before the worker ends."""
+        for lease in self._book.all():
+            self._return(lease)
+
+    # -- afterwards ---------------------------------------------------------------------------------------------
+
+    def answered(self, verdict: LimitVerdict, response: Response) -> None:
+        """Settles by the head of a backend's answer what a limit's cost depends on."""
+        for i, policy in enumerate(verdict.policies):
+            if policy.cost.settles:
+                self._settle(verdict, i, policy.cost.answered(response))
+
+    def end(self, verdict: LimitVerdict, request: Request, *, sent: bool) -> None:
+        """The request is over, or was cancelled. What was never `sent` to a backend costs nothing.
+
+        May be called at any time, also while the decision is pending; counts once.
+        """
+        if verdict.gone:
+            return
+        verdict.gone = True
+        if not verdict.flags:  # undecided: given back when the decision comes
+            return
+        if not sent:
+            self._give_back(verdict)
+            return
+        if verdict.holding:
+            self._release(verdict)
+        if verdict.allowed and verdict.limits.settles:
+            for i, policy in enumerate(verdict.policies):
+                if policy.cost.settles:
+                    self._settle(verdict, i, policy.cost.ended(request))
+
+    def tick(self, now: int) -> None:
+        """A few times a second: ends leases that nobody needs and renews places that are held for long."""
+        self._now = now
+        for lease in self._book.ended(now):
+            self._return(lease)
+        for verdict in self._held.values():
+            if now - verdict.now > verdict.life_ns // 2:
+                verdict.now = now
+                verdict.life_ns = LONGEST
+                self._renew(verdict)
+
+    def _settle(self, verdict: LimitVerdict, i: int, tokens: float) -> None:
+        if tokens == UNKNOWN or verdict.flags[i] != YES:
+            return
+        back = verdict.costs[i] - tokens
+        if back:
+            costs = list(verdict.costs)
+            costs[i] = tokens
+            verdict.costs = costs
+            self._adjust(verdict, i, back)
+
+    def _adjust(self, verdict: LimitVerdict, i: int, back: float) -> None:
+        policy = verdict.policies[i]
+        levels = list(verdict.levels)
+        levels[i] = min(policy.spec.burst, levels[i] + back)
+        verdict.levels = levels
+        self.adjusted += 1
+        if verdict.by == ALONE:
+            self._local.adjust(verdict.keys[i], back)
+        else:
+            self._store.adjust(verdict.keys[i], policy.spec, back)
+
+    def _give_back(self, verdict: LimitVerdict) -> None:
+        """Everything: the request was not carried out."""
+        if verdict.holding:
+            self._release(verdict)
+        if verdict.allowed:
+            for i, policy in enumerate(verdict.policies):
+                if not policy.concurrent and verdict.flags[i] == YES and verdict.costs[i]:
+                    self._adjust(verdict, i, verdict.costs[i])
+
+    def _hold(self, verdict: LimitVerdict) -> None:
+        verdict.holding = True
+        self._held[verdict.member] = verdict
+        for i, policy in enumerate(verdict.policies):
+            if policy.concurrent:
+                self._places.hold(verdict.keys[i])
+
+    def _release(self, verdict: LimitVerdict) -> None:
+        verdict.holding = False
+        del self._held[verdict.member]
+        for i, policy in enumerate(verdict.policies):
+            if policy.concurrent:
+                self._places.release(verdict.keys[i])
+                self._store.release(verdict.keys[i], verdict.member)
+
+    def _renew(self, verdict: LimitVerdict) -> None:
+        for i, policy in enumerate(verdict.policies):
+            if policy.concurrent and verdict.flags[i] == YES:
+                self._store.renew(verdict.keys[i], verdict.member, verdict.life_ns)

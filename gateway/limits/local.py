@@ -1,13 +1,17 @@
-"""This worker's own buckets, for the time the shared store is away.
+"""What this worker knows and decides by itself, for the time the shared store is away.
 
-Each of N live workers spends 1/N of the rate and burst. A bucket starts from the last level the store told us
-(divided by N too), so that losing the store does not hand out a second burst. Bounded: two generations of at most
-`capacity` keys; the older one is dropped whole when the younger fills.
+Each of N live workers spends 1/N of the rate and burst, or holds 1/N of the places. A bucket starts from the last
+level the store told us (divided by N too), so that losing the store does not hand out a second burst. Bounded: two
+generations of at most `capacity` keys; the older one is dropped whole when the younger fills.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.limits.bucket import BucketSpec, Taken, take
+
+TOLD: Final = 0  # in the place of a number of workers: the level is the whole bucket's, as the store said
 
 
 class LocalBuckets:
@@ -24,7 +28,7 @@ class LocalBuckets:
     def learn(self, key: bytes, tokens: float, now_us: float) -> None:
         """Remembers the shared level of `key`, as the store just told it."""
         young = self._young
-        young[key] = (tokens, now_us, 1)
+        young[key] = (tokens, now_us, TOLD)
         if len(young) >= self._capacity:
             self._turn()
 
@@ -35,16 +39,17 @@ class LocalBuckets:
 
         What a bucket gained before that may have been spent through another worker, so nobody is credited with it:
         a level the store told is the start, a key it told nothing of starts with one request's worth.
-        A share smaller than one request would never admit anything, so a local bucket holds at least `cost`.
+        A share smaller than one request would never admit anything, so a local bucket holds at least `cost`, unless
+        even the whole bucket does not.
         """
-        share = BucketSpec(spec.rate / workers, max(spec.burst / workers, cost))
+        share = BucketSpec(spec.rate / workers, max(spec.burst / workers, min(cost, spec.burst)))
         known = self._young.get(key) or self._old.get(key)
         if known is None:
-            tokens, since, parts = cost, alone_us, workers
+            tokens, since, parts = min(cost, spec.burst), alone_us, workers
         else:
             tokens, since, parts = known
-            if parts != workers:  # a level learnt from the store (1) or under another number of workers
-                tokens = tokens * parts / workers
+            if parts != workers:  # a level learnt from the store or under another number of workers
+                tokens = tokens * (parts or 1) / workers
                 since = max(since, alone_us)
         taken = take(share, tokens, now_us - since, cost)
         self._young[key] = (taken.tokens, now_us, workers)
@@ -52,6 +57,46 @@ class LocalBuckets:
             self._turn()
         return taken
 
+    def adjust(self, key: bytes, tokens: float) -> None:
+        """Gives back (or charges, if negative) what a request took here and did not cost (or cost besides)."""
+        known = self._young.get(key) or self._old.get(key)
+        if known is not None and known[2] != TOLD:
+            self._young[key] = (known[0] + tokens, known[1], known[2])
+
+    def hint(self, key: bytes, lost_us: float) -> float | None:
+        """The whole bucket's level as far as this worker knows, if the store has not told one since `lost_us`.
+
+        What it gained meanwhile is not in it: others may have spent that.
+        """
+        known = self._young.get(key) or self._old.get(key)
+        if known is None or (known[2] == TOLD and known[1] > lost_us):
+            return None
+        return known[0] * (known[2] or 1)
+
     def _turn(self) -> None:
         self._old = self._young
         self._young = {}
+
+
+class LocalPlaces:
+    """Requests of this worker that hold a place, by key; counted while the store is there, too."""
+
+    def __init__(self) -> None:
+        self._held: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def free(self, key: bytes, most: int, workers: int) -> int:
+        """Places that are left to this worker: its share of `most`, at least one, less what it holds."""
+        return max(1, most // workers) - self._held.get(key, 0)
+
+    def hold(self, key: bytes) -> None:
+        self._held[key] = self._held.get(key, 0) + 1
+
+    def release(self, key: bytes) -> None:
+        left = self._held.get(key, 0) - 1
+        if left > 0:
+            self._held[key] = left
+        else:
+            self._held.pop(key, None)

@@ -1,4 +1,4 @@
-"""What a limit is: its scope (what a bucket is keyed by), its bucket, and how it speaks in headers.
+"""What a limit is: its scope (what a bucket is keyed by), its bucket or its places, and how it speaks in headers.
 
 Header fields follow draft-ietf-httpapi-ratelimit-headers-11: `RateLimit-Policy: "name";q=200;w=2` states the
 quota, `RateLimit: "name";r=50;t=1` what is left now and the seconds until it is whole again (when refused: until
@@ -7,54 +7,106 @@ the next request can be admitted, so that `Retry-After` is never earlier than th
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import struct
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from gateway.limits.bucket import BucketSpec, full_s, wait_s
-from gateway.request import Request
+from gateway.limits.costs import BodyCost, Cost
+from gateway.limits.scopes import ClientScope, Scope
 
 OnStoreFailure = Literal["local", "open", "closed"]
+Mode = Literal["exact", "leased"]
 
-#: scope name in the configuration -> what the bucket is keyed by. A new scope is one line here.
-SCOPES: Final[dict[str, Callable[[Request, bytes], bytes]]] = {
-    "client": lambda request, _route: request.client or request.peer,
-    "ip": lambda request, _route: request.peer,
-    "route": lambda _request, route: route,
-    "global": lambda _request, _route: b"*",
-}
+SHADOW: Final = 1  # bits of the kind of a limit, as the script reads it
+PLACES: Final = 2
+LONGEST: Final = 366 * 86_400  # seconds; nobody is told to wait longer
+_LIMIT: Final = struct.Struct("<Bddd")
 
 
-@dataclass(frozen=True, slots=True)
 class LimitPolicy:
-    """One named limit. `rate` tokens per second up to `burst` tokens."""
+    """One named limit, immutable.
 
-    name: str
-    scope: str
-    spec: BucketSpec
-    on_store_failure: OnStoreFailure = "local"
-    legacy_headers: bool = False
-    argv: tuple[bytes, bytes] = (b"", b"")  # rate and burst as the script reads them
-    left: bytes = b""  # the RateLimit member, but for its two numbers
+    A bucket: `spec.rate` tokens per second up to `spec.burst` tokens. With `concurrent` (places) set it is no bucket:
+    that many requests may be under way. `shadow`: decided and counted, never refuses. `overrides`: other figures
+    for single keys. `partition` shows in the headers (`pk`) which bucket a request fell into, as a digest.
+    """
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "argv", (b"%r" % float(self.spec.rate), b"%r" % float(self.spec.burst)))
-        object.__setattr__(self, "left", b'"%s";r=%%d;t=%%d' % self.name.encode())
+    def __init__(
+        self,
+        name: str,
+        scope: Scope | None = None,
+        spec: BucketSpec | None = None,
+        on_store_failure: OnStoreFailure = "local",
+        legacy_headers: bool = False,
+        *,
+        cost: Cost | None = None,
+        mode: Mode = "exact",
+        concurrent: int = 0,
+        shadow: bool = False,
+        partition: bool = False,
+        overrides: Mapping[bytes, LimitPolicy] | None = None,
+    ) -> None:
+        self.name = name
+        self.scope: Scope = ClientScope() if scope is None else scope
+        self.spec = BucketSpec(float(concurrent), float(concurrent)) if spec is None else spec
+        self.on_store_failure: OnStoreFailure = on_store_failure
+        self.legacy_headers = legacy_headers
+        self.cost: Cost = Cost() if cost is None else cost
+        self.leased = mode == "leased" and not concurrent
+        self.concurrent = concurrent
+        self.shadow = shadow
+        self.partition = partition
+        self.overrides: dict[bytes, LimitPolicy] = dict(overrides or {})
+        self._each = self.cost.bytes_each if isinstance(self.cost, BodyCost) else 1  # what the unit is of a token
+        #: As the script reads it.
+        kind = (SHADOW if shadow else 0) | (PLACES if concurrent else 0)
+        self.packed: bytes = _LIMIT.pack(kind, self.spec.rate, self.spec.burst, self.cost.tokens)
+        unit = "concurrent-requests" if concurrent else self.cost.unit
+        quota = b'"%s";q=%d' % (name.encode(), int(self.spec.burst) * self._each)
+        if unit and unit != "requests":
+            quota += b';qu="%s"' % unit.encode()
+        if not concurrent:
+            quota += b";w=%d" % max(1, math.ceil(self.spec.burst / self.spec.rate))
+        self._quota = quota
+        self._left = b'"%s";r=%%d' % name.encode() + (b"" if concurrent else b";t=%d")
 
-    def policy_header(self) -> bytes:
-        """The RateLimit-Policy member; constant, so it is built once per snapshot."""
-        window = max(1, math.ceil(self.spec.burst / self.spec.rate))
-        return b'"%s";q=%d;w=%d' % (self.name.encode(), int(self.spec.burst), window)
+    def figures(self) -> str:
+        """The limit in words, for who was refused."""
+        if self.concurrent:
+            return f"{self.concurrent} requests at once"
+        unit = "" if self._each == 1 else f" of {self._each} bytes"
+        what = "requests" if not self.cost.unit else f"tokens{unit}"
+        return f"{self.spec.rate:g} {what} per second, {self.spec.burst:g} at once"
 
-    def left_header(self, tokens: float, *, allowed: bool) -> bytes:
-        """The RateLimit member for a bucket that holds `tokens` after the decision."""
+    def policy_header(self, key: bytes = b"") -> bytes:
+        """The RateLimit-Policy member; constant but for `pk`."""
+        return self._quota + self._pk(key) if self.partition else self._quota
+
+    def left_header(self, tokens: float, *, allowed: bool, cost: float = 1.0, key: bytes = b"") -> bytes:
+        """The RateLimit member for a bucket that holds `tokens` (or has as many places) after the decision."""
         spec = self.spec
-        full = math.ceil((spec.burst - tokens) / spec.rate) if allowed else self.seconds(tokens, allowed=False)
-        return self.left % (tokens, full)
+        left = max(0.0, tokens)  # a settled cost may have left it below nothing
+        if self.concurrent:
+            said = self._left % left
+        else:
+            until = math.ceil((spec.burst - tokens) / spec.rate) if allowed else self.seconds(tokens, cost)
+            said = self._left % (left if self._each == 1 else left * self._each, until)
+        return said + self._pk(key) if self.partition else said
 
-    def seconds(self, tokens: float, *, allowed: bool) -> int:
-        """Whole seconds: until full when admitted, until the next admission (at least 1) when refused."""
-        if allowed:
-            return math.ceil(full_s(self.spec, tokens))
-        return max(1, math.ceil(wait_s(self.spec, tokens)))
+    def seconds(self, tokens: float, cost: float = 1.0) -> int:
+        """Whole seconds until a refused request can be admitted, at least 1; what never can waits for a full bucket."""
+        if self.concurrent:
+            return 1
+        return min(LONGEST, max(1, math.ceil(wait_s(self.spec, tokens, min(cost, self.spec.burst)))))
+
+    def full_in(self, tokens: float) -> int:
+        """Whole seconds until the bucket is full."""
+        return 0 if self.concurrent else math.ceil(full_s(self.spec, tokens))
+
+    @staticmethod
+    def _pk(key: bytes) -> bytes:
+        return b";pk=:%s:" % base64.b64encode(hashlib.blake2b(key, digest_size=9).digest())

@@ -2,17 +2,21 @@
 
 Contract: `deposit` once per request that is sent to the pool; `reserve` before anything is sent on top (a retry, a
 hedge), and then either `spend` when it is sent or `give_back` when it is not. What waits in a back-off has been
-reserved, and so counts already. Counted is in a window of a second, in slots of a twentieth. With `requests` and
-`spent` in that window:
+reserved, and so counts already. At every `reserve`, with requests and what was sent on top counted in the last ten
+seconds and in the last one of them:
 
-    spent + waiting <= max(ratio * requests, minimum, 1 where there is a minimum)
+    sent + waiting <= ratio * requests           of ten seconds
+    sent + waiting <= 1.25 * ratio * requests    of one second
+    or, where that is more,
+    sent + waiting <= minimum                    of one second
 
-at every `reserve`. So a quiet pool can retry at all, a busy one never has more than the share on top, and nothing is
-saved up in good times for a burst in bad ones: that holds for every second, which an account with savings cannot say.
-In the long run it is never more than `ratio` of the requests and `minimum` a second and the first second's minimum.
-One per pool and worker, for what is to be protected is the pool: many small budgets add up to a storm.
-Sources: Finagle's RetryBudget (ratio and minimum, but saved up for ten seconds); Envoy's retry budget (per cluster);
-the SRE book, chapter 22; Bronson et al., "Metastable Failures in Distributed Systems" (HotOS 2021).
+So good times may save up for bad ones, but no second ever has more than a quarter again of its share; an account
+that is only limited in what it saves (Finagle's) can spend it all at once, which is just what a stall makes everybody
+do. A quiet pool can retry at all. In the long run it is never more than `ratio` of the requests and `minimum` a second
+and the first second's minimum. One per pool and worker, for what is to be protected is the pool: many small budgets
+add up to a storm.
+Sources: Finagle's RetryBudget (ratio and minimum over ten seconds); Envoy's retry budget (per cluster); the SRE book,
+chapter 22 (a tenth); Bronson et al., "Metastable Failures in Distributed Systems" (HotOS 2021).
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ from __future__ import annotations
 from typing import Final
 
 SLOT: Final = 50_000_000  # nanoseconds
-SLOTS: Final = 20  # to a window
+SLOTS: Final = 200  # of which ten seconds are made
+SECOND: Final = 20  # and one
+BURST: Final = 1.25  # of its share, what one second may have
 
 #: What pays for something sent on top: nothing, the requests of the window, or the minimum.
 NOTHING: Final = 0
@@ -32,24 +38,23 @@ class RetryBudget:
     """`ratio` of the requests, or `minimum` per second where that is more. `now` is monotonic nanoseconds."""
 
     __slots__ = (
-        "_at", "_earned", "_minimum", "_ratio", "_requests", "_requests_all", "_since", "_spent", "_spent_all",
-        "denied", "waiting",
+        "_at", "_earned", "_lately", "_minimum", "_ratio", "_recent", "_requests", "_requests_here", "_since",
+        "_spent", "_spent_here", "waiting",
     )  # fmt: skip
 
     def __init__(self, ratio: float, minimum: float, now: int) -> None:
-        self._requests = [0] * SLOTS
-        self._spent = [0] * SLOTS
-        self._requests_all = 0  # in the window
-        self._spent_all = 0
+        self._requests_here = [0] * SLOTS  # by slot
+        self._spent_here = [0] * SLOTS
+        self._requests = 0  # of ten seconds
+        self._spent = 0
+        self._recent = 0  # requests of one second
+        self._lately = 0  # and what was sent on top of them
         self._at = now // SLOT
         self._since = now
         self.waiting = 0  # reserved and not sent yet
-        self.denied = 0
-        self._earned = 0.0  # of the minimum
         self._ratio = ratio
         self._minimum = minimum
-        self.configure(ratio, minimum)
-        self._earned = self._most()
+        self._earned = self._most()  # of the minimum
 
     def configure(self, ratio: float, minimum: float) -> None:
         """Takes new settings at a reload; what was counted stays."""
@@ -59,28 +64,23 @@ class RetryBudget:
 
     @property
     def spent(self) -> int:
-        """What was sent on top within the window, as of the last call."""
-        return self._spent_all
+        """What was sent on top within the last second, as of the last call."""
+        return self._lately
 
     def deposit(self, now: int) -> None:
         """Once per request, when it is first sent."""
         at = now // SLOT
         if at != self._at:
             self._turn(at)
-        self._requests[at % SLOTS] += 1
-        self._requests_all += 1
-
-    def allows(self, now: int) -> bool:
-        """Whether `reserve` would say yes; changes nothing that matters."""
-        self._turn(now // SLOT)
-        return self._pays(now) != NOTHING
+        self._requests_here[at % SLOTS] += 1
+        self._requests += 1
+        self._recent += 1
 
     def reserve(self, now: int) -> int:
         """Holds one more to be sent, now or after a back-off. Says what pays for it; NOTHING: it may not be sent."""
         self._turn(now // SLOT)
         paid = self._pays(now)
         if paid == NOTHING:
-            self.denied += 1
             return NOTHING
         if paid == MINIMUM:
             self._earned -= 1.0
@@ -91,8 +91,9 @@ class RetryBudget:
         """What was reserved is sent."""
         self._turn(now // SLOT)
         self.waiting -= 1
-        self._spent[self._at % SLOTS] += 1
-        self._spent_all += 1
+        self._spent_here[self._at % SLOTS] += 1
+        self._spent += 1
+        self._lately += 1
 
     def give_back(self, paid: int) -> None:
         """What was reserved is not sent: nobody to ask, no time left, or the client has gone."""
@@ -103,26 +104,35 @@ class RetryBudget:
     def _pays(self, now: int) -> int:
         self._earned = min(self._most(), self._earned + (now - self._since) * self._minimum / 1e9)
         self._since = now
-        taken = self._spent_all + self.waiting
-        if taken + 1 <= self._ratio * self._requests_all:
+        one_more = self.waiting + 1
+        ratio = self._ratio
+        if self._spent + one_more <= ratio * self._requests and self._lately + one_more <= BURST * ratio * self._recent:
             return SHARE
-        return MINIMUM if self._earned >= 1.0 and taken + 1 <= max(self._minimum, 1.0) else NOTHING
+        return MINIMUM if self._earned >= 1.0 and self._lately + one_more <= max(self._minimum, 1.0) else NOTHING
 
     def _most(self) -> float:
         """Of the minimum, that can be saved: one second's, and a whole one."""
         return max(self._minimum, 1.0) if self._minimum else 0.0
 
     def _turn(self, at: int) -> None:
-        """Forgets what has left the window."""
+        """Forgets what is older than a second, and than ten."""
         steps = at - self._at
         if steps <= 0:
             return
-        for number in range(self._at + 1, self._at + 1 + min(steps, SLOTS)):
-            slot = number % SLOTS
-            self._requests_all -= self._requests[slot]
-            self._spent_all -= self._spent[slot]
-            self._requests[slot] = self._spent[slot] = 0
+        if steps >= SLOTS:
+            self._requests = self._spent = self._recent = self._lately = 0
+            self._requests_here = [0] * SLOTS
+            self._spent_here = [0] * SLOTS
+        else:
+            for number in range(self._at + 1, at + 1):
+                old = number % SLOTS
+                self._requests -= self._requests_here[old]
+                self._spent -= self._spent_here[old]
+                self._requests_here[old] = self._spent_here[old] = 0
+                leaves = (number - SECOND) % SLOTS
+                self._recent -= self._requests_here[leaves]
+                self._lately -= self._spent_here[leaves]
         self._at = at
 
     def __repr__(self) -> str:
-        return f"<RetryBudget {self._spent_all} on top of {self._requests_all} a second, {self.waiting} waiting>"
+        return f"<RetryBudget {self._lately} on top of {self._recent} a second, {self.waiting} waiting>"

@@ -66,6 +66,7 @@ class Edits:
         target = request.target if self.rewrite is None else self.rewrite.target(request, captures)
         sent = Request(request.method, target, request.path, headers, request.body, request.peer, request.minor)
         sent.received, sent.client, sent.id = request.received, request.client, request.id
+        sent.tenant = request.tenant
         sent.via = request.via
         sent.stream, sent.upgrade = request.stream, request.upgrade
         return sent

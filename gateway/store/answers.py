@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import hiredis
@@ -23,22 +24,26 @@ _BREAK: Final = re.compile(rb"[\r\n\0]")  # would end a header field early
 
 
 class SharedAnswers:
-    """One per worker. Nothing here raises or waits longer than the link's deadline."""
+    """One per worker; `link(key)` is the line to the server that has the key. Nothing here raises, or waits longer than
+    the link's deadline.
+    """
 
-    def __init__(self, link: StoreLink, prefix: str) -> None:
+    def __init__(self, link: Callable[[bytes], StoreLink | None], prefix: str) -> None:
         self._link = link
         self._prefix = f"{prefix}:answer:".encode()
         self.failures = 0
 
     def put(self, key: bytes, response: Response, ttl_s: float) -> None:
         """Keeps `response` for `ttl_s` seconds, if the store is there and the answer is small."""
-        connection = self._link.connection
+        name = self._prefix + key.hex().encode()
+        link = self._link(name)
+        connection = link.connection if link is not None else None
         if connection is None or len(response.body) > LARGEST:
             return
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
+        headers = [(field.decode("latin-1"), value.decode("latin-1")) for field, value in response.headers]
         head = orjson.dumps({"at": time.time(), "status": response.status, "headers": headers})
         value = head + b"\n" + response.body
-        command = (b"SET", self._prefix + key.hex().encode(), value, b"PX", max(1, int(ttl_s * 1000)))
+        command = (b"SET", name, value, b"PX", max(1, int(ttl_s * 1000)))
         connection.send(hiredis.pack_command(command), self._stored)  # type: ignore[arg-type]  # the stub says 1-tuple
 
     def _stored(self, reply: Any) -> None:
@@ -47,16 +52,18 @@ class SharedAnswers:
 
     def get(self, key: bytes) -> asyncio.Future[Stored | None] | None:
         """The answer with its age; None at once while the store is away, None later when it has none."""
-        connection = self._link.connection
-        if connection is None:
+        name = self._prefix + key.hex().encode()
+        link = self._link(name)
+        connection = link.connection if link is not None else None
+        if link is None or connection is None:
             return None
-        future: asyncio.Future[Stored | None] = self._link.loop.create_future()
+        future: asyncio.Future[Stored | None] = link.loop.create_future()
 
         def on_reply(reply: Any) -> None:
             if not future.done():
                 future.set_result(_read(reply) if isinstance(reply, bytes) else None)
 
-        command = (b"GET", self._prefix + key.hex().encode())
+        command = (b"GET", name)
         connection.send(hiredis.pack_command(command), on_reply)  # type: ignore[arg-type]  # the stub says 1-tuple
         return future
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,7 @@ from typing import Any, Final
 from gateway.errors import StoreError
 from gateway.store.address import StoreAddress
 from gateway.store.connection import StoreConnection
+from gateway.store.sentinel import find_master
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,9 @@ class StoreTimes:
 class StoreLink:
     """`connection` is None while the store is away; `scripts` are loaded on every new connection, after `commands`.
 
-    `purpose` says in the log what is to be had over this line; `turned` is told of each connection and each loss.
+    `marker` is a key that lasts as long as the store's memory: `forgot` says after a loss whether it came back with
+    another one, that is, without what it knew. `purpose` says in the log what is to be had over this line;
+    `turned` is told of each connection and each loss.
     """
 
     def __init__(
@@ -47,17 +51,22 @@ class StoreLink:
         scripts: Sequence[bytes] = (),
         *,
         commands: Sequence[tuple[bytes, ...]] = (),
+        marker: bytes = b"",
         purpose: str = "shared limits",
         pushed: Callable[[Any], None] | None = None,
         turned: Callable[[StoreConnection | None], None] | None = None,
     ) -> None:
         self.connection: StoreConnection | None = None
         self.losses = 0
+        self.forgot = False
         # Asked for once: each `get_running_loop` makes a system call (getpid) in Python 3.11.
         self.loop = asyncio.get_running_loop()
         self._address = address
         self._times = times
         self._commands = (*commands, *((b"SCRIPT", b"LOAD", script) for script in scripts))
+        self._marker = marker
+        self._era: bytes | None = None
+        self._turn = -1  # of the seeds
         self._purpose = purpose
         self._pushed = pushed
         self._turned = turned
@@ -114,7 +123,8 @@ class StoreLink:
         return min(self._times.reconnect_max, max(self._times.reconnect_min, wait * 2))
 
     async def _connect(self) -> StoreConnection:
-        address, times, loop = self._address, self._times, self.loop
+        times, loop = self._times, self.loop
+        address = await self._locate()
         connection: StoreConnection
         try:
             async with asyncio.timeout(times.connect_timeout):
@@ -134,14 +144,31 @@ class StoreLink:
             if address.db:
                 await connection.call("SELECT", address.db)
             await connection.call("PING")
+            if self._address.sentinels and (await connection.call("ROLE"))[0] != b"master":
+                raise StoreError(f"{address}: it is not the master")
             for command in self._commands:
                 await connection.call(*command)
+            if self._marker:
+                await connection.call("SETNX", self._marker, secrets.token_hex(8))
+                era = await connection.call("GET", self._marker)
+                self.forgot = self._era is not None and era != self._era
+                self._era = era
             if connection.lost:
                 raise StoreError(f"{address}: the connection closed as soon as it was made")
         except StoreError:
             connection.drop(StoreError("set-up failed"))
             raise
         return connection
+
+    async def _locate(self) -> StoreAddress:
+        """The one server to connect to."""
+        address = self._address
+        if address.sentinels:
+            return await find_master(address, self._times.connect_timeout)
+        if address.seeds:
+            self._turn = (self._turn + 1) % len(address.seeds)
+            return address.at(*address.seeds[self._turn])
+        return address
 
     def _make(self) -> Any:
         return StoreConnection(self._times.deadline, self._on_lost, self._pushed)

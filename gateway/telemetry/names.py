@@ -41,7 +41,10 @@ REQUEST_LIMITS: Final = Metric(
 PROTOCOL_ERRORS: Final = Metric("gateway_protocol_errors_total", "counter", "Requests that were not acceptable HTTP.")
 CLIENT_GONE: Final = Metric("gateway_client_gone_total", "counter", "Requests whose client left before the answer.")
 LIMIT_DECISIONS: Final = Metric(
-    "gateway_limit_decisions_total", "counter", "Rate limit decisions by limit, result and who decided."
+    "gateway_limit_decisions_total",
+    "counter",
+    "Limit decisions by limit, result and who decided: the store, a lease, or this worker alone. A limit in shadow "
+    "counts here as refused what it would have refused.",
 )
 DEGRADED: Final = Metric(
     "gateway_degraded_responses_total", "counter", "Answers served from a rung of the degrade ladder."
@@ -72,6 +75,23 @@ SHADOW_DURATION: Final = Metric(
     "gateway_shadow_duration_seconds", "histogram", "Time of one shadow copy, whatever its result."
 )
 SHED: Final = Metric("gateway_shed_total", "counter", "Requests over a pool's in-flight limit.")
+ADMISSION_LIMIT: Final = Metric(
+    "gateway_admission_limit", "gauge", "Requests that the pool may have in flight: learnt, or as configured."
+)
+ADMISSION_INFLIGHT: Final = Metric("gateway_admission_inflight", "gauge", "Requests that have a place in the pool.")
+ADMISSION_QUEUED: Final = Metric("gateway_admission_queued", "gauge", "Requests that wait for one, by priority.")
+ADMISSION_OVERLOADED: Final = Metric(
+    "gateway_admission_overloaded_workers", "gauge", "Workers that hold the priority to be in standing overload."
+)
+ADMISSION_REFUSED: Final = Metric(
+    "gateway_admission_refused_total", "counter", "Requests refused: queue full, too late to be answered, or overload."
+)
+ADMISSION_RATE: Final = Metric(
+    "gateway_admission_rate", "gauge", "Answers per second while every place is taken, as learnt.", 1000.0
+)
+ADMISSION_LATENCY: Final = Metric(
+    "gateway_admission_latency_seconds", "gauge", "Usual time to an answer as learnt; the sum over the workers.", 1e9
+)
 ATTEMPTS: Final = Metric("gateway_backend_attempts_total", "counter", "Attempts at a backend by outcome.")
 BACKEND_INFLIGHT: Final = Metric("gateway_backend_inflight", "gauge", "Attempts under way at a backend.")
 BACKEND_HEALTHY: Final = Metric("gateway_backend_healthy_workers", "gauge", "Workers that hold the backend healthy.")
@@ -112,6 +132,11 @@ FLEET_WORKERS: Final = Metric(
 )
 FLEET_DROPPED: Final = Metric(
     "gateway_fleet_dropped_total", "counter", "Messages to other workers dropped because the store was away or behind."
+)
+LEASED_KEYS: Final = Metric("gateway_leased_keys", "gauge", "Keys of which workers hold tokens in advance.")
+HELD_PLACES: Final = Metric("gateway_held_places", "gauge", "Requests that hold a place of a concurrency limit.")
+ADJUSTMENTS: Final = Metric(
+    "gateway_limit_adjustments_total", "counter", "Costs given back or charged after the decision."
 )
 STORE_UP: Final = Metric("gateway_store_up_workers", "gauge", "Workers whose limits are shared through the store.")
 STORE_CALLS: Final = Metric(

@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from gateway.errors import UpstreamError
+from gateway.errors import ConnectFailed, PoolExhausted, UpstreamError
 from gateway.request import Request, Response
 from gateway.retries.budget import NOTHING
 from gateway.retries.decide import Failed, Others, Step, decide
@@ -46,6 +46,13 @@ class Answer:
         self.backend = backend
         self.attempts = attempts
         self.hedges = hedges
+
+    @property
+    def reached(self) -> bool:
+        """Whether a backend may have seen the request."""
+        if self.response is not None or self.attempts > 1:
+            return True
+        return self.attempts == 1 and not isinstance(self.error, (ConnectFailed, PoolExhausted))
 
 
 class Asking:

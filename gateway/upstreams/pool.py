@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gateway.admission.admission import Admission, AdmissionSettings
 from gateway.balance.groups import Groups
 from gateway.balance.policy import Balancer, Candidate
 from gateway.breakers.models import MOST
@@ -52,8 +53,8 @@ class Pool:
     """
 
     __slots__ = (
-        "_models", "_needed", "_own", "backends", "budget", "groups", "inflight", "max_inflight", "name", "panic",
-        "per_model", "reads_load", "sticky",
+        "_models", "_needed", "_own", "admission", "backends", "budget", "groups", "inflight", "max_inflight", "name",
+        "panic", "per_model", "reads_load", "sticky",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +65,7 @@ class Pool:
         max_inflight: int,
         panic: float = 0.5,
         budget: RetryBudget | None = None,
+        admission: Admission | None = None,
         *,
         per_model: bool = False,
         sharing: Sharing | None = None,
@@ -71,10 +73,11 @@ class Pool:
     ) -> None:
         sharing = sharing or Sharing()
         self.name = name
-        self.budget = budget or RetryBudget(0.2, 10.0, 0)  # for retries and hedges of all routes that come here
+        self.budget = budget or RetryBudget(0.1, 10.0, 0)  # for retries and hedges of all routes that come here
         self.backends = backends
         self.max_inflight = max_inflight
         self.inflight = 0
+        self.admission = admission or Admission(AdmissionSettings(max(1, max_inflight), max_inflight, 0, 0))
         self.panic = panic
         self.per_model = per_model
         self.sticky = sharing.sticky

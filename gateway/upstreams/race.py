@@ -30,8 +30,8 @@ class Race:
     """Of one try of `asking`. Everything happens in the event loop's thread, between its turns."""
 
     __slots__ = (
-        "_asking", "_due", "_ends", "_failed", "_hedges", "_left", "_loop", "_main", "_over", "_rules", "_task",
-        "_timer", "_waiter", "_winner",
+        "_asking", "_denied", "_due", "_ends", "_failed", "_hedges", "_left", "_loop", "_main", "_over", "_paid",
+        "_rules", "_task", "_timer", "_waiter", "_winner",
     )  # fmt: skip
 
     def __init__(self, asking: Asking, rules: RetryRules) -> None:
@@ -47,6 +47,8 @@ class Race:
         self._winner: Attempt | None = None
         self._failed: Attempt | None = None  # the last that failed
         self._over = False
+        self._paid = NOTHING  # what is reserved of the budget for a hedge
+        self._denied = 0  # once the budget had nothing for one: how long until it is asked again
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -104,6 +106,8 @@ class Race:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._paid != NOTHING:
+            self._asking.pool.budget.give_back(self._paid)
         if self._hedges:
             self._asking.caller.cells.add(self._rules.cells.hedges_cancelled, len(self._hedges))
             for task in list(self._hedges.values()):
@@ -133,11 +137,26 @@ class Race:
                 return
             self._ends = now + self._rules.per_try  # the budget may have more by then
         if self._due and self._due <= now:
-            self._due = 0
-            self._left -= 1
-            if self._asking.others(now) is not Others.NONE or self._rules.same_backend:
-                self._loop.create_task(self._hedge())
+            self._consider(now)
         self._watch(now)
+
+    def _consider(self, now: int) -> None:
+        """A hedge is due. If the budget has nothing for it, it is due again soon, and then ever later."""
+        asking, hedge = self._asking, self._rules.hedge
+        assert hedge is not None
+        self._due = 0
+        if asking.others(now) is Others.NONE and not self._rules.same_backend:
+            return
+        self._paid = asking.pool.budget.reserve(now)
+        if self._paid != NOTHING:
+            self._left -= 1
+            self._loop.create_task(self._hedge())
+            return
+        if not self._denied:
+            self._denied = hedge.delay(now) // 4
+            asking.caller.cells.add(self._rules.cells.hedges_denied)
+        self._due = now + self._denied
+        self._denied *= 2
 
     def _call_off(self, now: int) -> bool:
         """Ends all attempts if another try may be made, which is then reserved."""
@@ -181,21 +200,16 @@ class Race:
                 self._waiter.set_result(None)
 
     def _begin(self, now: int) -> Attempt | None:
-        asking, cells = self._asking, self._rules.cells
-        budget = asking.pool.budget
-        paid = budget.reserve(now)
-        if paid == NOTHING:
-            asking.caller.cells.add(cells.hedges_denied)
-            return None
+        asking = self._asking
         attempt = asking.another(now, asking.others(now))
         if attempt is None:
-            budget.give_back(paid)
             return None
-        budget.spend(now)
+        self._paid = NOTHING
+        asking.pool.budget.spend(now)
         asking.attempts += 1
         asking.hedges += 1
         asking.sent_to(attempt.backend)
-        asking.caller.cells.add(cells.hedges_sent)
+        asking.caller.cells.add(self._rules.cells.hedges_sent)
         self._sent(now)
         if self._timer is not None:
             self._timer.cancel()

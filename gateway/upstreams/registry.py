@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from gateway.admission.admission import Admission, AdmissionSettings
 from gateway.breakers.gate import BreakerSettings
 from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
@@ -24,6 +25,8 @@ class BackendRegistry:
     def __init__(self) -> None:
         self._backends: dict[str, Backend] = {}
         self.pools: Mapping[str, Pool] = {}  # of the snapshot that was made last
+        self._admissions: dict[str, Admission] = {}
+        self._sharers = 1
         self.retries = Memory()
         self._running = False  # the first snapshot is in force
 
@@ -58,6 +61,28 @@ class BackendRegistry:
         backend.connections.limits = limits
         backend.speak(speaks, tls)
         return backend
+
+    def admission(self, pool: str, settings: AdmissionSettings, now: int) -> Admission:
+        """The pool's admission with its settings brought up to date, or a new one."""
+        admission = self._admissions.get(pool)
+        if admission is None:
+            admission = self._admissions[pool] = Admission(settings, self._sharers)
+        else:
+            admission.configure(settings, self._sharers, now)
+        return admission
+
+    def share(self, workers: int, now: int) -> None:
+        """So many workers use the same backends from now on."""
+        if workers == self._sharers or workers < 1:
+            return
+        self._sharers = workers
+        for admission in self._admissions.values():
+            admission.configure(admission.settings, self._sharers, now)
+
+    def retain_pools(self, names: set[str]) -> None:
+        """Forgets what was learnt of pools that no snapshot names any more."""
+        for name in self._admissions.keys() - names:
+            del self._admissions[name]
 
     def retain(self, keys: set[str]) -> None:
         """Forgets backends that no snapshot names any more and closes their idle connections."""

@@ -73,6 +73,15 @@ class Store:
         self.process.wait_for_port(port)
         self._client = redis.Redis(port=port, socket_timeout=5)
 
+    def time(self) -> float:
+        """Its clock, in seconds."""
+        seconds, micros = self._client.time()
+        return float(seconds) + micros / 1e6
+
+    def empty(self) -> None:
+        """Forgets everything."""
+        self._client.flushall()
+
     def commands(self) -> int:
         """Commands it has carried out, without our own asking."""
         stats = self._client.info("commandstats")

@@ -58,13 +58,27 @@ def test_store() -> None:
     assert StoreUrl.parse("redis://[::1]:6379").host == "::1"
 
 
+def test_stores_of_several_servers() -> None:
+    sentinels = StoreUrl.parse("redis+sentinel://me:p%40s,s@a:1,[::1],b/main/2")
+    assert sentinels.sentinels == (("a", 1), ("::1", 26379), ("b", 26379))
+    assert (sentinels.service, sentinels.db, sentinels.username, sentinels.password) == ("main", 2, "me", "p@s,s")
+    assert str(sentinels) == "redis+sentinel://me:***@a:1,[::1]:26379,b:26379/main/2"
+    cluster = StoreUrl.parse("valkeys+cluster://:secret@a,b:7001")
+    assert (cluster.seeds, cluster.tls, cluster.password) == ((("a", 6379), ("b", 7001)), True, "secret")
+    assert str(cluster) == "rediss+cluster://:***@a:6379,b:7001"
+    with pytest.raises(ValueError, match=r"not a host") as caught:
+        StoreUrl.parse("redis+cluster://:secret@a!,b")
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "redis", "redis://", "redis://h:x", "redis://h:70000", "redis://h/a", "redis://h/0?db=1", "http://h",
-     "unix://h/p", "unix://", "redis+sentinel://h/x", "redis+cluster://h", "redis://[::1"],
+     "unix://h/p", "unix://", "redis+sentinel://h", "redis+sentinel://h/x/y", "redis+sentinel:///x", "redis+sentinel://h:x/s", "redis+cluster://h/0",
+     "redis+cluster://", "redis+cluster://h?x=1", "unix+cluster://h", "redis+proxy://h", "redis://[::1"],
 )  # fmt: skip
 def test_no_store(text: str) -> None:
-    with pytest.raises(ValueError, match=r"store|not supported yet"):
+    with pytest.raises(ValueError, match=r"store|cluster|host|port"):
         StoreUrl.parse(text)
 
 

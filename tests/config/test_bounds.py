@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from gateway.config import model as model_module
 from gateway.config.model import Config
-from gateway.config.scalars import Quantity, Ratio, Whole
+from gateway.config.scalars import Amount, Quantity, Ratio, Whole
 from gateway.config.sections.base import Section
 
 
@@ -22,10 +22,10 @@ def sections() -> list[type[Section]]:
 
 
 def kinds(annotation: object, field: FieldInfo) -> Iterator[Any]:
-    yield from (each for each in field.metadata if isinstance(each, (Quantity, Ratio, Whole)))
+    yield from (each for each in field.metadata if isinstance(each, (Amount, Quantity, Ratio, Whole)))
     for option in get_args(annotation):
         if get_origin(option) is Annotated:
-            yield from (each for each in option.__metadata__ if isinstance(each, (Quantity, Ratio, Whole)))
+            yield from (each for each in option.__metadata__ if isinstance(each, (Amount, Quantity, Ratio, Whole)))
 
 
 LEAVES = {

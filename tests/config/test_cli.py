@@ -42,7 +42,7 @@ def test_check_bad(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "-c", str(BAD)]) == 1
     out = capsys.readouterr().out
     assert f"{BAD}:4:40: error: unknown key 'brust' in limits.per-client" in out
-    assert out.endswith("\nfailed: 11 errors\n")
+    assert out.endswith("\nfailed: 10 errors\n")
     assert "\x1b" not in out
 
 

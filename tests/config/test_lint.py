@@ -66,6 +66,14 @@ CASES = {
         route("").replace('"http://c:1"}]', '"http://c:1"}], sticky: {}, balance: maglev'),
         "the cookie decides before the hash does",
     ),
+    "idle_admission_limit": (
+        route("").replace('"http://c:1"}]', '"http://c:1"}], admission: {limit: 2000}'),
+        "more than the pool's max_inflight (1024)",
+    ),
+    "urgent_strangers": (
+        route("") + "priority: {header: x-priority, critical: [mallory]}\n",
+        "no API key of a client 'mallory'",
+    ),
     "rung_order": (route("degrade: [{pool: p}]"), "already failed"),
     "idle_rewrite": (route("degrade: [{pool: q, rewrite: {/y: /z}}]"), "nothing is rewritten"),
     "redirect_to_itself": (
@@ -76,6 +84,14 @@ CASES = {
     "shared_answers": (
         route("cache: {fresh: 1s}, request_headers: {set: {x-tenant: '{client}'}}"),
         "the same for everybody",
+    ),
+    "lease_that_saves_nothing": (
+        route("limits: [l, m]").replace("limits: {l:", "limits: {m: {key: ip, rate: 1/s, burst: 9, mode: leased}, l:"),
+        "another limit of the route asks the store anyway",
+    ),
+    "body_over_the_burst": (
+        route("limits: [m]").replace("limits: {l:", "limits: {m: {key: ip, rate: 1/s, burst: 9, cost: {body: 1KiB}}, l:"),
+        "a body of more than 9KiB costs more than the burst of 'm'",
     ),
     "idle_cache": (route("cache: {}"), "never used"),
     "unused_names": (route("").replace("pools:", "pools:\n  r: {backends: [{url: 'http://d:1'}]}"), "no route uses it"),

@@ -22,11 +22,13 @@ version: 1
 listen: 127.0.0.1:{port}
 workers: {workers}
 admin: {{listen: "127.0.0.1:{admin}"}}
-limits: {{per-client: {{key: client, rate: 1000/s, burst: 1000}}}}
+limits: {{per-client: {limit}}}
 pools: {{p: {{backends: [{{url: "http://127.0.0.1:{backend}"}}]}}}}
 routes:
   - {{name: all, match: {{path: "/*"}}, pool: p, limits: [per-client], timeout: 5s}}
 """
+
+LIMIT = "{key: client, rate: 1000/s, burst: 1000}"
 
 
 class Backend:
@@ -67,11 +69,12 @@ class Backend:
 
 
 class Gateway:
-    def __init__(self, folder: Path, backend: Backend, extra: str = "", workers: int = 1) -> None:
+    def __init__(self, folder: Path, backend: Backend, extra: str = "", workers: int = 1, limit: str = LIMIT) -> None:
         self.port, self.admin_port = free_ports(2)
         self.backend = backend
         self.path = folder / "gateway.yaml"
-        self.text = CONFIG.format(port=self.port, admin=self.admin_port, backend=backend.port, workers=workers) + extra
+        ports = {"port": self.port, "admin": self.admin_port, "backend": backend.port}
+        self.text = CONFIG.format(**ports, workers=workers, limit=limit) + extra
         self.path.write_text(self.text)
         self.child = Child("gateway", [str(GATEWAY), "run", "-c", self.path], folder / "log")
 
@@ -113,9 +116,9 @@ def fetch(url: str, body: bytes | None, headers: dict[str, str] | None) -> tuple
 
 
 @contextmanager
-def running(folder: Path, extra: str = "", workers: int = 1) -> Iterator[Gateway]:
+def running(folder: Path, extra: str = "", workers: int = 1, limit: str = LIMIT) -> Iterator[Gateway]:
     backend = Backend()
-    gateway = Gateway(folder, backend, extra, workers)
+    gateway = Gateway(folder, backend, extra, workers, limit)
     try:
         gateway.start()
         yield gateway

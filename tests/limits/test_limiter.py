@@ -7,33 +7,25 @@ import asyncio
 import pytest
 
 from gateway.limits.bucket import BucketSpec, Taken
-from gateway.limits.limiter import Limiter, RouteLimits
+from gateway.limits.costs import BodyCost, Cost, HeaderCost
+from gateway.limits.limiter import ALONE, GRACE, LONGEST, SHARED, Limiter, RouteLimits
 from gateway.limits.policy import LimitPolicy
-from gateway.request import Request
+from gateway.limits.scopes import GlobalScope, RouteScope
+from gateway.request import Request, Response
+from gateway.stream import Stream
+from tests.limits.fakes import FakeStore
 
-WIDE = LimitPolicy("wide", "client", BucketSpec(10.0, 20.0))
-NARROW = LimitPolicy("narrow", "route", BucketSpec(1.0, 2.0))
-
-
-class FakeStore:
-    """Answers with `reply`: a list, None at once, or "later" (None from an awaitable)."""
-
-    def __init__(self, reply):
-        self.reply = reply
-        self.asked = []
-
-    def take(self, asks):
-        self.asked.append(asks)
-        if self.reply is None:
-            return None
-        future = asyncio.get_running_loop().create_future()
-        future.set_result(None if self.reply == "later" else self.reply)
-        return future
+WIDE = LimitPolicy("wide", spec=BucketSpec(10.0, 20.0))
+NARROW = LimitPolicy("narrow", RouteScope(), BucketSpec(1.0, 2.0))
+BUSY = LimitPolicy("busy", RouteScope(), concurrent=4)
+BY_ANSWER = LimitPolicy("units", spec=BucketSpec(10.0, 100.0), cost=HeaderCost(b"x-units", 30.0))
+YES = Taken(True, 7.0)
+S = 1_000_000_000
 
 
-def request():
-    request = Request(b"GET", b"/", b"/", {}, peer=b"10.0.0.9")
-    request.client = b"alice"
+def request(client=b"alice", body=b""):
+    request = Request(b"GET", b"/", b"/", {}, body, peer=b"10.0.0.9")
+    request.client = client
     return request
 
 
@@ -41,52 +33,252 @@ def limits(*policies):
     return RouteLimits("digits", policies, "gw")
 
 
+async def decided(reply, *policies, now=0, workers=1, deadline=0, **how):
+    store = FakeStore(reply)
+    limiter = Limiter(store, workers, b"worker-1")
+    return store, limiter, await limiter.check(limits(*policies), request(**how), now, deadline)
+
+
+# -- asking -----------------------------------------------------------------------------------------------------
+
+
 async def test_it_asks_for_every_limit_of_the_route_at_once():
-    store = FakeStore([Taken(True, 19.0), Taken(True, 1.0)])
-    limiter = Limiter(store)
-    verdict = await limiter.check(limits(WIDE, NARROW), request(), 0)
-    assert [(ask.key, ask.cost) for ask in store.asked[0]] == [(b"gw:wide:alice", 1.0), (b"gw:narrow:digits", 1.0)]
+    store, _, verdict = await decided([Taken(True, 19.0), Taken(True, 1.0)], WIDE, NARROW)
+    assert (store.asked[0].keys, list(store.asked[0].costs)) == (
+        [b"gw:wide:{alice}", b"gw:narrow:{digits}"],
+        [1.0, 1.0],
+    )
     assert verdict.allowed
-    assert verdict.shared
+    assert verdict.by == SHARED
     assert verdict.refused_by is None
+    assert verdict.left_header() == b'"wide";r=19;t=1, "narrow";r=1;t=1'
 
 
 async def test_the_first_bucket_that_refuses_is_named():
-    verdict = await Limiter(FakeStore([Taken(True, 19.0), Taken(False, 0.5)])).check(limits(WIDE, NARROW), request(), 0)
+    _, _, verdict = await decided([Taken(True, 19.0), Taken(False, 0.5)], WIDE, NARROW)
     assert not verdict.allowed
     assert verdict.refused_by is NARROW
-    assert verdict.left == [Taken(True, 19.0), Taken(False, 0.5)]
+    assert verdict.retry_after() == 1
 
 
-@pytest.mark.parametrize("away", [None, "later"])
-async def test_without_the_store_it_decides_alone_from_the_last_shared_level(away):
-    store = FakeStore([Taken(True, 4.0)])
-    limiter = Limiter(store, workers=2)
-    await limiter.check(limits(WIDE), request(), 0)
-    store.reply = away
-    verdicts = [await limiter.check(limits(WIDE), request(), 0) for _ in range(4)]
-    assert [verdict.allowed for verdict in verdicts] == [True, True, False, False]  # half of what was left
-    assert not any(verdict.shared for verdict in verdicts)
-    assert verdicts[-1].refused_by is WIDE
+async def test_a_limit_in_shadow_refuses_nobody_and_says_nothing():
+    shadow = LimitPolicy("shadow", spec=BucketSpec(1.0, 1.0), shadow=True)
+    _, _, verdict = await decided([Taken(False, 0.0), Taken(True, 1.0)], shadow, NARROW)
+    assert verdict.allowed
+    assert (verdict.policy_header(), verdict.left_header()) == (b'"narrow";q=2;w=2', b'"narrow";r=1;t=1')
+    assert verdict.flags == b"01"
+    assert limits(shadow).silent
+    _, _, alone = await decided(None, shadow, shadow)
+    assert alone.allowed
 
 
-@pytest.mark.parametrize(("mode", "allowed"), [("open", True), ("closed", False)])
-async def test_open_and_closed(mode, allowed):
-    policy = LimitPolicy("l", "client", BucketSpec(1.0, 1.0), on_store_failure=mode)
-    limiter = Limiter(FakeStore(None))
-    for _ in range(5):
-        verdict = await limiter.check(limits(policy), request(), 0)
-        assert verdict.allowed is allowed
-        assert (verdict.refused_by is None) is allowed
+async def test_overrides_are_other_figures_for_single_keys():
+    vip = LimitPolicy("l", spec=BucketSpec(1000.0, 5000.0))
+    policy = LimitPolicy("l", spec=BucketSpec(1.0, 5.0), overrides={b"vip": vip})
+    _, _, common = await decided(YES, policy)
+    _, _, special = await decided(YES, policy, client=b"vip")
+    assert common.policy_header() == b'"l";q=5;w=5'
+    assert special.policy_header() == b'"l";q=5000;w=5'
+    assert common.shape != special.shape
+    assert special.shape == bytes((0,)) + vip.packed
 
 
-async def test_the_number_of_workers_is_read_at_each_decision():
-    limiter = Limiter(FakeStore(None), workers=1)
-    assert (await limiter.check(limits(NARROW), request(), 0)).allowed
-    limiter.workers = 4  # one of two tokens is left to the fleet, a quarter of one to us
-    assert not (await limiter.check(limits(NARROW), request(), 0)).allowed
+async def test_costs_of_the_request_are_asked_for():
+    policy = LimitPolicy("l", spec=BucketSpec(10.0, 100.0), cost=BodyCost(10))
+    store, _, _ = await decided(YES, policy, NARROW, body=b"x" * 95)
+    assert store.asked[0].costs == [10.0, 1.0]
+    assert store.asked[0].shape[0] == 1
 
 
 def test_what_is_constant_is_built_once():
     assert limits(WIDE, NARROW).policy_header == b'"wide";q=20;w=2, "narrow";q=2;w=2'
     assert limits(WIDE).legacy is None
+    assert limits(WIDE).plain
+    assert not limits(BUSY).plain
+
+
+# -- without the store --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("away", [None, "late"])
+async def test_without_the_store_it_decides_alone_from_the_last_shared_level(away):
+    store, limiter, _ = await decided(Taken(True, 4.0), WIDE, workers=2)
+    store.reply = away
+    verdicts = [await limiter.check(limits(WIDE), request(), 0) for _ in range(4)]
+    assert [verdict.allowed for verdict in verdicts] == [True, True, False, False]  # half of what was left
+    assert {verdict.by for verdict in verdicts} == {ALONE}
+    assert verdicts[-1].refused_by is WIDE
+    assert verdicts[-1].mode() == b"local"
+
+
+@pytest.mark.parametrize(("mode", "allowed"), [("open", True), ("closed", False)])
+@pytest.mark.parametrize("kind", [{"spec": BucketSpec(1.0, 1.0)}, {"concurrent": 1}])
+async def test_open_and_closed(mode, allowed, kind):
+    policy = LimitPolicy("l", on_store_failure=mode, **kind)
+    limiter = Limiter(FakeStore(None))
+    for _ in range(5):
+        verdict = await limiter.check(limits(policy), request(), 0)
+        assert verdict.allowed is allowed
+        assert (verdict.refused_by is None) is allowed
+        assert verdict.mode() == mode.encode()
+
+
+async def test_alone_too_a_request_is_admitted_by_all_or_takes_from_none():
+    store, limiter, _ = await decided([Taken(True, 3.0), Taken(True, 1.0)], WIDE, NARROW)
+    store.reply = None
+    assert [(await limiter.check(limits(WIDE, NARROW), request(), 0)).allowed for _ in range(9)].count(True) == 1
+    assert [(await limiter.check(limits(WIDE), request(), 0)).allowed for _ in range(9)].count(True) == 2
+
+
+async def test_the_number_of_workers_is_read_at_each_decision():
+    limiter = Limiter(FakeStore(None), workers=1)
+    assert (await limiter.check(limits(NARROW), request(), 0)).allowed
+    limiter.share_with(4)  # one of two tokens is left to the fleet, a quarter of one to us
+    assert not (await limiter.check(limits(NARROW), request(), 0)).allowed
+
+
+async def test_each_worker_holds_its_share_of_the_places():
+    store, limiter, _ = await decided(YES, BUSY)
+    store.reply = None
+    limiter.share_with(2)
+    assert [(await limiter.check(limits(BUSY), request(), 0)).allowed for _ in range(3)] == [True, False, False]
+
+
+async def test_a_store_that_forgot_is_told_the_levels_with_the_first_ask():
+    store, limiter, _ = await decided([Taken(True, 4.0), Taken(True, 1.0)], WIDE, NARROW, now=S)
+    limiter.away(2 * S)
+    store.reply = None
+    await limiter.check(limits(WIDE), request(), 2 * S)  # spends one locally
+    store.reply = YES
+    limiter.back(3 * S, forgot=True)
+    await limiter.check(limits(WIDE, NARROW), request(), 3 * S)
+    assert store.hinted == [(b"gw:wide:{alice}", 3.0), (b"gw:narrow:{digits}", 1.0)]
+    await limiter.check(limits(WIDE, NARROW), request(), 3 * S + 1)
+    await limiter.check(limits(WIDE), request(b"nobody-knows"), 3 * S + 1)
+    assert len(store.hinted) == 2
+
+
+async def test_a_store_that_remembers_is_told_nothing():
+    store, limiter, _ = await decided(YES, WIDE, now=S)
+    limiter.away(2 * S)
+    limiter.back(3 * S, forgot=False)
+    await limiter.check(limits(WIDE), request(), 3 * S)
+    assert store.hinted == []
+
+
+# -- costs that are settled ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("said", "back"), [(b"50", -20.0), (b"10", 20.0), (b"30", None), (b"junk", None)])
+async def test_the_answer_says_what_it_cost(said, back):
+    store, limiter, verdict = await decided([Taken(True, 40.0), Taken(True, 1.0)], BY_ANSWER, NARROW)
+    assert store.asked[0].costs == [30.0, 1.0]
+    limiter.answered(verdict, Response(200, [(b"x-units", said)]))
+    limiter.end(verdict, request(), sent=True)
+    assert store.adjusted == ([] if back is None else [(b"gw:units:{alice}", back)])
+    assert verdict.levels[0] == 40.0 + (back or 0.0)
+
+
+async def test_a_request_that_was_never_sent_costs_nothing():
+    store, limiter, verdict = await decided([Taken(True, 40.0), Taken(True, 1.0)], BY_ANSWER, NARROW)
+    limiter.end(verdict, request(), sent=False)
+    limiter.end(verdict, request(), sent=False)
+    assert store.adjusted == [(b"gw:units:{alice}", 30.0), (b"gw:narrow:{digits}", 1.0)]
+
+
+async def test_a_refused_request_gets_nothing_back():
+    store, limiter, verdict = await decided([Taken(True, 40.0), Taken(False, 0.0)], WIDE, NARROW)
+    limiter.end(verdict, request(), sent=False)
+    assert store.adjusted == []
+
+
+async def test_one_that_is_cancelled_while_it_waits_gets_everything_back_when_the_decision_comes():
+    store = FakeStore(YES)
+    store.manual = True
+    limiter = Limiter(store)
+    gone, refused = (limiter.begin(limits(WIDE, BUSY), request(), 0, S) for _ in range(2))
+    for verdict in (gone, refused):
+        limiter.end(verdict, request(), sent=False)
+    assert (store.adjusted, store.released) == ([], [])
+    store.answer(gone)
+    store.answer(refused, [Taken(True, 3.0), Taken(False, 0.0)])
+    assert store.adjusted == [(b"gw:wide:{alice}", 1.0)]
+    assert [key for key, _ in store.released] == [b"gw:busy:{digits}"]
+    assert limiter.held_places == 0
+
+
+async def test_alone_too_costs_are_settled():
+    store, limiter, _ = await decided(Taken(True, 60.0), BY_ANSWER)
+    store.reply = None
+    verdict = await limiter.check(limits(BY_ANSWER), request(), 0)
+    limiter.answered(verdict, Response(200, [(b"x-units", b"5")]))
+    assert [(await limiter.check(limits(BY_ANSWER), request(), 0)).allowed for _ in range(3)] == [True, False, False]
+    assert store.adjusted == []
+
+
+async def test_a_stream_of_unknown_length_is_charged_when_it_has_come():
+    policy = LimitPolicy("l", spec=BucketSpec(10.0, 100.0), cost=BodyCost(10))
+    store = FakeStore(YES)
+    limiter = Limiter(store)
+    asking = request()
+    asking.stream = Stream(asyncio.get_running_loop(), lambda: None, lambda: None)
+    verdict = await limiter.check(limits(policy), asking, 0)
+    asking.stream.feed(b"x" * 95)
+    limiter.end(verdict, asking, sent=True)
+    assert store.adjusted == [(b"gw:l:{alice}", -9.0)]
+
+
+# -- places -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_place_is_held_until_the_request_ends_and_given_back_once():
+    store, limiter, verdict = await decided(YES, BUSY, WIDE, now=5 * S, deadline=7 * S)
+    assert (verdict.member[:8], len(verdict.member)) == (b"worker-1", 16)
+    assert verdict.life_ns == 2 * S + GRACE
+    assert limiter.held_places == 1
+    limiter.end(verdict, request(), sent=True)
+    limiter.end(verdict, request(), sent=True)
+    assert store.released == [(b"gw:busy:{digits}", verdict.member)]
+    assert (limiter.held_places, store.adjusted) == (0, [])
+
+
+async def test_no_two_requests_are_the_same_member():
+    _, limiter, one = await decided(YES, BUSY)
+    two = await limiter.check(limits(BUSY), request(), 0)
+    assert one.member != two.member
+
+
+async def test_a_long_request_is_renewed_and_a_short_one_is_not():
+    store, limiter, verdict = await decided(YES, BUSY, deadline=3600 * S)
+    assert verdict.life_ns == LONGEST
+    limiter.tick(LONGEST // 2)
+    assert store.renewed == []
+    for second in range(6, 30):
+        limiter.tick(second * S)
+    assert len(store.renewed) in (4, 5)
+    assert store.renewed[0] == (b"gw:busy:{digits}", verdict.member, LONGEST)
+    limiter.end(verdict, request(), sent=True)
+    limiter.tick(3600 * S)
+    assert len(store.renewed) in (4, 5)
+
+
+async def test_a_store_that_is_back_is_told_who_holds_a_place():
+    store, limiter, verdict = await decided(YES, BUSY)
+    limiter.away(S)
+    limiter.back(2 * S, forgot=True)
+    assert store.renewed == [(b"gw:busy:{digits}", verdict.member, verdict.life_ns)]
+
+
+async def test_a_place_in_shadow_that_was_not_had_is_not_renewed():
+    shadow = LimitPolicy("s", RouteScope(), concurrent=1, shadow=True)
+    store, limiter, _ = await decided([Taken(False, 0.0), YES], shadow, BUSY)
+    limiter.back(S, forgot=False)
+    assert [key for key, _, _ in store.renewed] == [b"gw:busy:{digits}"]
+
+
+async def test_a_cost_above_the_burst_is_never_admitted_alone_either():
+    policy = LimitPolicy("l", GlobalScope(), BucketSpec(10.0, 5.0), cost=Cost(6.0))
+    _, limiter, verdict = await decided(None, policy)
+    assert not verdict.allowed
+    assert not (await limiter.check(limits(policy), request(), 3600 * S)).allowed
+    assert verdict.retry_after() >= 1

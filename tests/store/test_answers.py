@@ -30,7 +30,7 @@ def client(valkey):
 
 
 async def test_an_answer_comes_back_as_it_was(link, client):
-    shared = SharedAnswers(link, "gw")
+    shared = SharedAnswers(lambda _: link, "gw")
     shared.put(b"\x01k", ANSWER, 30.0)
     stored = await shared.get(b"\x01k")
     assert (stored.response.status, stored.response.headers, stored.response.body) == (200, ANSWER.headers, ANSWER.body)
@@ -40,14 +40,14 @@ async def test_an_answer_comes_back_as_it_was(link, client):
 
 
 async def test_another_prefix_sees_nothing(link):
-    SharedAnswers(link, "gw").put(b"k", ANSWER, 30.0)
-    assert await SharedAnswers(link, "other").get(b"k") is None
-    assert await SharedAnswers(link, "gw").get(b"l") is None
+    SharedAnswers(lambda _: link, "gw").put(b"k", ANSWER, 30.0)
+    assert await SharedAnswers(lambda _: link, "other").get(b"k") is None
+    assert await SharedAnswers(lambda _: link, "gw").get(b"l") is None
 
 
 async def test_a_large_answer_is_not_sent(link, client):
-    SharedAnswers(link, "gw").put(b"k", Response(200, [], b"x" * (answers.LARGEST + 1)), 30.0)
-    assert await SharedAnswers(link, "gw").get(b"k") is None
+    SharedAnswers(lambda _: link, "gw").put(b"k", Response(200, [], b"x" * (answers.LARGEST + 1)), 30.0)
+    assert await SharedAnswers(lambda _: link, "gw").get(b"k") is None
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ async def test_a_large_answer_is_not_sent(link, client):
 )  # fmt: skip
 async def test_what_others_put_there_is_not_taken_for_an_answer(link, client, value):
     client.set("gw:answer:" + b"k".hex(), value)
-    assert await SharedAnswers(link, "gw").get(b"k") is None
+    assert await SharedAnswers(lambda _: link, "gw").get(b"k") is None
 
 
 async def test_a_key_of_another_kind_is_no_answer_and_no_harm(link, client):
     client.lpush("gw:answer:" + b"k".hex(), "x")
-    assert await SharedAnswers(link, "gw").get(b"k") is None
+    assert await SharedAnswers(lambda _: link, "gw").get(b"k") is None
     assert link.connection is not None
 
 
 async def test_without_the_store_nobody_waits(link):
-    shared = SharedAnswers(link, "gw")
+    shared = SharedAnswers(lambda _: link, "gw")
     await link.close()
     shared.put(b"k", ANSWER, 30.0)
     assert shared.get(b"k") is None

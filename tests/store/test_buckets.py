@@ -9,20 +9,47 @@ import signal
 import pytest
 import redis
 
+from gateway.errors import StoreError
 from gateway.limits.bucket import BucketSpec
-from gateway.limits.limiter import Ask
+from gateway.limits.leases import Lease
+from gateway.limits.limiter import Limiter, LimitVerdict, RouteLimits
 from gateway.limits.policy import LimitPolicy
 from gateway.store.address import StoreAddress
 from gateway.store.buckets import SCRIPT, SharedBuckets
 from gateway.store.link import StoreLink, StoreTimes
 from tests.conftest import Valkey
 
-POLICY = LimitPolicy("p", "client", BucketSpec(0.001, 5.0))
+POLICY = LimitPolicy("p", spec=BucketSpec(0.001, 5.0))
 TIMES = StoreTimes(deadline=0.03, reconnect_min=0.005, reconnect_max=0.02)
 
 
-def ask(key, cost=1.0, policy=POLICY):
-    return [Ask(key, policy, cost)]
+def asks(*pairs, cost=1.0):
+    """A verdict that asks for each (key, policy)."""
+    limits = RouteLimits("r", [policy for _, policy in pairs], "gw")
+    verdict = LimitVerdict(Limiter(None), limits, [key for key, _ in pairs], 0)
+    verdict.costs = [cost] * len(pairs)
+    return verdict
+
+
+def ask(key, policy=POLICY):
+    return asks((key, policy))
+
+
+class Answer:
+    """What came of one verdict."""
+
+    def __init__(self, allowed, tokens):
+        self.allowed, self.tokens = allowed, tokens
+
+
+async def decision(verdict, asked):
+    """The answers in the order asked; None: the store did not decide."""
+    if not asked:
+        return None
+    await verdict.pending
+    if verdict.by:
+        return None
+    return [Answer(flag == ord("1"), level) for flag, level in zip(verdict.flags, verdict.levels, strict=True)]
 
 
 class Line:
@@ -34,6 +61,9 @@ class Line:
 
     def __getattr__(self, name):
         return getattr(self.buckets, name)
+
+    def decide(self, verdict):
+        return asyncio.ensure_future(decision(verdict, asked=self.buckets.take(verdict)))
 
     @property
     def up(self):
@@ -72,7 +102,7 @@ async def up(one, *, is_up=True):
 
 
 async def test_all_decisions_of_a_tick_are_one_call(buckets):
-    futures = [buckets.take(ask(b"k%d" % (i % 10))) for i in range(100)]
+    futures = [buckets.decide(ask(b"k%d" % (i % 10))) for i in range(100)]
     taken = await asyncio.gather(*futures)
     assert buckets.calls == 1
     assert [result[0].allowed for result in taken] == [True] * 50 + [False] * 50
@@ -80,17 +110,17 @@ async def test_all_decisions_of_a_tick_are_one_call(buckets):
 
 
 async def test_a_call_holds_a_bounded_number_of_buckets(valkey):
-    buckets = await shared(valkey, max_asks=10)
-    taken = await asyncio.gather(*(buckets.take(ask(b"%d" % i)) for i in range(35)))
+    buckets = await shared(valkey, max_keys=10)
+    taken = await asyncio.gather(*(buckets.decide(ask(b"%d" % i)) for i in range(35)))
     assert buckets.calls == 4
     assert all(result[0].allowed for result in taken)
     await buckets.link.close()
 
 
 async def test_a_request_is_admitted_by_all_of_its_buckets_or_takes_from_none(buckets):
-    narrow = LimitPolicy("n", "client", BucketSpec(0.001, 1.0))
-    both = [*ask(b"wide"), *ask(b"narrow", policy=narrow)]
-    first, second, third = await asyncio.gather(buckets.take(both), buckets.take(both), buckets.take(ask(b"wide")))
+    narrow = LimitPolicy("n", spec=BucketSpec(0.001, 1.0))
+    both = ((b"wide", POLICY), (b"narrow", narrow))
+    first, second, third = await asyncio.gather(*map(buckets.decide, (asks(*both), asks(*both), ask(b"wide"))))
     assert [taken.allowed for taken in first] == [True, True]
     assert [taken.allowed for taken in second] == [True, False]
     assert third[0].tokens == pytest.approx(3.0, abs=0.01)
@@ -98,7 +128,7 @@ async def test_a_request_is_admitted_by_all_of_its_buckets_or_takes_from_none(bu
 
 async def test_two_workers_share(valkey, buckets):
     other = await shared(valkey)
-    both = [await one.take(ask(b"k")) for one in (buckets, other) * 4]
+    both = [await one.decide(ask(b"k")) for one in (buckets, other) * 4]
     assert [taken[0].allowed for taken in both] == [True] * 5 + [False] * 3
     await other.link.close()
 
@@ -106,8 +136,8 @@ async def test_two_workers_share(valkey, buckets):
 async def test_every_reply_reaches_its_own_waiter_even_when_others_are_cancelled(buckets):
     waiting = []
     for number in range(200):
-        policy = LimitPolicy("p", "client", BucketSpec(0.001, float(number + 1)))
-        waiting.append((number, asyncio.ensure_future(buckets.take(ask(b"k%d" % number, policy=policy)))))
+        policy = LimitPolicy("p", spec=BucketSpec(0.001, float(number + 1)))
+        waiting.append((number, buckets.decide(ask(b"k%d" % number, policy))))
         if number % 7 == 0:
             await asyncio.sleep(0)
         if number % 3 == 0:
@@ -122,10 +152,10 @@ async def test_every_reply_reaches_its_own_waiter_even_when_others_are_cancelled
 
 async def test_before_it_is_connected_nobody_waits(tmp_path):
     one = Line(StoreAddress(unix_path=str(tmp_path / "nothing")))
-    assert one.take(ask(b"k")) is None
+    assert not one.take(ask(b"k"))
     one.link.start()
     assert not await one.link.ready(0.02)
-    assert one.take(ask(b"k")) is None
+    assert not one.take(ask(b"k"))
     await one.link.close()
 
 
@@ -134,26 +164,26 @@ async def test_a_hung_store_costs_one_deadline_and_then_nothing(own):
     os.kill(server.process.pid, signal.SIGSTOP)
     loop = asyncio.get_running_loop()
     start = loop.time()
-    taken = await asyncio.gather(*(one.take(ask(b"%d" % i)) for i in range(50)))
+    taken = await asyncio.gather(*(one.decide(ask(b"%d" % i)) for i in range(50)))
     assert loop.time() - start < TIMES.deadline + 0.05
     assert taken == [None] * 50
-    assert one.take(ask(b"k")) is None
+    assert not one.take(ask(b"k"))
     await asyncio.sleep(0.05)
-    assert one.take(ask(b"k")) is None  # it accepts connections while it hangs, and is still away
+    assert not one.take(ask(b"k"))  # it accepts connections while it hangs, and is still away
     os.kill(server.process.pid, signal.SIGCONT)
     await up(one)
-    assert (await one.take(ask(b"fresh")))[0].allowed
+    assert (await one.decide(ask(b"fresh")))[0].allowed
 
 
 async def test_a_killed_store_is_found_again(own):
     server, one = own
-    await one.take(ask(b"k"))
+    await one.decide(ask(b"k"))
     server.kill()
     await up(one, is_up=False)
-    assert one.take(ask(b"k")) is None
+    assert not one.take(ask(b"k"))
     server.start()
     await up(one)
-    taken = await one.take(ask(b"k"))
+    taken = await one.decide(ask(b"k"))
     assert taken[0].allowed
 
 
@@ -161,9 +191,9 @@ async def test_a_forgotten_script_is_loaded_again(own):
     server, one = own
     with redis.Redis(unix_socket_path=server.path) as client:
         client.script_flush()
-    assert await one.take(ask(b"k")) is None
+    assert await one.decide(ask(b"k")) is None
     await up(one)
-    assert (await one.take(ask(b"k")))[0].allowed
+    assert (await one.decide(ask(b"k")))[0].allowed
     assert one.failures >= 1
 
 
@@ -172,18 +202,18 @@ async def test_a_store_that_refuses_every_call_is_not_asked_in_a_frenzy(own, cap
     with redis.Redis(unix_socket_path=server.path) as client:
         client.set("k", "not a bucket")
         for _ in range(50):
-            pending = one.take(ask(b"k"))
-            assert pending is None or await pending is None
+            assert await one.decide(ask(b"k")) is None
             await asyncio.sleep(0.001)
         assert one.calls < 20
         client.delete("k")
     await up(one)
-    assert (await one.take(ask(b"k")))[0].allowed
+    assert (await one.decide(ask(b"k")))[0].allowed
 
 
 async def test_what_is_pending_when_it_closes_is_answered(valkey):
     one = await shared(valkey)
-    pending = [one.take(ask(b"k")), one.take(ask(b"l"))]
+    pending = [one.decide(ask(b"k")), one.decide(ask(b"l"))]
+    await asyncio.sleep(0)
     await one.link.close()
     async with asyncio.timeout(1):
         for answered in await asyncio.gather(*pending):  # whichever was first: the reply or the end
@@ -202,3 +232,108 @@ def test_an_address_never_shows_its_password():
     assert "secret" not in str(StoreAddress("h", 1, password="secret"))
     assert str(StoreAddress("h", 1)) == "h:1/0"
     assert str(StoreAddress(unix_path="/s")) == "/s"
+
+
+# -- everything else that rides along -----------------------------------------------------------------------------
+
+
+class Holder:
+    def __init__(self):
+        self.came = []
+
+    def granted(self, lease, tokens, level):
+        self.came.append((lease.key, tokens, level))
+
+    def lease_lost(self, lease):
+        self.came.append((lease.key, None))
+
+
+async def test_what_comes_back_and_leases_ride_along_with_the_decisions_of_their_tick(buckets):
+    holder = Holder()
+    assert buckets.adjust(b"a", POLICY.spec, -3.0)
+    assert buckets.lease(Lease(b"b", *POLICY.spec, 0), 4.9, holder)
+    a, b = buckets.decide(ask(b"a")), buckets.decide(ask(b"b"))
+    a, b = await asyncio.gather(a, b)
+    assert buckets.calls == 1
+    assert a[0].tokens == pytest.approx(1.0, abs=0.01)  # charged before it was asked
+    assert b[0].tokens == pytest.approx(4.0, abs=0.01)  # the lease came last
+    assert holder.came == [(b"b", 4.0, pytest.approx(0.0, abs=0.01))]
+
+
+async def test_a_hint_comes_before_the_ask(buckets):
+    buckets.hint(b"k", POLICY.spec, 1.0)
+    both = await asyncio.gather(buckets.decide(ask(b"k")), buckets.decide(ask(b"k")))
+    assert [one[0].allowed for one in both] == [True, False]
+
+
+async def test_places_through_the_whole_store(buckets):
+    policy = LimitPolicy("busy", concurrent=2)
+    limits = RouteLimits("r", [policy, POLICY], "gw")
+
+    def enter(number):
+        verdict = LimitVerdict(Limiter(None), limits, [b"hall", b"bucket"], 0)
+        verdict.member, verdict.life_ns = b"%016d" % number, 10**9
+        return buckets.decide(verdict)
+
+    entered = await asyncio.gather(*map(enter, range(3)))
+    assert [[one.allowed for one in verdict] for verdict in entered] == [[True, True], [True, True], [False, True]]
+    assert entered[2][1].tokens == pytest.approx(3.0, abs=0.01)
+    buckets.release(b"hall", b"%016d" % 0)
+    assert (await enter(3))[0].allowed
+    buckets.renew(b"hall", b"%016d" % 1, 10**10)
+    assert not (await enter(4))[0].allowed
+
+
+async def test_many_of_everything_is_cut_into_calls_of_a_bounded_size(valkey):
+    one = await shared(valkey, max_keys=10)
+    holder = Holder()
+    mixed = LimitPolicy("n", spec=BucketSpec(0.001, 3.0))
+    pending = []
+    for i in range(23):
+        one.adjust(b"a%d" % i, POLICY.spec, -1.0)
+        one.lease(Lease(b"l%d" % i, *POLICY.spec, 0), 2.0, holder)
+        pending.append(one.decide(ask(b"a%d" % i)))
+        pending.append(one.decide(asks((b"x%d" % i, POLICY), (b"y%d" % i, mixed))))
+    answers = await asyncio.gather(*pending)
+    assert one.calls == 12  # 115 keys
+    assert [answer[0].tokens for answer in answers[::2]] == pytest.approx([3.0] * 23, abs=0.01)
+    assert [(a.tokens, b.tokens) for a, b in answers[1::2]] == [pytest.approx((4.0, 2.0), abs=0.01)] * 23
+    async with asyncio.timeout(1):
+        while len(holder.came) < 23:
+            await asyncio.sleep(0.001)
+    assert {tokens for _, tokens, _ in holder.came} == {2.0}
+    await one.link.close()
+
+
+async def test_a_lost_lease_is_told(own):
+    server, one = own
+    holder = Holder()
+    os.kill(server.process.pid, signal.SIGSTOP)
+    assert one.lease(Lease(b"k", *POLICY.spec, 0), 2.0, holder)
+    async with asyncio.timeout(1):
+        while not holder.came:
+            await asyncio.sleep(0.002)
+    assert holder.came == [(b"k", None)]
+    assert not one.lease(Lease(b"k", *POLICY.spec, 0), 2.0, holder)
+    assert not one.adjust(b"k", POLICY.spec, 1.0)
+    os.kill(server.process.pid, signal.SIGCONT)
+
+
+async def test_a_store_that_comes_back_empty_is_noticed(own):
+    server, one = own
+    await one.link.close()
+    marked = Line(StoreAddress(unix_path=server.path))
+    marked.link = StoreLink(StoreAddress(unix_path=server.path), TIMES, [SCRIPT], marker=b"gw:era")
+    marked.link.start()
+    await up(marked)
+    assert not marked.link.forgot
+    marked.link.connection.drop(StoreError("test"))
+    await up(marked, is_up=False)
+    await up(marked)
+    assert not marked.link.forgot
+    server.kill()
+    await up(marked, is_up=False)
+    server.start()
+    await up(marked)
+    assert marked.link.forgot
+    await marked.link.close()

@@ -133,11 +133,11 @@ async def test_a_worker_is_told_of_each_change_once(server):
 
 
 async def test_what_was_heard_stays_in_force_while_the_store_is_away(server, join, monkeypatch):
-    monkeypatch.setattr(fleet_module, "FORGET", 0.05)
     a, b = await join(b"1"), await join(b"2", workers=3)
     await until(lambda: a.members == 4)
     server.kill()
     await until(lambda: not a.connected)
+    monkeypatch.setattr(fleet_module, "FORGET", 0.05)
     await asyncio.sleep(0.15)
     a._count()
     assert a.members == 4

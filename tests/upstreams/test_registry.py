@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.admission.admission import AdmissionSettings
 from gateway.breakers.gate import BreakerSettings
 from gateway.certificates import ClientTls, client_context
 from gateway.http.client import ClientLimits
@@ -82,3 +83,33 @@ def test_other_tls_keeps_the_backend_and_changes_its_connections():
         assert backend.connections.tls is other
         assert before._closed
     assert backend.gate.state == "open"
+
+
+PLACES = AdmissionSettings(0, 100, 10, 5_000_000)
+
+
+def test_a_pools_admission_keeps_what_it_holds_and_has_learnt_through_a_reload():
+    registry = BackendRegistry()
+    admission = registry.admission("p", PLACES, 0)
+    mark = admission.enter(1, 0)
+    again = registry.admission("p", PLACES._replace(waiting=99), 1)
+    assert again is admission
+    assert (again.inflight, again.queue.most) == (1, 99)
+    again.release(mark, 20_000_000, Outcome.SUCCESS, 20_000_000)
+    assert again.limit.latency == 20_000_000
+    assert registry.admission("q", PLACES, 0) is not admission
+
+
+def test_every_admission_is_told_how_many_workers_share_the_backends():
+    registry = BackendRegistry()
+    early = registry.admission("p", PLACES, 0)
+    registry.share(3, 0)
+    late = registry.admission("q", PLACES, 0)
+    assert (early.limit.sharers, late.limit.sharers) == (3, 3)
+
+
+def test_the_admission_of_a_pool_that_no_snapshot_names_is_forgotten():
+    registry = BackendRegistry()
+    admission = registry.admission("p", PLACES, 0)
+    registry.retain_pools({"q"})
+    assert registry.admission("p", PLACES, 0) is not admission

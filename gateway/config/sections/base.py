@@ -4,7 +4,7 @@
 pydantic's validation context; without one (a model made in Python) referenced files are not read.
 """
 
-from typing import Annotated, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,6 +23,12 @@ class Surroundings(Protocol):
 
     def read(self, name: str) -> bytes:
         """The content of a file named relative to the configuration file."""
+
+    def tenants(self, name: str) -> dict[str, str]:
+        """The key file's tenants by client."""
+
+    def overrides(self, name: str) -> dict[str, Any]:
+        """The overrides (`sections.limits.Override`) in a file; faults inside it are reported at their own place."""
 
     def api_keys(self, name: str) -> dict[str, str]:
         """The key file's clients by SHA-256 in lower-case hex; faults inside it are reported at their own place."""

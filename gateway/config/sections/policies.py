@@ -1,10 +1,10 @@
-"""Who is calling and how much they may: identity and limits."""
+"""Who is calling: identity, and the file of known keys."""
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PrivateAttr, StrictBool, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from gateway.config.scalars import Rate, Text, Whole
+from gateway.config.scalars import Text
 from gateway.config.sections.base import FileName, Section, surroundings
 
 # RFC 9110 token, in lower case because that is how fields are compared.
@@ -17,6 +17,9 @@ class ApiKey(Section):
     client: Annotated[str, Text(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", "1 to 64 letters, digits or any of . _ @ -")] = (
         Field(description="Name of the client in limits and logs.", examples=["alice"])
     )
+    tenant: (
+        Annotated[str, Text(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", "1 to 64 letters, digits or any of . _ @ -")] | None
+    ) = Field(default=None, description="Whom the client belongs to, for limits by tenant; itself if not given.")
     sha256: Annotated[
         str, Text("[0-9a-f]{64}", "64 hex digits in lower case", 'printf %s "$KEY" | sha256sum', secret=True)
     ] = Field(description="SHA-256 of the key, in hex: printf %s KEY | sha256sum.", examples=["(64 hex digits)"])
@@ -33,10 +36,12 @@ class ApiKeys(Section):
     """Keys that clients present, stored as SHA-256 in a file of their own."""
 
     file: FileName = Field(
-        description="Key file, relative to this file: {version: 1, keys: [{client: NAME, sha256: HEX}]}.",
+        description="Key file, relative to this file: {version: 1, keys: [{client: NAME, sha256: HEX, tenant: NAME}]}; "
+        "the tenant may be left out.",
         examples=["keys.yaml"],
     )
     _clients: dict[str, str] = PrivateAttr(default_factory=dict)
+    _tenants: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("file")
     @classmethod
@@ -51,12 +56,18 @@ class ApiKeys(Section):
         files = surroundings(info.context)
         if files is not None:
             self._clients = files.api_keys(self.file)
+            self._tenants = files.tenants(self.file)
         return self
 
     @property
     def clients(self) -> dict[str, str]:
         """Client name by SHA-256 of the key (lower-case hex), read when the configuration was loaded."""
         return self._clients
+
+    @property
+    def tenants(self) -> dict[str, str]:
+        """Tenant by client name, of the clients that have one."""
+        return self._tenants
 
 
 class Identity(Section):
@@ -70,28 +81,4 @@ class Identity(Section):
         default="allow",
         description="What happens to a request without a key: 'allow' (its client is its IP address) or 'deny' (401). "
         "A wrong key is always 401.",
-    )
-
-
-class Limit(Section):
-    """A token bucket: 'burst' tokens deep, filled at 'rate', one token a request."""
-
-    key: Literal["client", "ip", "route", "global"] = Field(
-        description="What each bucket belongs to: one client (its IP address if anonymous), one IP address, one route, "
-        "or everybody together.",
-        examples=["client"],
-    )
-    rate: Annotated[float, Rate("1/h", "10000000/s")] = Field(
-        description="Tokens added per time, for the whole fleet.", examples=["100/s"]
-    )
-    burst: Annotated[int, Whole(1, 100_000_000)] = Field(
-        description="Most tokens a bucket holds: how many requests may come at once.", examples=[200]
-    )
-    on_store_failure: Literal["local", "open", "closed"] = Field(
-        default="local",
-        description="While the store does not answer: 'local' limits in each worker with its share of the rate, 'open' "
-        "admits everything, 'closed' refuses everything (503).",
-    )
-    legacy_headers: StrictBool = Field(
-        default=False, description="Also send X-RateLimit-Limit, -Remaining and -Reset, for old clients."
     )

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gateway.config.addresses import Origin
 from gateway.config.scalars import Address, Duration, Ratio, Size, Text, Whole, refuse
+from gateway.config.sections.admission import Admission
 from gateway.config.sections.balance import Balance, Session
 from gateway.config.sections.base import ZONE, Section
 from gateway.config.sections.retrying import RetryBudget
@@ -225,8 +226,14 @@ class Pool(Section):
     health: Health | None = Field(
         default=None, description="Active health checks; none unless given ({} for defaults)."
     )
+    admission: Admission = Field(
+        default=Admission.model_construct(),
+        description="How much the pool is given at a time, and who waits for the rest.",
+    )
     max_inflight: Annotated[int, Whole(1, 1_000_000)] = Field(
-        default=1024, description="Most requests in flight in the pool, per worker; more take the degrade ladder."
+        default=1024,
+        description="Most requests in flight in the pool, per worker, those that stream included; more take the "
+        "degrade ladder. What admission learns stays below it.",
     )
     retry_budget: RetryBudget = Field(
         default=RetryBudget.model_construct(),

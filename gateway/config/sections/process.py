@@ -63,7 +63,8 @@ class Store(Section):
     url: Annotated[StoreUrl, Address(StoreUrl, "redis://127.0.0.1:6379/0")] = Field(
         default=StoreUrl(embedded=True),
         description="'embedded' starts a private Valkey with the gateway; otherwise redis://[user:password@]host:port/db"
-        ", rediss:// (TLS) or unix:///path. valkey:// means the same as redis://.",
+        ", rediss:// (TLS), unix:///path, redis+sentinel://host:port,host:port/SERVICE (the master is asked for) or "
+        "redis+cluster://host:port,host:port. valkey means the same as redis.",
         json_schema_extra={"default": "embedded"},
     )
     timeout: Annotated[float, Duration("1ms", "5s")] = Field(

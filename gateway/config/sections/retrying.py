@@ -129,7 +129,8 @@ class RetryBudget(Section):
     """What may be sent to a pool on top of its requests: retries, those that wait included, and hedges."""
 
     ratio: Annotated[float, Ratio(0.0, 1.0)] = Field(
-        default=0.2, description="As a share of the requests of the last second, from 0 to 1."
+        default=0.1,
+        description="As a share of the requests of the last ten seconds, from 0 to 1; one may have a quarter more.",
     )
     min: Annotated[float, Rate("0/s", "10000/s")] = Field(
         default=10.0, description="What is allowed per worker where that share is less, so that a quiet pool can retry."

@@ -165,6 +165,11 @@ class Route(Section):
     request_headers: RequestEdits | None = Field(default=None, description="Edits of the request's header fields.")
     response_headers: ResponseEdits | None = Field(default=None, description="Edits of the answer's header fields.")
     limits: tuple[Name, ...] = Field(default=(), description="Limits that a request must pass, in this order.")
+    priority: Literal["critical", "default", "batch"] = Field(
+        default="default",
+        description="Who goes first where a pool has no free place: 'critical', then 'default', then 'batch', which "
+        "gets what the others leave. See also the section 'priority'.",
+    )
     timeout: Annotated[float, Duration("1ms", "1h")] = Field(
         default=30.0, description="Deadline of the whole request, retries and other pools included."
     )

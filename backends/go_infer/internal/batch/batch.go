@@ -105,7 +105,9 @@ func (b *Batcher[T]) Waiting() int {
 func (b *Batcher[T]) Do(ctx context.Context, payload T, rows int) error {
 	if ctx.Err() != nil { // while its body was read, or before
 		reason := context.Cause(ctx)
-		b.events.Dropped(errors.Is(reason, context.DeadlineExceeded))
+		for range b.limits.parts(rows) {
+			b.events.Dropped(errors.Is(reason, context.DeadlineExceeded))
+		}
 		return reason
 	}
 	j := jobs.Get().(*job)
@@ -147,8 +149,7 @@ func (b *Batcher[T]) submit(j *job, payload T, rows int) error {
 	if b.limits.Coalesce {
 		step = min(rows, b.limits.MaxBatch)
 	}
-	parts := (rows + step - 1) / step
-	j.left.Store(int32(parts))
+	j.left.Store(int32(b.limits.parts(rows)))
 	for start := 0; start < rows; start += step {
 		payload.Retain()
 		b.queue.push(Part[T]{Payload: payload, Start: start, Rows: min(step, rows-start), job: j})
@@ -166,7 +167,7 @@ func (b *Batcher[T]) abandon(j *job, reason error) {
 	b.mu.Lock()
 	j.gone = reason
 	b.waiting -= j.queued
-	b.stale += j.parts(b.limits)
+	b.stale += b.limits.parts(j.queued)
 	j.queued = 0
 	if b.stale >= sweepFrom && 2*b.stale > b.queue.size {
 		swept = b.sweep()
@@ -178,12 +179,12 @@ func (b *Batcher[T]) abandon(j *job, reason error) {
 // sweepFrom is the number of abandoned parts below which cleaning up early is not worth a walk over the queue.
 const sweepFrom = 64
 
-// parts is how many parts of the job are in the queue.
-func (j *job) parts(limits Limits) int {
-	if !limits.Coalesce {
-		return min(1, j.queued)
+// parts is how many parts so many rows of one request make.
+func (l Limits) parts(rows int) int {
+	if !l.Coalesce {
+		return min(1, rows)
 	}
-	return (j.queued + limits.MaxBatch - 1) / limits.MaxBatch
+	return (rows + l.MaxBatch - 1) / l.MaxBatch
 }
 
 func (b *Batcher[T]) sweep() (swept []Part[T]) {

@@ -1,0 +1,220 @@
+"""A pool's places and who gets them: the limit and the queue joined, in two steps.
+
+    mark = admission.enter(priority, now)        # >= 0: a place was free
+    if mark < 0:
+        admission.wait(ticket, now)              # True: `ticket.wake` is called once, with a place or a refusal
+    ...
+    admission.release(mark, took, outcome, now)  # the place goes to who waits longest, or most urgently
+
+Invariants: `inflight` is the number of places taken and not released; no place is free while somebody waits; whoever
+cannot be answered in time is refused when it comes, or as soon as that is clear, and never sent.
+
+Standing overload of a priority is when in each of `BUCKETS` buckets (the time of `BUCKET` answers each) more has come
+of it and of what goes before it than the pool answers, and the backlog is long; a burst, however large, is none. It
+ends when less comes than is answered.
+
+A backlog that was not used up in all that time, though about as much came as is answered, only makes everybody wait: so
+much of it is refused as it never was shorter ("a standing queue", Nichols and Jacobson 2012).
+
+Times are monotonic nanoseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from gateway.admission.limit import AdaptiveLimit, Limit
+from gateway.admission.queue import BURST, LATE, PRIORITIES, Queue, Ticket
+from gateway.request import Outcome
+
+BUCKETS: Final = 4
+BUCKET: Final = 50  # answers
+SHORTEST: Final = 62_500_000  # of a bucket
+LONGEST: Final = 2_500_000_000
+FIRST: Final = 250_000_000  # while the rate is not known
+BEGINS: Final = 1.05  # offered over answered
+ENDS: Final = 0.95
+STANDS: Final = 0.9
+FIRST_PLACES: Final = 8  # of all workers, before anything is known
+LONGEST_AWAY: Final = 30  # seconds that a client is told to stay away, at the most
+
+
+class AdmissionSettings(NamedTuple):
+    """`places`: a fixed number of them, 0 to learn it, up to `most`. `waiting`: most that may wait. `target`: see
+    `AdaptiveLimit`.
+    """
+
+    places: int
+    most: int
+    waiting: int
+    target: int
+
+
+class Admission:
+    """One per pool and worker; survives reloads. `sharers` workers use the same backends."""
+
+    def __init__(self, settings: AdmissionSettings, sharers: int = 1) -> None:
+        self.settings = settings
+        self.limit = self._limit(sharers)
+        self.queue = Queue(settings.waiting)
+        self.inflight = 0
+        self._offered = [[0] * BUCKETS for _ in PRIORITIES]
+        self._lows = [[0] * BUCKETS for _ in PRIORITIES]  # the shortest that each line has been
+        self._bucket = 0
+        self._ends = 0  # of the bucket
+        self._width = FIRST
+
+    def _limit(self, sharers: int) -> Limit:
+        settings = self.settings
+        if settings.places:
+            return Limit(settings.places)
+        limit = AdaptiveLimit(1, settings.most, settings.target, max(2, FIRST_PLACES // sharers))
+        limit.sharers = sharers
+        return limit
+
+    def configure(self, settings: AdmissionSettings, sharers: int, now: int) -> None:
+        """Takes new settings at a reload. What was learnt stays, but where a number replaces it or is replaced."""
+        if settings != self.settings:
+            before, self.settings = self.limit, settings
+            if settings.places or not isinstance(before, AdaptiveLimit):
+                self.limit = self._limit(sharers)
+                self.limit.latency, self.limit.spread, self.limit.rate = before.latency, before.spread, before.rate
+            else:
+                before.most, before.target = settings.most, settings.target
+            self.queue.most = settings.waiting
+        if isinstance(self.limit, AdaptiveLimit):
+            self.limit.share(sharers)
+        self.sweep(now)
+
+    # -- coming ---------------------------------------------------------------------------------------------------
+
+    def enter(self, priority: int, now: int) -> int:
+        """A place's mark (>= 0), or -1 where none is free."""
+        if now >= self._ends:
+            self._turn(now)
+        self._offered[priority][self._bucket] += 1
+        if self.inflight >= self.limit.allowed or self.queue.size:
+            return -1
+        self.inflight += 1
+        return self.limit.sent(self.inflight, now)
+
+    def wait(self, ticket: Ticket, now: int) -> bool:
+        """Whether `ticket` waits; if not, its `reason` says why it is refused."""
+        queue, limit = self.queue, self.limit
+        line = queue.lines[ticket.priority]
+        burst = self._burst()
+        expected = 0.0
+        if line.size > burst:
+            limit.pressed = True
+            if not line.overloaded:
+                self._judge(now)
+        elif limit.rate and not line.overloaded:
+            ahead = 0
+            for each in queue.lines[: ticket.priority + 1]:
+                ahead += each.size
+            expected = ahead * 1e9 / limit.rate
+        if ticket.deadline - now < self._needed() + expected:
+            return queue.deny(ticket, LATE)
+        return queue.add(ticket, now, self._short())
+
+    def _burst(self) -> int:
+        return BURST + self.limit.allowed
+
+    def _short(self) -> int:
+        """What may wait under standing overload: half a latency's worth."""
+        return max(1, self.limit.allowed // 2)
+
+    def _needed(self) -> int:
+        """The time in which an answer cannot be expected: less than all but a few have ever taken."""
+        return max(0, int(self.limit.latency - 3 * self.limit.spread))
+
+    # -- going ----------------------------------------------------------------------------------------------------
+
+    def release(self, mark: int, took: int, outcome: Outcome, now: int) -> None:
+        """Gives a place back, `took` after it was taken; `mark` 0 where that says nothing about the pool."""
+        self.inflight -= 1
+        self.limit.done(mark, took, outcome, now)
+        if self.queue.size:
+            self._grant(now)
+
+    def leave(self, ticket: Ticket, now: int) -> None:
+        """Whoever had this ticket has gone, with or without a place."""
+        if ticket.waiting:
+            self.queue.remove(ticket)
+        elif ticket.mark >= 0:
+            self.release(0, 0, Outcome.IGNORE, now)
+
+    def sweep(self, now: int) -> None:
+        """To be called every few milliseconds while somebody waits."""
+        if now >= self._ends:
+            self._turn(now)
+        self.queue.sweep(now, self._needed(), max(SHORTEST // 2, int(self.limit.latency)))
+        self._grant(now)
+
+    def _grant(self, now: int) -> None:
+        queue, limit = self.queue, self.limit
+        while queue.size and self.inflight < limit.allowed:
+            ticket = queue.next(now, self._needed(), self._burst())
+            if ticket is None:
+                return
+            self.inflight += 1
+            ticket.mark = limit.sent(self.inflight, now)
+            if not ticket.wake():
+                ticket.mark = -1
+                self.inflight -= 1
+
+    # -- standing overload ----------------------------------------------------------------------------------------
+
+    def _turn(self, now: int) -> None:
+        """The next bucket."""
+        self._judge(now)
+        passed = BUCKETS if not self._ends else min(BUCKETS, 1 + (now - self._ends) // self._width)
+        for _ in range(passed):
+            self._bucket = (self._bucket + 1) % BUCKETS
+            for offered, lows, line in zip(self._offered, self._lows, self.queue.lines):  # noqa: B905 - as below
+                offered[self._bucket] = 0
+                lows[self._bucket] = line.low = line.size
+        self.limit.pressed = self.queue.size > self._burst() or bool(self.overloaded)
+        rate = self.limit.rate
+        self._width = min(LONGEST, max(SHORTEST, int(BUCKET * 1e9 / rate))) if rate else FIRST
+        self._ends = now + self._width
+
+    def _judge(self, now: int) -> None:
+        answered = self.limit.rate * self._width / 1e9  # in a bucket
+        if not answered:
+            return
+        parts = BUCKETS - max(0, self._ends - now) / self._width
+        offered = [0] * BUCKETS  # of this priority and those before it
+        for counts, lows, line in zip(self._offered, self._lows, self.queue.lines):  # noqa: B905 - equal by construction
+            lows[self._bucket] = line.low
+            for bucket in range(BUCKETS):
+                offered[bucket] += counts[bucket]
+            steady = min(offered) / answered
+            if line.overloaded:
+                line.overloaded = sum(offered) > ENDS * answered * parts
+            elif line.size > self._burst() and steady > BEGINS:
+                line.overloaded = True
+                self.queue.shed(line, self._short())
+            elif (standing := min(lows) - self._short()) > 0 and steady > STANDS:
+                self.queue.shed(line, line.size - standing)
+
+    @property
+    def overloaded(self) -> list[str]:
+        """The priorities under standing overload."""
+        return [name for name, line in zip(PRIORITIES, self.queue.lines, strict=True) if line.overloaded]
+
+    def retry_after(self, priority: int) -> int:
+        """Seconds after which a refused client may hope for an answer: what is offered over what is answered, for if it
+        asks once a second that is how many times it is refused; and no less than the backlog takes.
+        """
+        rate = self.limit.rate
+        if not rate:
+            return 1
+        offered = 0
+        for counts in self._offered[: priority + 1]:
+            offered += sum(counts)
+        ratio = offered / (rate * self._width / 1e9 * (BUCKETS - 1))
+        return max(1, min(LONGEST_AWAY, round(max(ratio, self.queue.size / rate))))
+
+    def __repr__(self) -> str:
+        return f"<Admission {self.inflight} of {self.limit.allowed} places taken, {self.queue!r}>"

@@ -1,0 +1,402 @@
+"""The store broken on purpose while a fleet asks it: who waits, what is admitted, how soon all is well (`make chaos`).
+
+    python -m loadtests.chaos_store [--only kill,stop,slow,failover,clock] [--check]
+
+Four workers of four gateways (the gateway's own Limiter, store connection and fleet, without HTTP) ask one key at
+500/s each, open loop, five times of what it allows. Then the store is
+
+* **kill**: killed, and started again empty after four seconds;
+* **stop**: stopped (SIGSTOP) and continued;
+* **slow**: 200 ms away, through a proxy, and near again;
+* **failover**: killed as a master that three sentinels watch over; a replica takes over;
+* **clock**: given another time of day (libfaketime): an hour ahead, then two hours back.
+
+Held to: nobody waits more than 30 ms, and after the first second nobody waits at all; what the workers admit by
+themselves is at most 1.1 times of what the bucket held and gained; a second after the store is there everything is
+shared. And the recorded history: with each decision comes the store's own time (the level of a bucket that gains a
+token a microsecond), so all decisions are put into the order in which the store made them and checked one by one
+against a sequential bucket. A question whose answer was lost may have taken a token; no token may come from nowhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis
+
+from loadtests.bars import Bar, report
+from loadtests.limit_worker import Task, Told
+from loadtests.limiting import Team
+from loadtests.load.report import aligned
+from loadtests.peers.processes import NotUp, free_ports
+from loadtests.peers.programs import find_valkey
+from loadtests.peers.valkeys import PLAIN, Server, Watched
+
+WORKERS = 4
+RATE, BURST, OFFERED = 400.0, 200.0, 500.0
+BEFORE, BROKEN, AFTER = 3.0, 4.0, 3.0  # seconds
+GRACE = 0.03  # seconds of work already under way when something changes
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+CLOCK_KEY = b"bench:clock:{*}"
+TOLERANCE = 1e-3  # tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One decision: when it was asked and answered (`time.time`), the level after it, the store's clock, or alone;
+    whether it waited for the store (`asked`).
+    """
+
+    before: float
+    after: float
+    allowed: bool
+    level: float
+    clock: float
+    alone: bool
+    asked: bool
+    worker: int
+
+    @property
+    def waited(self) -> float:
+        return self.after - self.before
+
+
+@dataclass(slots=True)
+class Checked:
+    """What the sequential bucket says of a history."""
+
+    decisions: int = 0
+    unobserved: int = 0  # tokens that somebody took without hearing of it
+    violations: list[str] = field(default_factory=list)
+
+
+def check_history(asked: Sequence[Asked], rate: float, burst: float) -> Checked:
+    """One memory of the store: decisions in its own order against a bucket that is refilled and taken from one by one.
+
+    Within one call of the script its clock stands still; there a level only falls, so that is the order.
+    """
+    checked = Checked()
+    level = clock = 0.0
+    for one in sorted(asked, key=lambda one: (one.clock, -one.level, not one.allowed)):
+        if checked.decisions:
+            had = min(burst, level + rate * (one.clock - clock) / 1e6)
+            found = one.level + one.allowed
+            if found > had + TOLERANCE:
+                checked.violations.append(f"{found - had:.3f} tokens from nowhere at {one.clock:.0f} us")
+            elif found < had - TOLERANCE:
+                checked.unobserved += max(1, round(had - found))
+            if one.allowed and found < 1 - TOLERANCE:
+                checked.violations.append(f"admitted with {found:.3f} tokens at {one.clock:.0f} us")
+            if not one.allowed and found >= 1 + TOLERANCE:
+                checked.violations.append(f"refused with {found:.3f} tokens at {one.clock:.0f} us")
+        level, clock = one.level, one.clock
+        checked.decisions += 1
+    return checked
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`forgets`: what was there before the break may be gone afterwards. `back`: when the store was there again."""
+
+    name: str
+    broke: float
+    back: float
+    asked: list[Asked]
+    forgets: bool
+    told: list[Told]
+
+
+class Far:
+    """A TCP proxy that holds everything back for `delay` seconds, in both directions; in a thread of its own."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self.delay = 0.0
+        self.loop = asyncio.new_event_loop()
+        self.port = 0
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
+        self._thread.start()
+        ready.wait(5)
+
+    def _run(self, ready: threading.Event) -> None:
+        asyncio.set_event_loop(self.loop)
+        server = self.loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", 0))
+        self.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        self.loop.run_forever()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        await asyncio.gather(self._pass(reader, back), self._pass(there, writer), return_exceptions=True)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        due = 0.0  # nothing overtakes what came before it
+        try:
+            while data := await reader.read(65536):
+                due = max(due + 1e-6, self.loop.time() + self.delay)
+                self.loop.call_at(due, _write, writer, data)
+        finally:
+            self.loop.call_at(max(due + 1e-6, self.loop.time() + self.delay), writer.close)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(2)
+
+
+def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if not writer.is_closing():
+        writer.write(data)
+
+
+def set_clock(client: redis.Redis) -> None:
+    """Starts the bucket whose level is the store's time."""
+    seconds, micros = client.time()
+    client.set(CLOCK_KEY, struct.pack("<dd", 0.0, seconds * 1_000_000 + micros))
+
+
+@contextmanager
+def plain(folder: Path) -> Iterator[Server]:
+    """One server."""
+    server = Server(folder / "store", free_ports(1)[0], PLAIN)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def asking(
+    port: int, do: Callable[[], tuple[float, float]], client: redis.Redis, **how: object
+) -> tuple[float, float, list[Told]]:
+    """The team asks; `do` breaks and repairs and says when. Returns that and what was told."""
+    seconds = BEFORE + BROKEN + AFTER
+    tasks = [
+        Task(i, port, 1, RATE, BURST, seconds, per_second=OFFERED, gateway=f"g{i}", record=True, **how)  # type: ignore[arg-type]
+        for i in range(WORKERS)
+    ]
+    team = Team(tasks, sources=False)
+    try:
+        time.sleep(1.5)  # until they have heard of each other
+        set_clock(client)
+        team.begin()
+        time.sleep(BEFORE)
+        broke, back = do()
+        return broke, back, team.end()
+    finally:
+        team.stop()
+
+
+def heard(found: Sequence[Told]) -> list[Asked]:
+    """Everything that was asked."""
+    return [
+        Asked(before, after, bool(allowed), level, clock, bool(alone), bool(waited), worker)
+        for worker, told in enumerate(found)
+        for before, after, _, allowed, level, clock, alone, waited in told.records
+    ]
+
+
+def kill(folder: Path) -> Scenario:
+    with plain(folder) as server:
+
+        def do() -> tuple[float, float]:
+            broke = time.time()
+            server.kill()
+            time.sleep(BROKEN)
+            back = time.time()
+            server.start()
+            return broke, back
+
+        broke, back, found = asking(server.port, do, server.client)
+    return Scenario("kill", broke, back, heard(found), True, found)
+
+
+def stop(folder: Path) -> Scenario:
+    with plain(folder) as server:
+
+        def do() -> tuple[float, float]:
+            broke = time.time()
+            server.signal(signal.SIGSTOP)
+            time.sleep(BROKEN)
+            back = time.time()
+            server.signal(signal.SIGCONT)
+            return broke, back
+
+        broke, back, found = asking(server.port, do, server.client)
+    return Scenario("stop", broke, back, heard(found), False, found)
+
+
+def slow(folder: Path) -> Scenario:
+    with plain(folder) as server:
+        far = Far(server.port)
+
+        def do() -> tuple[float, float]:
+            broke = time.time()
+            far.delay = 0.2
+            time.sleep(BROKEN)
+            back = time.time()
+            far.delay = 0.0
+            return broke, back
+
+        try:
+            broke, back, found = asking(far.port, do, server.client)
+        finally:
+            far.close()
+    return Scenario("slow", broke, back, heard(found), False, found)
+
+
+def failover(folder: Path) -> Scenario:
+    watched = Watched(folder)
+    try:
+        old = watched.master()
+        other = next(server for server in watched.servers if server is not old)
+
+        def do() -> tuple[float, float]:
+            broke = time.time()
+            old.kill()
+            # There is a master again when Sentinel names it; our part is what follows.
+            while not any(watched.named(sentinel) == other.port for sentinel in watched.sentinels):
+                time.sleep(0.01)
+            back = time.time()
+            time.sleep(max(0.0, broke + BROKEN - back))
+            return broke, back
+
+        broke, back, found = asking(0, do, old.client, sentinels=tuple(s.port for s in watched.sentinels))
+    finally:
+        watched.close()
+    return Scenario("failover", broke, back, heard(found), True, found)
+
+
+def clock(folder: Path) -> Scenario:
+    if not FAKETIME.exists():
+        raise NotUp("libfaketime is needed: run `make bench-peers`")
+    offset = folder / "offset"
+    offset.write_text("+0")
+    environment = {
+        "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1",
+    }  # fmt: skip
+    server = Server(folder / "store", free_ports(1)[0], PLAIN, environment)
+    server.start()
+    try:
+
+        def jump(to: str) -> None:
+            new = folder / "new"
+            new.write_text(to)
+            new.replace(offset)
+
+        def do() -> tuple[float, float]:
+            broke = time.time()
+            jump("+3600")
+            time.sleep(BROKEN / 2)
+            assert server.client.time()[0] > time.time() + 3000, "the clock did not jump"
+            jump("-3600")
+            time.sleep(BROKEN / 2)
+            assert server.client.time()[0] < time.time() - 3000, "the clock did not jump back"
+            return broke, broke
+
+        broke, _, found = asking(server.port, do, server.client)
+    finally:
+        server.kill()
+    return Scenario("clock", broke, broke, heard(found), False, found)
+
+
+SCENARIOS: dict[str, Callable[[Path], Scenario]] = {
+    "kill": kill, "stop": stop, "slow": slow, "failover": failover, "clock": clock,
+}  # fmt: skip
+
+
+def longest_wait(asked: Sequence[Asked], after: float, until: float) -> float:
+    """Milliseconds the longest wait lasted of those that were asked in this time."""
+    return max((one.waited * 1e3 for one in asked if after <= one.before < until), default=0.0)
+
+
+def judge(ran: Scenario) -> tuple[list[Bar], tuple[str, ...]]:
+    """The bars of one scenario and its row in the table."""
+    asked, name = ran.asked, ran.name
+    end = max(one.after for one in asked)
+    found = []
+    if name != "clock":
+        found.append(Bar(f"{name}: longest wait", 30, longest_wait(asked, ran.broke - GRACE, ran.back), unit=" ms"))
+        later = sum(one.asked for one in asked if ran.broke + 1 <= one.before < ran.back)
+        found.append(Bar(f"{name}: that waited for it after the first second", 0, later))
+        lone = [one for one in asked if one.alone]
+        first, last = min(one.before for one in lone), max(one.after for one in lone)
+        held = [one.level for one in asked if not one.alone and first - 0.1 < one.after <= first + GRACE]
+        allowed = min(held, default=BURST) + RATE * (last - first)
+        found.append(Bar(f"{name}: admitted alone, of what was allowed", 1.1, sum(o.allowed for o in lone) / allowed))
+        shared = max(
+            min((o.after for o in asked if o.worker == w and not o.alone and o.before > ran.back), default=end)
+            for w in range(WORKERS)
+        )
+        found.append(Bar(f"{name}: until shared again", 1, shared - ran.back, unit=" s"))
+        alone_late = sum(one.alone for one in asked if one.before > ran.back + 1)
+        found.append(Bar(f"{name}: decided alone a second after the store was there", 0, alone_late))
+    answered = [one for one in asked if not one.alone and one.clock < 1e15]
+    eras = [answered]
+    if ran.forgets:
+        eras = [
+            [o for o in answered if o.after <= ran.broke + GRACE],
+            [o for o in answered if o.before > ran.broke + GRACE],
+        ]
+    checks = [check_history(era, RATE, BURST) for era in eras]
+    violations = [each for one in checks for each in one.violations]
+    for each in violations[:5]:
+        print(f"{name}: {each}", file=sys.stderr)
+    lost = sum(one.alone and one.asked for one in asked)
+    unobserved = sum(one.unobserved for one in checks)
+    found.append(Bar(f"{name}: decisions that no sequential bucket makes", 0, len(violations)))
+    found.append(Bar(f"{name}: takes nobody heard of, beyond the lost answers", 0, max(0, unobserved - lost)))
+    jumps = 1 if name == "clock" else 0  # a clock that goes ahead fills every bucket once
+    total = sum(one.allowed for one in asked)
+    most = BURST * (1 + jumps) + RATE * (end - min(one.before for one in asked))
+    found.append(Bar(f"{name}: admitted over all, of burst + rate x T", 1.1, total / most))
+    members = min(told.members for told in ran.told)
+    row = (
+        name, f"{len(asked):,}", f"{total:,}", f"{total / most:.3f}", f"{sum(o.alone for o in asked):,}", str(lost),
+        f"{sum(one.decisions for one in checks):,}", str(unobserved), str(members),
+    )  # fmt: skip
+    return found, row
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser("python -m loadtests.chaos_store", description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default=",".join(SCENARIOS), help="(default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a bar is missed")
+    options = parser.parse_args(argv)
+    names = options.only.split(",")
+    if unknown := [name for name in names if name not in SCENARIOS]:
+        parser.error(f"no such scenario: {unknown[0]}")
+    if not find_valkey():
+        print("chaos_store: Valkey (or Redis) is needed", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    bars: list[Bar] = []
+    rows = [("", "asked", "admitted", "of allowed", "alone", "lost", "checked", "unobserved", "workers")]
+    try:
+        for name in names:
+            with tempfile.TemporaryDirectory(prefix="chaos-store-") as folder:
+                found, row = judge(SCENARIOS[name](Path(folder)))
+            bars += found
+            rows.append(row)  # type: ignore[arg-type]
+    except (NotUp, OSError, redis.RedisError) as error:
+        print(f"chaos_store: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(aligned(rows)))
+    return report(bars, check=options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Stores of several servers, all Valkey on free loopback ports: a master with replicas and sentinels, and a cluster.
+
+Each server may be killed, stopped (SIGSTOP) and started again on its port. Everything ends with `close`, and with us.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from gateway.processes import die_with_parent
+from loadtests.peers.processes import NotUp, free_ports
+from loadtests.peers.programs import find_valkey
+
+SERVICE = "main"
+
+
+def until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Waits until it holds. Raises NotUp."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except redis.RedisError:
+            pass
+        if time.monotonic() > end:
+            raise NotUp(f"not within {seconds:g} s: {what}")
+        time.sleep(0.02)
+
+
+class Server:
+    """One server process; `options` are of its command line, `environment` is added to ours."""
+
+    def __init__(
+        self, folder: Path, port: int, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder = folder
+        self.port = port
+        self.options = list(options)
+        self.environment = dict(environment or {})
+        self.client: Any = redis.Redis(
+            port=port, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
+        )
+        self.process: subprocess.Popen[bytes]
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        self.folder.mkdir(exist_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [find_valkey() or "valkey-server", *self.options, "--port", str(self.port), "--bind", "127.0.0.1"],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env={**os.environ, **self.environment},
+                preexec_fn=die_with_parent,
+            )
+        until(self.client.ping, 10, f"a server on port {self.port}")
+
+    def signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        """Ends it at once; safe to call twice."""
+        self.process.kill()
+        self.process.wait()
+
+
+PLAIN = ("--save", "", "--appendonly", "no", "--daemonize", "no")
+
+
+class Watched:
+    """A master, one replica and three sentinels that agree on a failover within about a second."""
+
+    def __init__(self, folder: Path) -> None:
+        ports = free_ports(5)
+        options = [*PLAIN, "--repl-diskless-sync-delay", "0"]
+        self.servers = [Server(folder / f"server-{port}", port, options) for port in ports[:2]]
+        self.servers[1].options += ["--replicaof", f"127.0.0.1 {ports[0]}"]
+        self.sentinels = [Server(folder / f"sentinel-{port}", port) for port in ports[2:]]
+        self._started: list[Server] = []
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        for server in self.servers:
+            server.start()
+            self._started.append(server)
+        master, replica = self.servers
+        until(lambda: replica.client.info("replication")["master_link_status"] == "up", 10, "a replica in step")
+        for sentinel in self.sentinels:
+            sentinel.folder.mkdir()
+            file = sentinel.folder / "sentinel.conf"
+            file.write_text(
+                f"port {sentinel.port}\nsentinel monitor {SERVICE} 127.0.0.1 {master.port} 2\n"
+                f"sentinel down-after-milliseconds {SERVICE} 400\nsentinel failover-timeout {SERVICE} 3000\n"
+            )
+            sentinel.options = [str(file), "--sentinel"]
+            sentinel.start()
+            self._started.append(sentinel)
+
+        def agreed() -> bool:
+            about = [s.client.sentinel_master(SERVICE) for s in self.sentinels]
+            return all(each["num-other-sentinels"] == 2 and each["num-slaves"] >= 1 for each in about)
+
+        until(agreed, 15, "three sentinels that know each other and the replica")
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{','.join(f'127.0.0.1:{s.port}' for s in self.sentinels)}/{SERVICE}"
+
+    @staticmethod
+    def named(sentinel: Server) -> int:
+        """The port of the master that a sentinel names."""
+        return int(sentinel.client.sentinel_get_master_addr_by_name(SERVICE)[1])
+
+    def master(self) -> Server:
+        """Who says of itself that it is the master."""
+        for server in self.servers:
+            try:
+                if server.client.info("replication")["role"] == "master":
+                    return server
+            except redis.RedisError:
+                continue
+        raise NotUp("there is no master")
+
+    def close(self) -> None:
+        for server in self._started:
+            server.kill()
+
+
+class Nodes:
+    """A cluster of three masters without replicas."""
+
+    def __init__(self, folder: Path, count: int = 3) -> None:
+        options = [*PLAIN, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
+        options += ["--cluster-require-full-coverage", "no"]
+        ports = free_ports(2 * count)
+        self.servers = [
+            Server(folder / f"node-{port}", port, [*options, "--cluster-port", str(bus)])
+            for port, bus in zip(ports[:count], ports[count:], strict=True)
+        ]
+        self._buses = dict(zip(ports[:count], ports[count:], strict=True))
+        self._started: list[Server] = []
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        count = len(self.servers)
+        for i, server in enumerate(self.servers):
+            server.start()
+            self._started.append(server)
+            first, last = 16384 * i // count, 16384 * (i + 1) // count - 1
+            server.client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            server.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+        for server in self.servers[1:]:
+            first_port = self.servers[0].port
+            server.client.execute_command("CLUSTER", "MEET", "127.0.0.1", first_port, self._buses[first_port])
+
+        def whole() -> bool:
+            about = [server.client.execute_command("CLUSTER INFO") for server in self.servers]
+            return all(each["cluster_state"] == "ok" and int(each["cluster_slots_ok"]) == 16384 for each in about)
+
+        until(whole, 15, "a cluster in which everybody knows everybody")
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://{','.join(f'127.0.0.1:{s.port}' for s in self.servers)}"
+
+    def owner(self, slot: int) -> Server:
+        """The node that has `slot`, by its own word."""
+        count = len(self.servers)
+        return next(s for i, s in enumerate(self.servers) if 16384 * i // count <= slot < 16384 * (i + 1) // count)
+
+    def move(self, slot: int, to: Server, *, finish: bool = True) -> None:
+        """Moves a slot with its keys to another node; without `finish` it stays half way, so that ASK is said."""
+        source = self.owner(slot)
+        ids = {s.port: s.client.execute_command("CLUSTER", "MYID").decode() for s in self.servers}
+        to.client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
+        source.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to.port])
+        while keys := source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            source.client.execute_command("MIGRATE", "127.0.0.1", to.port, "", 0, 2000, "KEYS", *keys)
+        if finish:
+            for server in (to, source, *self.servers):
+                server.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[to.port])
+
+    def close(self) -> None:
+        for server in self._started:
+            server.kill()
+
+
+def stop_for(server: Server, seconds: float) -> None:
+    """SIGSTOP, and SIGCONT afterwards."""
+    server.signal(signal.SIGSTOP)
+    time.sleep(seconds)
+    server.signal(signal.SIGCONT)
