@@ -248,9 +248,10 @@ class Pipeline:
                 self.cache.put(key, kept, route.cache, began)
         else:
             response = await self._degrade(snapshot, route, sent, key, deadline, work)
-        sticky, answer = route.pool.sticky, work.answer
-        if sticky is not None and answer is not None and answer.response is response and answer.backend is not None:
-            sticky.keep(request, response, answer.backend)
+        if route.pool.sticky is not None and response.status not in UNAVAILABLE:
+            answer = work.answer
+            if answer is not None and answer.response is response and answer.backend is not None:
+                route.pool.sticky.keep(request, response, answer.backend)
         headers = response.headers
         if work.verdict is not None:
             if work.verdict.limits.settles and work.sent:

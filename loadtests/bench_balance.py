@@ -194,6 +194,10 @@ def antagonists(rounds: int, seconds: float) -> list[Bar]:
         "slots": slots, "service_us": service * 1e6, "exponential": True, "report": True,
     }  # fmt: skip
     with standing(policies, count, settings) as (port, backends):
+        for (
+            policy
+        ) in policies:  # a gateway that has just started stalls for a moment, and 90 % leave little to catch up
+            asyncio.run(offer(port, policy, rate / 2, 1.5, 99, None, 0))
         for number in range(rounds):
             for policy in policies:
                 found[policy].append(

@@ -1,5 +1,7 @@
 """A small world of queues in which balancing policies are watched: pure policies, simulated time, seconds to run.
 
+    python -m loadtests.queues
+
 Servers have slots, service times and a line in order of arrival; requests come as a Poisson process and are given to
 `balancer.pick`. What changes at the servers is a schedule. All of it is decided by the seed.
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import statistics
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +23,12 @@ from typing import Protocol
 
 from gateway.balance.draw import Draw
 from gateway.balance.policy import Candidate, Rand
+from gateway.balance.registry import BALANCERS, Recipe
 from gateway.request import Outcome, Request
+from loadtests.load.report import aligned
 
 NS = 1_000_000_000
+HASHING = ("maglev", "ring-hash")  # go by the request, and all are alike here
 ASKED = Request(b"GET", b"/", b"/", {})
 
 
@@ -217,3 +223,23 @@ def antagonists(
     turn(0)
     world.run(20.0)
     return world
+
+
+def main() -> None:
+    """Prints what the policies do, in about half a minute."""
+    policies: dict[str, Callable[[Rand], Balancer]] = {"two choices": TwoChoices}
+    policies |= {name: (lambda rand, name=name: Recipe(name, rand=rand)()) for name in BALANCERS if name not in HASHING}  # type: ignore[misc]
+    rows = [("p99, ms", "8, all even", "one 10x slower", "its share", "antagonists", "2 gateways", "no reports")]
+    for name, make in policies.items():
+        even, slow = (one_slow(make, 8, 0.6, factor) for factor in (1, 10))
+        row = [f"{world.percentile(0.99, 1) * 1e3:.0f}" for world in (even, slow)]
+        row.append(f"{slow.share(slow.servers[0], 1):.2%}")
+        for gateways, reports in ((1, True), (2, True), (2, False)):
+            worlds = [antagonists(make, gateways=gateways, reports=reports, seed=seed) for seed in range(5)]
+            row.append(f"{statistics.mean(world.percentile(0.99, 1) for world in worlds) * 1e3:.0f}")
+        rows.append((name, *row))  # type: ignore[arg-type]
+    print("\n".join(aligned(rows)))
+
+
+if __name__ == "__main__":
+    main()

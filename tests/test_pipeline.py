@@ -36,6 +36,7 @@ from gateway.telemetry.tracing import Tracing
 from gateway.testing import OK, Close, Never, Pause, Reset, ScriptedBackend, answer
 from gateway.upstreams.backend import Backend
 from gateway.upstreams.pool import Pool
+from gateway.upstreams.sticky import Sticky
 from tests.limits.fakes import FakeStore
 from tests.upstreams.scene import CELLS
 
@@ -794,6 +795,33 @@ async def test_a_bug_behind_the_answer_leaves_nothing_behind():
         with pytest.raises(ZeroDivisionError):
             await one.ask()
         assert one.pools["digits"].inflight == 0
+
+
+# -- sessions -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_session_is_told_to_the_client_once_and_never_cached():
+    async with scene(*[answer(b"hi")] * 4) as one:
+        pool = one.pools["digits"]
+        pool.sticky = Sticky(b"sluice", b"; Path=/", b"0123456789abcdef", pool.backends)
+        one.use(cache=FRESH)
+        cookie = said(await one.ask())["set-cookie"].removesuffix("; Path=/")
+        assert cookie.startswith("sluice=")
+        cached = said(await one.ask())
+        assert cached["cache-status"].startswith("sluicegate; hit")
+        assert "set-cookie" not in cached
+        assert "set-cookie" not in said(await one.ask(("cookie", cookie), body=b"[2]"))
+        assert said(await one.ask(("cookie", "sluice=x"), body=b"[3]"))["set-cookie"] == cookie + "; Path=/"
+
+
+async def test_an_answer_of_another_pool_or_of_nobody_starts_no_session():
+    async with scene(answer(b"no", 500), answer(b"no", 503), answer(b"no", 503)) as one:
+        pool = one.pools["digits"]
+        pool.sticky = Sticky(b"sluice", b"; Path=/", b"0123456789abcdef", pool.backends)
+        assert "set-cookie" in said(await one.ask())
+        assert "set-cookie" not in said(await one.ask())
+        one.use(ladder=[PoolRung("digits-small")])
+        assert "set-cookie" not in said(await one.ask())
 
 
 # -- limits, what is given back and what is said --------------------------------------------------------------------

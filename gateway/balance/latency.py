@@ -20,6 +20,7 @@ LEAST: Final = 1e6  # nanoseconds: a failure counts as at least so slow an answe
 ALPHA: Final = 0.08  # of an answer in the average
 TILT: Final = 0.3
 FADE: Final = 10e9  # nanoseconds in which an average that gets no answers falls to 1/e
+QUIET: Final = (Outcome.SUCCESS, Outcome.IGNORE)  # prove nothing if it is not known how long they took
 MOST: Final = 60e9  # nanoseconds: however many failures, no candidate looks slower
 
 
@@ -34,6 +35,8 @@ class PeakLatency(Gauge):
         self._stamp = 0
 
     def observe(self, candidate: Candidate, outcome: Outcome, took: int, found: int, now: int) -> None:  # noqa: ARG002
+        if not took and outcome in QUIET:
+            return
         old = self.read(now)
         seen = float(took)
         if outcome is Outcome.IGNORE:
@@ -67,6 +70,8 @@ class ServiceTime(Gauge):
         self._stamp = 0
 
     def observe(self, candidate: Candidate, outcome: Outcome, took: int, found: int, now: int) -> None:
+        if not took and outcome in QUIET:
+            return
         old = self._value
         capacity = max(candidate.load.capacity, 1.0)
         seen = took * capacity / max(capacity, 1.0 + found + candidate.load.others(now))

@@ -22,7 +22,7 @@ class Gauge:
     __slots__ = ()
 
     def observe(self, candidate: Candidate, outcome: Outcome, took: int, found: int, now: int) -> None:
-        """Takes the end of one attempt, which found so many of ours in flight before it."""
+        """Takes the end of one attempt, which found so many of ours in flight before it. `took` 0 is not known."""
         raise NotImplementedError
 
 

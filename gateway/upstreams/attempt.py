@@ -66,7 +66,7 @@ class Attempt:
         self._permit = permit
         self._retry_after = 0
         self._found = 0  # in flight at the backend before it
-        self._waited = 0  # nanoseconds until an answer that streams began
+        self._waited = -1  # nanoseconds until an answer that streams began; 0 if that is up to the client
         self.pool = pool
         self.backend = backend
         self.began = began
@@ -100,6 +100,7 @@ class Attempt:
         """Takes its places; returns the nanoseconds that are left."""
         if request.stream is not None:
             self._permit.gate.heard(self._permit, 0)  # how long it takes is up to the client
+            self._waited = 0
         self._found = self.backend.inflight
         self.backend.inflight += 1
         self.pool.inflight += 1
@@ -116,8 +117,10 @@ class Attempt:
         elif response.status == 504 and hurried:
             self.outcome = Outcome.IGNORE
         if response.stream is not None:
-            self._waited = max(time.monotonic_ns() - self.began, 1)
-            self._permit.gate.heard(self._permit, self._waited)
+            took = max(time.monotonic_ns() - self.began, 1)
+            self._permit.gate.heard(self._permit, took)
+            if self._waited:
+                self._waited = took
             response.stream.then(self._at_the_end)
         else:
             self._settle(self.outcome, ANSWERED)

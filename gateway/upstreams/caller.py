@@ -98,16 +98,17 @@ class Caller:
         retry_after: int,
         contact: int,
         found: int,
-        waited: int = 0,
+        waited: int = -1,
     ) -> None:
         """Ends one attempt: gives its place and its permit back, and counts it. It `found` so many in flight there.
 
-        `waited` is for an answer that streamed: how long it was until it began. What came then is up to its reader.
+        `waited` is for what was not up to the backend alone: the nanoseconds until an answer that streamed began (what
+        came then is up to its reader), or 0 if the request streamed.
         """
         backend.inflight -= 1
         pool.inflight -= 1
         ended = time.monotonic_ns()
-        permit.gate.release(permit, outcome, ended, 0 if waited else ended - began, contact)
-        backend.observe(outcome, waited or ended - began, ended, retry_after, found)
+        permit.gate.release(permit, outcome, ended, 0 if waited > 0 else ended - began, contact)
+        backend.observe(outcome, ended - began if waited < 0 else waited, ended, retry_after, found)
         self.cells.values[backend.series + outcome] += 1
         self.cells.observe(backend.series + 4, ended - began)

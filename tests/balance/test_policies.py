@@ -460,3 +460,13 @@ def test_second_tries_take_nobodys_turn_and_are_shared_by_weight():
     assert abs(firsts[members[0]] - 400) <= 3
     for member, share in zip(members[1:], (600, 300, 300), strict=True):
         assert abs(firsts[member] + seconds[member] - share) <= 3
+
+
+@pytest.mark.parametrize("make", [lambda: PeakLatency(5e9), ServiceTime])
+def test_what_was_up_to_the_client_is_no_latency(make):
+    gauge, member = make(), Candidate(b"a")
+    for outcome in (Outcome.SUCCESS, Outcome.IGNORE):
+        gauge.observe(member, outcome, 0, 0, NOW)
+    assert gauge.read(NOW) == 0 if isinstance(gauge, PeakLatency) else gauge.expect(0.0, 0.0, NOW) == 0
+    gauge.observe(member, Outcome.FAILURE, 0, 0, NOW)
+    assert gauge.read(NOW) > 0 if isinstance(gauge, PeakLatency) else gauge.expect(0.0, 0.0, NOW) > 0
