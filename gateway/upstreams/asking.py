@@ -59,8 +59,8 @@ class Asking:
     """What is known of one request while it is tried. Arguments as of `Caller.ask`."""
 
     __slots__ = (
-        "_fresh", "_not_before", "_replayed", "attempts", "caller", "deadline", "dropped", "fair", "hedges", "last",
-        "paid", "pool", "request", "rules", "target", "tried", "tries", "twice",
+        "_fresh", "_not_before", "_replayed", "attempts", "caller", "deadline", "dropped", "fair", "following",
+        "hedges", "last", "paid", "pool", "request", "rules", "target", "tried", "tries", "twice",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +89,7 @@ class Asking:
         self.tried: list[Backend] = []  # whom not to ask
         self.last: list[Backend] = []  # whom the last try asked
         self.paid = NOTHING  # what is reserved of the budget
+        self.following: Attempt | None = None  # what is sent next, its permit taken already
         self._not_before = 0  # the latest that a Retry-After amounts to
         self._replayed = False
         self._fresh = False  # the next try is to have a new connection
@@ -119,6 +120,8 @@ class Asking:
         finally:
             if self.paid != NOTHING:
                 self._give_back()
+            if self.following is not None:
+                self.following.forgo()
         if self.rules is not None:
             self.caller.cells.add(self.rules.cells.wasted, self.attempts - (attempt.response is not None))
         return Answer(attempt.response, attempt.error, attempt.backend, self.attempts, self.hedges)
@@ -160,6 +163,9 @@ class Asking:
         if rules is None:
             return None
         now = time.monotonic_ns()
+        following, self.following = self.following, None
+        if following is not None:
+            return self._follow(following, "timeout", now)
         self._not_before = max(self._not_before, now + failed.asks_to_wait)
         others = self.others(now)
         step = self.decide(failed.failed(self._not_before - now), others, now)
@@ -169,11 +175,27 @@ class Asking:
             await asyncio.sleep(step.pause / 1e9)
             now = time.monotonic_ns()
         following = self.another(now, others)
-        if following is not None:
-            self.spend(now)
-            self.tries += 1
-            self.caller.cells.add(rules.cells.retries[failed.reason])
+        return self._follow(following, failed.reason, now) if following is not None else None
+
+    def _follow(self, following: Attempt, reason: str, now: int) -> Attempt:
+        """Counts a retry, which is sent now."""
+        assert self.rules is not None
+        self.spend(now)
+        self.tries += 1
+        self.caller.cells.add(self.rules.cells.retries[reason])
+        following.began = now
         return following
+
+    def set_aside(self, now: int) -> bool:
+        """Takes up the attempt that is to follow, before the present one is called off: whoever is there to be asked
+        may have no permit left to give, and a try that is called off for nobody would have been an answer.
+        """
+        if not self.reserve(now):
+            return False
+        self.following = self.another(now, self.others(now))
+        if self.following is None:
+            self._give_back()
+        return self.following is not None
 
     def _replay(self) -> Attempt | None:
         self._replayed = self._fresh = True

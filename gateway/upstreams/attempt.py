@@ -176,6 +176,10 @@ class Attempt:
             outcome = Outcome.IGNORE  # the client went away; a status that says no is proof without its body
         self._settle(outcome, ANSWERED)
 
+    def forgo(self) -> None:
+        """It is not sent after all: its permit is given back and proves nothing."""
+        self._permit.gate.release(self._permit, Outcome.IGNORE, time.monotonic_ns(), 0, UNCLEAR)
+
     def let_go(self) -> None:
         """Its answer is not used: what a stream holds is given back."""
         response, self.response = self.response, None

@@ -4,10 +4,10 @@ Contract: `run` returns the attempt that counts, the first whose answer is good,
 runs in the caller's task; only a hedge gets one of its own, so a try that is not late costs a timer and nothing else.
 To call the try off, its task is cancelled and says so itself (`asyncio.timeout` does the same): that happens only while
 it waits for its backend, and a cancellation from outside is never taken for ours.
-Invariants: whoever loses is called
-off where it runs (the connection closes, or the link says CANCEL) and proves nothing; all are called off if the client
-leaves; a try is called off for its own time (`per_try`) only once the budget has set the next one aside, so a pool that
-is slow as a whole is not made to answer nobody. That time runs from the last attempt that was sent, hedges included.
+Invariants: whoever loses is called off where it runs (the connection closes, or the link says CANCEL) and proves
+nothing; all are called off if the client leaves; a try is called off for its own time (`per_try`) only once the next
+one is set aside, with its permit, and follows at once: a pool that is slow as a whole is not made to answer nobody.
+That time runs from the last attempt that was sent, hedges included.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Race:
         """Ends all attempts if another try may be made, which is then reserved."""
         asking = self._asking
         step = asking.decide(Failed("timeout"), asking.others(now), now)
-        if not step.again or not asking.reserve(now):
+        if not step.again or not asking.set_aside(now):
             return False
         for attempt, task in self._hedges.items():
             attempt.fate = CUT

@@ -230,3 +230,14 @@ async def test_a_request_that_nobody_could_be_asked_for_earns_no_retry():
         one.backends[0].weight = 0
         assert (await one.ask()).attempts == 0
         assert repr(one.budget) == "<RetryBudget 0 on top of 0 a second, 0 waiting>"
+
+
+async def test_a_try_is_not_called_off_for_a_backend_that_gives_no_permit():
+    """All are slow, and calling tries off opens their breakers: who is still asked must be left to answer."""
+    async with scene(*[[[(Pause(0.06), OK)]]] * 3) as one:
+        for backend in one.backends:
+            backend.gate.configure(BreakerSettings(failures=1, open_for=5.0, probes=1))
+        one.budget = one.pool.budget = RetryBudget(0.0, 100.0, time.monotonic_ns())
+        rules = one.rules(attempts=3, per_try=15 * MS, backoff=30 * MS)
+        got = await asyncio.gather(*(one.ask(rules=rules) for _ in range(6)))
+        assert all(each.response is not None for each in got), [each.error for each in got]
