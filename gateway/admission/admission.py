@@ -9,9 +9,9 @@
 Invariants: `inflight` is the number of places taken and not released; no place is free while somebody waits; whoever
 cannot be answered in time is refused when it comes, or as soon as that is clear, and never sent.
 
-Standing overload of a priority is when in each of `BUCKETS` buckets (the time of `BUCKET` answers each) more has come
-of it and of what goes before it than the pool answers, and the backlog is long; a burst, however large, is none. It
-ends when less comes than is answered.
+Standing overload of a priority is when in the last `BUCKETS` buckets (the time of `BUCKET` answers each) more has come
+of it and of what goes before it than the pool answers, evenly, and the backlog is long; a burst, however large, is
+none. It ends when less comes than is answered.
 
 A backlog that was not used up in all that time, though about as much came as is answered, only makes everybody wait: so
 much of it is refused as it never was shorter ("a standing queue", Nichols and Jacobson 2012).
@@ -35,6 +35,7 @@ FIRST: Final = 250_000_000  # while the rate is not known
 BEGINS: Final = 1.05  # offered over answered
 ENDS: Final = 0.95
 STANDS: Final = 0.9
+EVEN: Final = 0.6  # in every bucket, or it comes in bursts
 FIRST_PLACES: Final = 8  # of all workers, before anything is known
 LONGEST_AWAY: Final = 30  # seconds that a client is told to stay away, at the most
 
@@ -192,11 +193,15 @@ class Admission:
             steady = min(offered) / answered
             if line.overloaded:
                 line.overloaded = sum(offered) > ENDS * answered * parts
-            elif line.size > self._burst() and steady > BEGINS:
+            elif steady < EVEN:
+                continue  # it comes in bursts
+            elif line.size > self._burst() and sum(offered) > BEGINS * answered * parts:
                 line.overloaded = True
                 self.queue.shed(line, self._short())
-            elif (standing := min(lows) - self._short()) > 0 and steady > STANDS:
-                self.queue.shed(line, line.size - standing)
+            elif sum(offered) > STANDS * answered * parts:
+                standing = min(lows) - self._short()
+                if standing > 0:
+                    self.queue.shed(line, line.size - standing)
 
     @property
     def overloaded(self) -> list[str]:
