@@ -47,7 +47,8 @@ def times(stat: str) -> tuple[float, float]:
 
 def text(stages: Mapping[str, float], whole: Whole) -> str:
     """One table: the stages, their sum, what is left of the user time, the kernel's, the whole."""
-    total, known = whole.user + whole.system, sum(stages.values())
+    total = whole.user + whole.system
+    known = sum(us for name, us in stages.items() if not name.startswith("("))  # in brackets: of stages that count too
     figures = [*stages.items(), ("sum of the stages", known), ("event loop, tasks, pipeline", whole.user - known)]
     figures += [("user time, measured", whole.user), ("system time, measured", whole.system), ("the whole", total)]
     rows = [("", "us", "share")] + [(name, f"{us:.2f}", f"{us / total:.0%}") for name, us in figures]
