@@ -198,6 +198,8 @@ def _balancer(balance: model.Balance) -> Recipe:
         settings = replace(settings, key=Key(balance.key.kind, balance.key.name.encode()))
     if balance.bound is not None:
         settings = replace(settings, bound=balance.bound)
+    if balance.choices is not None:
+        settings = replace(settings, choices=balance.choices)
     if balance.decay is not None:
         settings = replace(settings, decay=balance.decay * 1e9)
     if balance.hot is not None:

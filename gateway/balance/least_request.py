@@ -4,24 +4,31 @@ One candidate is drawn by share, and stands unless another would be no busier *w
 *without* it, each counted in requests in flight for its share. So an unloaded pool is shared exactly by weight, equal
 weights give the classical choice of the emptier, and a small backend beside a large one is asked only when the large
 one is as full, which comparing bare ratios gets wrong: 0 of 1 looks emptier than 1 of 100.
-Up to `SCAN` candidates all are looked at, beyond it one other drawn by share: the power of two choices (Mitzenmacher
+Up to `CHOICES` candidates all are looked at, beyond it one other drawn by share: the power of two choices (Mitzenmacher
 2001). What is counted is this worker's own, so several workers do not all run to the same candidate.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Final
 
 from gateway.balance.draw import Draw
-from gateway.balance.policy import Balancer, Candidate
+from gateway.balance.policy import Balancer, Candidate, Rand
 from gateway.request import Request
 
-SCAN: Final = 32
+CHOICES: Final = 32
 
 
 class LeastRequest(Balancer):
-    __slots__ = ("_draw",)
+    """Up to `choices` candidates all are looked at."""
+
+    __slots__ = ("_choices", "_draw")
+
+    def __init__(self, rand: Rand = random.random, choices: int = CHOICES) -> None:
+        super().__init__(rand)
+        self._choices = choices
 
     def settle(self, members: Sequence[Candidate]) -> None:
         self._draw = Draw(members, self.rand)
@@ -36,7 +43,7 @@ class LeastRequest(Balancer):
         best = candidates[at]
         if best.inflight == 0 or size == 1:
             return best
-        if size > SCAN:
+        if size > self._choices:
             other = candidates[draw.other(at)]
             return other if (other.inflight + 1) * best.share <= best.inflight * other.share else best
         load = best.inflight / best.share

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.balance.hashing import BOUND, Key
-from gateway.balance.least_request import LeastRequest
+from gateway.balance.least_request import CHOICES, LeastRequest
 from gateway.balance.maglev import Maglev
 from gateway.balance.peak_ewma import DECAY, PeakEwma
 from gateway.balance.policy import Balancer, Rand
@@ -20,18 +20,19 @@ from gateway.balance.weighted_round_robin import WeightedRoundRobin
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What some of the policies can be told: `key` and `bound` those that hash, `decay` (nanoseconds) peak-ewma, `hot`
-    prequal.
+    """What some of the policies can be told: `key` and `bound` those that hash, `choices` least-request, `decay`
+    (nanoseconds) peak-ewma, `hot` prequal.
     """
 
     key: Key = field(default_factory=Key)
     bound: float = BOUND
+    choices: int = CHOICES
     decay: float = DECAY
     hot: float = HOT
 
 
 BALANCERS: Final[dict[str, Callable[[Settings, Rand], Balancer]]] = {
-    "least-request": lambda _, rand: LeastRequest(rand),
+    "least-request": lambda settings, rand: LeastRequest(rand, settings.choices),
     "maglev": lambda settings, rand: Maglev(rand, settings.key, settings.bound),
     "peak-ewma": lambda settings, rand: PeakEwma(rand, settings.decay),
     "prequal": lambda settings, rand: Prequal(rand, settings.hot),

@@ -115,9 +115,9 @@ def test_loads_are_weighed_with_the_request_itself(big, small, expected):
     assert shares(balancer).get(members[0], 0.0) == pytest.approx(expected, abs=0.005)
 
 
-@pytest.mark.parametrize(("size", "spread"), [(10, 1), (40, 6)])
-def test_the_load_is_levelled(size, spread):
-    balancer, members = seeded(LeastRequest, *[1] * size)
+@pytest.mark.parametrize(("size", "choices", "spread"), [(10, 32, 1), (40, 32, 6), (10, 2, 4), (40, 50, 1)])
+def test_the_load_is_levelled(size, choices, spread):
+    balancer, members = seeded(LeastRequest, *[1] * size, choices=choices)
     for _ in range(size * 100):
         balancer.pick(asked(0), (), 0, NOW).inflight += 1
     loads = [member.inflight for member in members]

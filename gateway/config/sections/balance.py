@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from gateway.config.diagnosis import suggest
-from gateway.config.scalars import Duration, Ratio, Text, refuse, shown
+from gateway.config.scalars import Duration, Ratio, Text, Whole, refuse, shown
 from gateway.config.sections.base import FileName, Section, surroundings
 from gateway.config.sections.matching import FIELD
 from gateway.config.sections.policies import HEADER_PATTERN
@@ -26,7 +26,13 @@ COOKIE = Text(HEADER_PATTERN.replace("a-z", "A-Za-z"), "the name of a cookie")
 KEY_SENTENCE = "must be client, ip, path, {header: NAME} or {cookie: NAME}"
 HASHING = ("maglev", "ring-hash")
 #: Which policies a setting is for.
-SETTINGS = {"key": HASHING, "bound": HASHING, "decay": ("peak-ewma",), "hot": ("prequal",)}
+SETTINGS = {
+    "key": HASHING,
+    "bound": HASHING,
+    "choices": ("least-request",),
+    "decay": ("peak-ewma",),
+    "hot": ("prequal",),
+}
 LEAST_SECRET = 16  # bytes: 128 bits
 
 
@@ -81,6 +87,11 @@ class Balance(Section):
         default=None,
         description="ring-hash, maglev: no backend takes more than this times its fair part of what is in flight in a "
         "worker; what is above goes on to another. Default 1.25; 100 lets a hot key drown one backend.",
+    )
+    choices: Annotated[int, Whole(2, 1000)] | None = Field(
+        default=None,
+        description="least-request: up to so many backends all are looked at, of more two that are drawn by lot. "
+        "Default 32; 2 is the power of two choices at any number.",
     )
     decay: Annotated[float, Duration("100ms", "10m")] | None = Field(
         default=None, description="peak-ewma: time in which a slow answer is forgotten to 1/e. Default 5s."
