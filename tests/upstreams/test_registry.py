@@ -105,7 +105,7 @@ def test_every_admission_is_told_how_many_workers_share_the_backends():
     early = registry.admission("p", PLACES, 0)
     registry.share(3, 0)
     late = registry.admission("q", PLACES, 0)
-    assert (early.limit.sharers, late.limit.sharers) == (3, 3)
+    assert (early.limit.gateways, late.limit.gateways) == (3, 3)
 
 
 def test_the_admission_of_a_pool_that_no_snapshot_names_is_forgotten():
