@@ -137,10 +137,10 @@ def test_for_a_time_and_forced_closed(tmp_path: Path, pair: list[Scripted]) -> N
     [
         (["open", "p/nobody"], 1, "there is no backend of 'p' named 'nobody'"),
         (["open", "q/x"], 1, "there is no pool named 'q'; known: p"),
-        (["open", "p"], 2, "say which one: POOL/BACKEND"),
-        (["open"], 2, "say which one: POOL/BACKEND"),
+        (["open", "p"], 2, "open wants POOL/BACKEND"),
+        (["open"], 2, "open wants POOL/BACKEND"),
         (["list", "p/x"], 2, "list takes no backend and no time"),
-        (["open", "p/x", "--for", "soon"], 2, "--for must be a duration"),
+        (["open", "p/x", "--for", "soon"], 2, "--for must be a time above 0s"),
     ],
 )
 def test_words_that_mean_nothing(tmp_path: Path, arguments: list[str], status: int, says: str) -> None:
