@@ -125,9 +125,12 @@ class Pool:
         return _first(view.picks, tried) or _first(view.usable.spare, tried)
 
     def has_other(self, request: Request, tried: list[Backend], now: int) -> bool:
-        """Whether somebody who is not in `tried` could be picked."""
+        """Whether somebody who is not in `tried` could be picked, and would give a permit."""
         view = self._view(request, now)
-        return any(backend not in tried for backend in (*view.picks, *view.usable.spare))
+        for backend in (*view.picks, *view.usable.spare):
+            if backend not in tried and backend.gate_for(request).available(now):
+                return True
+        return False
 
     def retry_after(self, now: int) -> int:
         """Seconds after which it is worth asking a pool that did not answer, as far as is known: while an operator
