@@ -184,12 +184,8 @@ class Race:
 
     async def _hedge(self) -> None:
         """A task of its own. It takes up what it needs itself: one that is cancelled before it began holds nothing."""
-        if self._over:
-            return
         attempt = self._begin(time.monotonic_ns())
-        if attempt is None:  # whoever was there when it was due has given its last permit to another request
-            paid, self._paid = self._paid, NOTHING
-            self._asking.pool.budget.give_back(paid)
+        if attempt is None:
             return
         asking = self._asking
         self._hedges[attempt] = asyncio.current_task()
@@ -208,12 +204,16 @@ class Race:
                 self._waiter.set_result(None)
 
     def _begin(self, now: int) -> Attempt | None:
+        if self._over:
+            return None
         asking = self._asking
         others = asking.others(now)
-        if others is Others.NONE and not self._rules.same_backend:
-            return None
-        attempt = asking.another(now, others)
-        if attempt is None:
+        attempt = None
+        if others is not Others.NONE or self._rules.same_backend:
+            attempt = asking.another(now, others)
+        if attempt is None:  # whoever was there when it was due has given its last permit to another request
+            paid, self._paid = self._paid, NOTHING
+            asking.pool.budget.give_back(paid)
             return None
         self._paid = NOTHING
         asking.pool.budget.spend(now)
