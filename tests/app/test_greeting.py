@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from gateway.workers import supervisor as module
 from gateway.workers.control import Channel, SetEjected, SetForced, SetHealth, SetWorkers, UseSnapshot
 from gateway.workers.supervisor import Supervisor, Worker
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Process:
