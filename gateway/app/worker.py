@@ -90,7 +90,7 @@ class WorkerProcess:
         self.store: SharedStore
         self.limiter: Limiter
         self.fleet: Fleet
-        self.breakers: Breakers
+        self.breakers = Breakers(self.registry, self._hint)
 
     # -- following the supervisor -------------------------------------------------------------------------------
 
@@ -143,14 +143,14 @@ class WorkerProcess:
             self.server.use(compiled.server_limits(config.http), compiled.forwarding(config.http))
         for door, listener, context in zip(self.doors, config.listen, contexts, strict=True):
             door.tls, door.proxy = context, listener.proxy_protocol
-        if first:
-            for door, sock in zip(self.doors, self.sockets, strict=True):
-                await self.server.listen(sock, door.accept)
         self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
         self.registry.retain_pools(set(snapshot.pools))
         self.registry.retries.retain({route.name for route in config.routes}, set(snapshot.pools))
         self._set_health(self.health)
         self.breakers.adopt()
+        if first:  # last, so that not one request is answered by less than all that is known
+            for door, sock in zip(self.doors, self.sockets, strict=True):
+                await self.server.listen(sock, door.accept)
         self.channel.send(InForce(message.generation))
 
     async def _begin(self, config: Config, snapshot: Any, message: UseSnapshot) -> None:
@@ -161,7 +161,6 @@ class WorkerProcess:
         self.store.start()
         await self.store.ready(store.connect_timeout)
         self.fleet = Fleet(message.store, times, store.key_prefix, message.gateway, limiter.share_with)
-        self.breakers = Breakers(self.registry, self._hint)
         self.fleet.listen(TOPIC, self.breakers.heard)
         self.fleet.start()
         path = config.access_log.path
@@ -266,7 +265,8 @@ class WorkerProcess:
             self._publish_one(metric, catalogue.place(metric), own[metric])
         pools = self.pipeline.snapshot.pools.values()
         self.breakers.publish(values, catalogue, pools, self._publish_one)
-        self.registry.share(self.fleet.members // self.workers, time.monotonic_ns())
+        members = self.fleet.members
+        self.registry.share(members, max(1, members // self.workers), time.monotonic_ns())
         for pool in pools:
             values[pool_gauge(catalogue, pool.name)] = pool.budget.waiting
             self._set_admission(pool.name, pool.admission)

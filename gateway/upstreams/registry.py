@@ -33,7 +33,7 @@ class BackendRegistry:
         self._backends: dict[str, Backend] = {}
         self.pools: Mapping[str, Pool] = {}  # of the snapshot that was made last
         self._admissions: dict[str, Admission] = {}
-        self._gateways = 1
+        self._sharers = 1, 1  # workers, gateways
         self.retries = Memory()
         self._running = False  # the first snapshot is in force
 
@@ -73,18 +73,19 @@ class BackendRegistry:
         """The pool's admission with its settings brought up to date, or a new one."""
         admission = self._admissions.get(pool)
         if admission is None:
-            admission = self._admissions[pool] = Admission(settings, self._gateways, self.places(pool))
+            admission = self._admissions[pool] = Admission(settings, self._sharers[1], self.places(pool))
         else:
-            admission.configure(settings, self._gateways, now)
+            admission.configure(settings, self._sharers[1], now)
         return admission
 
-    def share(self, gateways: int, now: int) -> None:
-        """So many gateways use the same backends from now on."""
-        if gateways == self._gateways or gateways < 1:
+    def share(self, workers: int, gateways: int, now: int) -> None:
+        """So many workers, of so many gateways, use the same backends from now on."""
+        if (workers, gateways) == self._sharers or workers < 1 or gateways < 1:
             return
-        self._gateways = gateways
+        self._sharers = workers, gateways
         for admission in self._admissions.values():
-            admission.configure(admission.settings, self._gateways, now)
+            admission.configure(admission.settings, gateways, now)
+        self.retries.share(workers)
 
     def retain_pools(self, names: set[str]) -> None:
         """Forgets what was learnt of pools that no snapshot names any more."""
