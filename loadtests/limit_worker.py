@@ -22,9 +22,10 @@ import uvloop
 
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.costs import Cost
-from gateway.limits.limiter import Limiter, LimitVerdict, RouteLimits
+from gateway.limits.limiter import Limiter
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import ClientScope, GlobalScope
+from gateway.limits.verdict import LimitVerdict, RouteLimits
 from gateway.request import Request
 from gateway.store.address import StoreAddress
 from gateway.store.fleet import Fleet

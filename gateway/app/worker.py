@@ -245,6 +245,7 @@ class WorkerProcess:
             names.LEASED_KEYS: self.limiter.leased_keys,
             names.HELD_PLACES: self.limiter.held_places,
             names.ADJUSTMENTS: self.limiter.adjusted,
+            names.COSTS_MISREAD: self.limiter.misread,
             names.STORE_CALLS: self.store.calls,
             names.STORE_FAILURES: self.store.failures,
             names.LOG_DROPPED: log_lines.dropped if log_lines is not None else 0,

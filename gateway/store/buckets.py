@@ -18,7 +18,8 @@ import gateway.limits
 from gateway.errors import StoreError
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
-from gateway.limits.limiter import LeaseHolder, LimitVerdict
+from gateway.limits.limiter import LeaseHolder
+from gateway.limits.verdict import LimitVerdict
 from gateway.store import program
 from gateway.store.connection import StoreConnection
 from gateway.store.link import StoreLink

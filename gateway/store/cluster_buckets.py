@@ -12,7 +12,8 @@ from typing import Final
 
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
-from gateway.limits.limiter import YES, Decider, LeaseHolder, LimitVerdict, RouteLimits
+from gateway.limits.limiter import LeaseHolder
+from gateway.limits.verdict import YES, Decider, LimitVerdict, RouteLimits
 from gateway.store.buckets import Call, SharedBuckets
 from gateway.store.cluster import Cluster
 from gateway.store.slots import slot_of

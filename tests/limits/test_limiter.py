@@ -8,9 +8,10 @@ import pytest
 
 from gateway.limits.bucket import BucketSpec, Taken
 from gateway.limits.costs import BodyCost, Cost, HeaderCost
-from gateway.limits.limiter import ALONE, GRACE, LONGEST, SHARED, Limiter, RouteLimits
+from gateway.limits.limiter import GRACE, LONGEST, Limiter
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import GlobalScope, RouteScope
+from gateway.limits.verdict import ALONE, SHARED, RouteLimits
 from gateway.request import Request, Response
 from gateway.stream import Stream
 from tests.limits.fakes import FakeStore
@@ -177,6 +178,7 @@ async def test_the_answer_says_what_it_cost(said, back):
     limiter.end(verdict, request(), sent=True)
     assert store.adjusted == ([] if back is None else [(b"gw:units:{alice}", back)])
     assert verdict.levels[0] == 40.0 + (back or 0.0)
+    assert limiter.misread == (said == b"junk")
 
 
 async def test_a_request_that_was_never_sent_costs_nothing():
@@ -281,4 +283,13 @@ async def test_a_cost_above_the_burst_is_never_admitted_alone_either():
     _, limiter, verdict = await decided(None, policy)
     assert not verdict.allowed
     assert not (await limiter.check(limits(policy), request(), 3600 * S)).allowed
-    assert verdict.retry_after() >= 1
+    assert verdict.hopeless() == 0
+
+
+async def test_what_can_never_pass_is_told_from_what_can_later():
+    large = LimitPolicy("large", GlobalScope(), BucketSpec(10.0, 5.0), cost=Cost(6.0))
+    shadow = LimitPolicy("s", GlobalScope(), BucketSpec(10.0, 5.0), cost=Cost(6.0), shadow=True)
+    no = Taken(False, 0.0)
+    assert (await decided([no, no], WIDE, large))[2].hopeless() == 1, "the first that refuses is another"
+    assert (await decided([no, no], WIDE, shadow))[2].hopeless() == -1
+    assert (await decided(no, LimitPolicy("p", concurrent=1, cost=Cost(6.0))))[2].hopeless() == -1

@@ -12,8 +12,9 @@ import redis
 from gateway.errors import StoreError
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
-from gateway.limits.limiter import Limiter, LimitVerdict, RouteLimits
+from gateway.limits.limiter import Limiter
 from gateway.limits.policy import LimitPolicy
+from gateway.limits.verdict import LimitVerdict, RouteLimits
 from gateway.store.address import StoreAddress
 from gateway.store.buckets import SCRIPT, SharedBuckets
 from gateway.store.link import StoreLink, StoreTimes
