@@ -18,11 +18,13 @@ from typing import Any, Final
 
 from gateway.errors import StoreError
 from gateway.store.address import StoreAddress
+from gateway.store.connect import ask, connect
 from gateway.store.connection import StoreConnection
 from gateway.store.sentinel import find_master
 
 log = logging.getLogger(__name__)
 
+REASONS: Final = 8  # why a store is away that are logged until it is there again
 STEADY: Final = 5.0  # seconds a connection must live for earlier failures to be forgiven
 
 
@@ -96,14 +98,14 @@ class StoreLink:
 
     async def _keep_connected(self) -> None:
         wait = 0.0
-        told = False
+        told: set[str] = set()  # why it is away, as far as it was said since it was last there
         while True:
             try:
                 connection = await self._connect()
             except StoreError as error:
-                if not told:
-                    log.warning("store is away, without %s: %s", self._purpose, error)
-                    told = True
+                if (why := str(error)) not in told and len(told) < REASONS:
+                    log.warning("store is away, without %s: %s", self._purpose, why)
+                    told.add(why)
                 wait = self._longer(wait)
                 await asyncio.sleep(random.uniform(self._times.reconnect_min / 2, wait))  # noqa: S311 - jitter
                 continue
@@ -114,7 +116,7 @@ class StoreLink:
                 self._turned(connection)
             up_since = self.loop.time()
             await self._lost.wait()
-            told = True
+            told.clear()
             # A store that answers PING and then hangs again must not cost a deadline on every reconnect.
             wait = 0.0 if self.loop.time() - up_since > STEADY else self._longer(wait)
             await asyncio.sleep(max(wait, self._times.reconnect_min))
@@ -123,34 +125,19 @@ class StoreLink:
         return min(self._times.reconnect_max, max(self._times.reconnect_min, wait * 2))
 
     async def _connect(self) -> StoreConnection:
-        times, loop = self._times, self.loop
+        times = self._times
         address = await self._locate()
-        connection: StoreConnection
+        connection = await connect(address, times.connect_timeout, self._make)
         try:
-            async with asyncio.timeout(times.connect_timeout):
-                if address.unix_path:
-                    _, connection = await loop.create_unix_connection(self._make, address.unix_path)
-                else:
-                    _, connection = await loop.create_connection(
-                        self._make, address.host, address.port, ssl=address.tls()
-                    )
-        except TimeoutError:
-            raise StoreError(f"{address}: no connection within {times.connect_timeout * 1e3:.0f} ms") from None
-        except OSError as error:
-            raise StoreError(f"{address}: {error.strerror or error}") from None
-        try:
-            if address.password:
-                await connection.call("AUTH", *([address.username] if address.username else []), address.password)
             if address.db:
-                await connection.call("SELECT", address.db)
-            await connection.call("PING")
-            if self._address.sentinels and (await connection.call("ROLE"))[0] != b"master":
+                await ask(address, connection, "SELECT", address.db)
+            if self._address.sentinels and (await ask(address, connection, "ROLE"))[0] != b"master":
                 raise StoreError(f"{address}: it is not the master")
             for command in self._commands:
-                await connection.call(*command)
+                await ask(address, connection, *command)
             if self._marker:
-                await connection.call("SETNX", self._marker, secrets.token_hex(8))
-                era = await connection.call("GET", self._marker)
+                await ask(address, connection, "SETNX", self._marker, secrets.token_hex(8))
+                era = await ask(address, connection, "GET", self._marker)
                 self.forgot = self._era is not None and era != self._era
                 self._era = era
             if connection.lost:
@@ -170,7 +157,7 @@ class StoreLink:
             return address.at(*address.seeds[self._turn])
         return address
 
-    def _make(self) -> Any:
+    def _make(self) -> StoreConnection:
         return StoreConnection(self._times.deadline, self._on_lost, self._pushed)
 
     def _on_lost(self, connection: StoreConnection) -> None:
