@@ -1,6 +1,6 @@
 """The store broken on purpose while a fleet asks it: who waits, what is admitted, how soon all is well (`make chaos`).
 
-    python -m loadtests.chaos_store [--only kill,stop,slow,failover,clock] [--check]
+    python -m loadtests.chaos_store [--only kill,stop,slow,failover,clock,busy] [--check]
 
 Four workers of four gateways (the gateway's own Limiter, store connection and fleet, without HTTP) ask one key at
 500/s each, open loop, five times of what it allows. Then the store is
@@ -9,7 +9,9 @@ Four workers of four gateways (the gateway's own Limiter, store connection and f
 * **stop**: stopped (SIGSTOP) and continued;
 * **slow**: 200 ms away, through a proxy, and near again;
 * **failover**: killed as a master that three sentinels watch over; a replica takes over;
-* **clock**: given another time of day (libfaketime): an hour ahead, then two hours back.
+* **clock**: given another time of day (libfaketime): an hour ahead, then two hours back;
+* **busy**: well, but on a busy host: four processes for each core do nothing but compute. What a worker then takes for
+  a late store is often itself, so no connection may be given up for it, and nothing be admitted beyond the bucket.
 
 Held to: nobody waits more than 30 ms, and after the first second nobody waits at all; what the workers admit by
 themselves is at most 1.1 times of what the bucket held and gained; a second after the store is there everything is
@@ -22,8 +24,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -35,6 +39,7 @@ from pathlib import Path
 
 import redis
 
+from gateway.processes import die_with_parent
 from loadtests.bars import Bar, report
 from loadtests.limit_worker import Task, Told
 from loadtests.limiting import Team
@@ -46,6 +51,7 @@ from loadtests.peers.valkeys import PLAIN, Server, Watched
 WORKERS = 4
 RATE, BURST, OFFERED = 400.0, 200.0, 500.0
 BEFORE, BROKEN, AFTER = 3.0, 4.0, 3.0  # seconds
+HOGS = 4  # for each core
 GRACE = 0.03  # seconds of work already under way when something changes
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 CLOCK_KEY = b"bench:clock:{*}"
@@ -312,8 +318,30 @@ def clock(folder: Path) -> Scenario:
     return Scenario("clock", broke, broke, heard(found), False, found)
 
 
+def busy(folder: Path) -> Scenario:
+    hog = "import time\nend = time.monotonic() + 30\nwhile time.monotonic() < end: pass"
+    with plain(folder) as server:
+
+        def do() -> tuple[float, float]:
+            broke = time.time()
+            hogs = [
+                subprocess.Popen([sys.executable, "-c", hog], preexec_fn=die_with_parent)
+                for _ in range(HOGS * (os.cpu_count() or 1))
+            ]
+            try:
+                time.sleep(BROKEN)
+            finally:
+                for each in hogs:
+                    each.kill()
+                    each.wait()
+            return broke, broke
+
+        broke, _, found = asking(server.port, do, server.client)
+    return Scenario("busy", broke, broke, heard(found), False, found)
+
+
 SCENARIOS: dict[str, Callable[[Path], Scenario]] = {
-    "kill": kill, "stop": stop, "slow": slow, "failover": failover, "clock": clock,
+    "kill": kill, "stop": stop, "slow": slow, "failover": failover, "clock": clock, "busy": busy,
 }  # fmt: skip
 
 
@@ -327,7 +355,9 @@ def judge(ran: Scenario) -> tuple[list[Bar], tuple[str, ...]]:
     asked, name = ran.asked, ran.name
     end = max(one.after for one in asked)
     found = []
-    if name != "clock":
+    if name == "busy":
+        found.append(Bar("busy: connections to the store given up", 0, sum(told.failures for told in ran.told)))
+    elif name != "clock":
         found.append(Bar(f"{name}: longest wait", 30, longest_wait(asked, ran.broke - GRACE, ran.back), unit=" ms"))
         later = sum(one.asked for one in asked if ran.broke + 1 <= one.before < ran.back)
         found.append(Bar(f"{name}: that waited for it after the first second", 0, later))
@@ -361,7 +391,8 @@ def judge(ran: Scenario) -> tuple[list[Bar], tuple[str, ...]]:
     jumps = 1 if name == "clock" else 0  # a clock that goes ahead fills every bucket once
     total = sum(one.allowed for one in asked)
     most = BURST * (1 + jumps) + RATE * (end - min(one.before for one in asked))
-    found.append(Bar(f"{name}: admitted over all, of burst + rate x T", 1.1, total / most))
+    bar = 1.01 if name == "busy" else 1.1
+    found.append(Bar(f"{name}: admitted over all, of burst + rate x T", bar, total / most))
     members = min(told.members for told in ran.told)
     row = (
         name, f"{len(asked):,}", f"{total:,}", f"{total / most:.3f}", f"{sum(o.alone for o in asked):,}", str(lost),

@@ -27,7 +27,7 @@ OUTCOMES: Final = ("success", "failure", "ignore", "dropped")  # in the order of
 GAUGES: Final[tuple[Metric, ...]] = (
     names.ACTIVE_REQUESTS, names.CONNECTIONS, names.REFUSED_CONNECTIONS, names.PROTOCOL_ERRORS, names.CLIENT_GONE,
     names.REFUSED_PER_ADDRESS, names.HANDSHAKE_FAILURES, names.PROXY_ERRORS, names.REQUEST_LIMITS, names.CACHE_BYTES,
-    names.FLEET_WORKERS, names.FLEET_DROPPED, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES,
+    names.FLEET_WORKERS, names.FLEET_DROPPED, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES, names.STORE_LATE,
     names.LEASED_KEYS, names.HELD_PLACES, names.ADJUSTMENTS, names.COSTS_MISREAD,
     names.LOG_DROPPED, names.SPANS_DROPPED,
     names.BREAKER_HINTS_TOLD, names.BREAKER_HINTS_HEEDED, names.BREAKER_HINTS_IGNORED,

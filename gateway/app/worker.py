@@ -248,6 +248,7 @@ class WorkerProcess:
             names.COSTS_MISREAD: self.limiter.misread,
             names.STORE_CALLS: self.store.calls,
             names.STORE_FAILURES: self.store.failures,
+            names.STORE_LATE: self.store.doubts,
             names.LOG_DROPPED: log_lines.dropped if log_lines is not None else 0,
             names.BREAKER_HINTS_TOLD: self.breakers.hints.told,
             names.BREAKER_HINTS_HEEDED: self.breakers.hints.heeded,

@@ -10,48 +10,19 @@ Pure: `now` is monotonic nanoseconds, the store does the waiting.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.costs import NONSENSE
 from gateway.limits.leases import Lease, LeaseBook
 from gateway.limits.local import LocalBuckets, LocalPlaces
 from gateway.limits.scopes import bucket_key
+from gateway.limits.store import BucketStore
 from gateway.limits.verdict import ALONE, COSTS, LEASED, YES, Decider, LimitVerdict, RouteLimits
 from gateway.request import Request, Response
 
 LONGEST: Final = 10_000_000_000  # nanoseconds a place is held without being renewed, if its worker dies
 GRACE: Final = 1_000_000_000  # nanoseconds past a request's deadline
-
-
-class BucketStore(Protocol):
-    """Where the shared buckets live. Nothing here raises or waits."""
-
-    def take(self, verdict: LimitVerdict) -> bool:
-        """Asks; sets `pending`, and later calls `told` or `lost`. False: the store is away."""
-
-    def adjust(self, key: bytes, spec: BucketSpec, tokens: float) -> bool:
-        """Gives tokens back, or charges them if negative. False: it could not be sent."""
-
-    def release(self, key: bytes, member: bytes) -> None:
-        """Gives a place back."""
-
-    def renew(self, key: bytes, member: bytes, life_ns: int) -> None:
-        """Holds a place for longer."""
-
-    def lease(self, lease: Lease, want: float, to: LeaseHolder) -> bool:
-        """Takes up to `want` whole tokens in advance; later calls `granted` or `lease_lost`."""
-
-    def hint(self, key: bytes, spec: BucketSpec, level: float) -> None:
-        """The level of a bucket, for a store that may have lost it."""
-
-
-class LeaseHolder(Protocol):
-    """Who hears what became of a lease."""
-
-    def granted(self, lease: Lease, tokens: float, level: float) -> None: ...
-
-    def lease_lost(self, lease: Lease) -> None: ...
 
 
 class Limiter(Decider):
@@ -70,6 +41,8 @@ class Limiter(Decider):
         self._count = 0
         self._now = 0
         self._alone_us: float | None = None  # since when decisions are local
+        self._is_away = False
+        self._back_us = 0.0
         self._lost_us: float | None = None  # when a store was lost that came back empty: then levels are hinted
         self.workers = workers  # live workers of all gateways that share the store
         self.adjusted = 0
@@ -116,6 +89,8 @@ class Limiter(Decider):
             return verdict
         if self._lost_us is not None:
             self._hint(verdict, self._lost_us)
+        if self._local.owing and not self._is_away:
+            self._pay(verdict)
         if not self._store.take(verdict):
             self.lost(verdict)
         return verdict
@@ -182,7 +157,10 @@ class Limiter(Decider):
                 free = self._places.free(verdict.keys[i], policy.concurrent, self.workers)
                 fits, level = free > 0, float(max(0, free - 1))
             else:
-                taken = self._local.take(verdict.keys[i], policy.spec, self.workers, now_us, self._alone_us, cost)
+                asked = verdict.pending is not None
+                taken = self._local.take(
+                    verdict.keys[i], policy.spec, self.workers, now_us, self._alone_us, cost, asked=asked
+                )
                 fits, level = taken.allowed, taken.tokens
             levels.append(level)
             flags.append(YES if fits else YES - 1)
@@ -204,6 +182,7 @@ class Limiter(Decider):
     def away(self, now: int) -> None:
         """The store is lost."""
         self._now = now
+        self._is_away = True
         if self._alone_us is None:
             self._alone_us = now / 1e3
 
@@ -212,17 +191,29 @@ class Limiter(Decider):
         and the places that are held are held there, too.
         """
         self._now = now
+        self._is_away = False
         if forgot:
-            self._lost_us = now / 1e3 if self._alone_us is None else self._alone_us
+            self._back_us = now / 1e3
+            self._lost_us = self._back_us if self._alone_us is None else self._alone_us
         for verdict in self._held.values():
             self._renew(verdict)
 
     def _hint(self, verdict: LimitVerdict, lost_us: float) -> None:
         for i, policy in enumerate(verdict.policies):
             if not policy.concurrent:
-                level = self._local.hint(verdict.keys[i], lost_us)
+                key = verdict.keys[i]
+                level = self._local.hint(key, policy.spec, lost_us, self._back_us, self._now / 1e3)
                 if level is not None:
-                    self._store.hint(verdict.keys[i], policy.spec, level)
+                    self._store.hint(key, policy.spec, level)
+                    self._local.paid(key)
+
+    def _pay(self, verdict: LimitVerdict) -> None:
+        """The store, there again, is charged with what was spent of these buckets while it was away."""
+        for i, policy in enumerate(verdict.policies):
+            if not policy.concurrent:
+                debt = self._local.owed(verdict.keys[i], policy.spec, self._now / 1e3)
+                if debt > 0 and self._store.adjust(verdict.keys[i], policy.spec, -debt):
+                    self._local.paid(verdict.keys[i])
 
     # -- leases -------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 Invariants: commands are answered in the order they were sent (FIFO); no request ever cancels a command, so one
 reply can never be taken for another's (the fault of redis-py issues 2624 and 2665); when the connection breaks,
-or its oldest command is older than the deadline, every waiting command is failed at once and the connection is
-dropped, because its late replies are worth nothing.
+or its oldest command is older than the deadline, every waiting command is failed at once. Late replies are worth
+nothing and are thrown away; whether the connection is, too, says `on_late`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,21 @@ Reply = Callable[[Any], None]
 class StoreConnection:
     """`on_reply(reply)` is called once per command; a failure is passed as an exception object.
 
-    `pushed` gets what the server says unasked (RESP3 pushes: messages of pub/sub); without it that breaks the protocol.
+    `on_late(connection)` is asked after a deadline was missed, when everybody who waited has been told: whether to keep
+    the connection; without it that is dropped. `pushed` gets what the server says unasked (RESP3 pushes: messages of
+    pub/sub); without it that breaks the protocol.
     """
 
     def __init__(
-        self, deadline: float, on_lost: Callable[[StoreConnection], None], pushed: Callable[[Any], None] | None = None
+        self,
+        deadline: float,
+        on_lost: Callable[[StoreConnection], None],
+        pushed: Callable[[Any], None] | None = None,
+        on_late: Callable[[StoreConnection], bool] | None = None,
     ) -> None:
         self._deadline = deadline
         self._on_lost = on_lost
+        self._on_late = on_late
         self._pushed = pushed
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
@@ -38,6 +45,7 @@ class StoreConnection:
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._answered = 0
+        self._late = 0  # replies that nobody waits for any more
         self.lost = False
 
     @property
@@ -87,6 +95,9 @@ class StoreConnection:
                 if self._pushed is not None and isinstance(reply, hiredis.PushNotification):
                     self._pushed(reply)
                     continue
+                if self._late:
+                    self._late -= 1
+                    continue
                 if not waiting:
                     raise hiredis.ProtocolError("a reply nobody asked for")
                 self._answered += 1
@@ -119,10 +130,16 @@ class StoreConnection:
 
     def _give_up(self, answered: int) -> None:
         self._timer = None
-        if self._waiting and self._answered == answered:
-            self.drop(StoreError(f"no reply within {self._deadline * 1e3:.0f} ms"))
-        else:
+        if not self._waiting or self._answered != answered:
             self._look()
+            return
+        error = StoreError(f"no reply within {self._deadline * 1e3:.0f} ms")
+        waiting, self._waiting = self._waiting, deque()
+        self._late += len(waiting)
+        for _, reply in waiting:
+            reply(error)
+        if not self.lost and (self._on_late is None or not self._on_late(self)):
+            self.drop(error)
 
     def drop(self, error: StoreError) -> None:
         """Fails everything that waits and closes. Safe to call twice."""

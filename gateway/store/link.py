@@ -1,8 +1,10 @@
 """This worker's line to the store: made, watched, and made again.
 
-The store has a breaker of its own, which is simply "is there a working connection": one overdue reply drops it, and
-from then on nobody waits, until a new one has answered PING and loaded the scripts within its deadlines. Attempts to
-reconnect back off with jitter. Nothing here raises for a store that is away.
+The store has a breaker of its own, which is simply "is there a working connection": one overdue reply opens it, and
+from then on nobody waits. It may be that the store was late, or that this worker or its host were: so the connection
+is kept for `connect_timeout`, and used again when PINGs on it are answered in time (more of them the more often that
+happened lately). Else it is dropped, until a new one has answered PING and loaded the scripts within its deadlines.
+Attempts to reconnect back off with jitter. Nothing here raises for a store that is away.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from gateway.store.sentinel import find_master
 log = logging.getLogger(__name__)
 
 REASONS: Final = 8  # why a store is away that are logged until it is there again
-STEADY: Final = 5.0  # seconds a connection must live for earlier failures to be forgiven
+STEADY: Final = 5.0  # seconds a connection must live (or keep its deadlines) for earlier failures to be forgiven
+PAUSE: Final = 0.005  # seconds between two PINGs to a store that was late
+MOST_PINGS: Final = 32  # that must be answered in time, however often it was late
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class StoreLink:
     ) -> None:
         self.connection: StoreConnection | None = None
         self.losses = 0
+        self.doubts = 0  # how often the store was late and went on as if nothing were
         self.forgot = False
         # Asked for once: each `get_running_loop` makes a system call (getpid) in Python 3.11.
         self.loop = asyncio.get_running_loop()
@@ -74,6 +79,10 @@ class StoreLink:
         self._turned = turned
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._doubting: asyncio.Task[None] | None = None
+        self._doubted: StoreConnection | None = None
+        self._doubt_ended = -STEADY
+        self._pings = 1
 
     def start(self) -> None:
         """Begins connecting in the background."""
@@ -92,7 +101,9 @@ class StoreLink:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        connection, self.connection = self.connection, None
+        if self._doubting is not None:
+            self._doubting.cancel()
+        connection, self.connection = self.connection or self._doubted, None
         if connection is not None:
             connection.drop(StoreError("closing"))
 
@@ -158,13 +169,59 @@ class StoreLink:
         return address
 
     def _make(self) -> StoreConnection:
-        return StoreConnection(self._times.deadline, self._on_lost, self._pushed)
+        return StoreConnection(self._times.deadline, self._on_lost, self._pushed, self._on_late)
+
+    # -- late, or lost ------------------------------------------------------------------------------------------
+
+    def _on_late(self, connection: StoreConnection) -> bool:
+        """A reply is overdue. Whether the connection may yet be used."""
+        if connection is self._doubted:
+            return True  # a PING, and more will follow
+        if connection is not self.connection:
+            return False
+        self._doubted, self.connection = connection, None
+        self._pings = min(2 * self._pings, MOST_PINGS) if self.loop.time() - self._doubt_ended < STEADY else 1
+        self._doubting = self.loop.create_task(self._doubt(connection))
+        if self._turned is not None:
+            self._turned(None)
+        return True
+
+    async def _doubt(self, connection: StoreConnection) -> None:
+        """Nobody waits for it meanwhile."""
+        try:
+            async with asyncio.timeout(self._times.connect_timeout):
+                timely = 0
+                while timely < self._pings:
+                    try:
+                        await connection.call("PING")
+                    except StoreError:
+                        timely = 0
+                        if connection.lost:
+                            return
+                    else:
+                        timely += 1
+                    await asyncio.sleep(PAUSE)
+        except TimeoutError:
+            connection.drop(StoreError("it stays late"))
+            return
+        if connection.lost:
+            return
+        self._doubt_ended = self.loop.time()
+        self.doubts += 1
+        self.forgot = False
+        self._doubted, self.connection = None, connection
+        if self._turned is not None:
+            self._turned(connection)
 
     def _on_lost(self, connection: StoreConnection) -> None:
-        if connection is self.connection:
+        if connection is self._doubted:
+            self._doubted = None
+        elif connection is self.connection:
             self.connection = None
-            self.losses += 1
-            self._lost.set()
-            log.warning("store lost, without %s: %s", self._purpose, self._address)
             if self._turned is not None:
                 self._turned(None)
+        else:
+            return
+        self.losses += 1
+        self._lost.set()
+        log.warning("store lost, without %s: %s", self._purpose, self._address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from gateway.limits.limiter import BucketStore
+from gateway.limits.store import BucketStore
 from gateway.store.address import StoreAddress
 from gateway.store.buckets import SCRIPT, SharedBuckets
 from gateway.store.cluster import Cluster
@@ -56,6 +56,12 @@ class SharedStore:
         """Calls and connections that failed."""
         lost = self._link or self._cluster
         return self._buckets.failures + (lost.losses if lost is not None else 0)
+
+    @property
+    def doubts(self) -> int:
+        """How often the store was late and was soon asked again, over the same connection."""
+        line = self._link or self._cluster
+        return line.doubts if line is not None else 0
 
     def link(self, key: bytes) -> StoreLink | None:
         """The line to the server that has `key`."""

@@ -151,6 +151,11 @@ STORE_UP: Final = Metric("gateway_store_up_workers", "gauge", "Workers whose lim
 STORE_CALLS: Final = Metric(
     "gateway_store_calls_total", "counter", "Script calls to the store; one carries many decisions."
 )
+STORE_LATE: Final = Metric(
+    "gateway_store_late_total",
+    "counter",
+    "Times the store was late, kept and soon asked again: it or its host was busy.",
+)
 STORE_FAILURES: Final = Metric("gateway_store_failures_total", "counter", "Store calls or connections that failed.")
 LOG_DROPPED: Final = Metric(
     "gateway_access_log_dropped_total", "counter", "Access log lines dropped because the disk was slow or full."

@@ -153,10 +153,35 @@ async def test_a_store_that_forgot_is_told_the_levels_with_the_first_ask():
     store.reply = YES
     limiter.back(3 * S, forgot=True)
     await limiter.check(limits(WIDE, NARROW), request(), 3 * S)
-    assert store.hinted == [(b"gw:wide:{alice}", 3.0), (b"gw:narrow:{digits}", 1.0)]
+    # Of the narrow one there was one of two left two seconds ago, so it is full: nothing to tell.
+    assert store.hinted == [(b"gw:wide:{alice}", 13.0)]
+    assert store.adjusted == [], "what is hinted is not charged besides"
     await limiter.check(limits(WIDE, NARROW), request(), 3 * S + 1)
     await limiter.check(limits(WIDE), request(b"nobody-knows"), 3 * S + 1)
-    assert len(store.hinted) == 2
+    assert len(store.hinted) == 1
+
+
+async def test_a_store_that_remembers_is_charged_with_what_was_spent_meanwhile():
+    store, limiter, _ = await decided(Taken(True, 20.0), WIDE, now=S, workers=2)
+    limiter.away(2 * S)
+    store.reply = None
+    assert [(await limiter.check(limits(WIDE), request(), 2 * S)).allowed for _ in range(4)] == [True] * 4
+    assert store.adjusted == []
+    store.reply = Taken(True, 7.0)
+    limiter.back(2 * S, forgot=False)
+    for _ in range(3):
+        await limiter.check(limits(WIDE), request(), 2 * S)
+    assert store.adjusted == [(b"gw:wide:{alice}", -4.0)]
+
+
+async def test_what_was_asked_when_the_store_was_lost_is_not_charged_twice():
+    store, limiter, _ = await decided(Taken(True, 20.0), WIDE, now=S)
+    store.reply = "late"
+    assert (await limiter.check(limits(WIDE), request(), 2 * S)).by == ALONE
+    store.reply = Taken(True, 7.0)
+    limiter.back(2 * S, forgot=False)
+    await limiter.check(limits(WIDE), request(), 2 * S)
+    assert store.adjusted == []
 
 
 async def test_a_store_that_remembers_is_told_nothing():
