@@ -356,7 +356,7 @@ def judge(ran: Scenario) -> tuple[list[Bar], tuple[str, ...]]:
     end = max(one.after for one in asked)
     found = []
     if name == "busy":
-        found.append(Bar("busy: connections to the store given up", 0, sum(told.failures for told in ran.told)))
+        found.append(Bar("busy: connections to the store given up", 0, sum(told.losses for told in ran.told)))
     elif name != "clock":
         found.append(Bar(f"{name}: longest wait", 30, longest_wait(asked, ran.broke - GRACE, ran.back), unit=" ms"))
         later = sum(one.asked for one in asked if ran.broke + 1 <= one.before < ran.back)
@@ -387,7 +387,9 @@ def judge(ran: Scenario) -> tuple[list[Bar], tuple[str, ...]]:
     lost = sum(one.alone and one.asked for one in asked)
     unobserved = sum(one.unobserved for one in checks)
     found.append(Bar(f"{name}: decisions that no sequential bucket makes", 0, len(violations)))
-    found.append(Bar(f"{name}: takes nobody heard of, beyond the lost answers", 0, max(0, unobserved - lost)))
+    paid = sum(one.alone and one.allowed and not one.asked for one in asked)  # at most: what was charged afterwards
+    beyond = max(0, unobserved - lost - paid)
+    found.append(Bar(f"{name}: takes nobody heard of, beyond lost answers and what was charged", 0, beyond))
     jumps = 1 if name == "clock" else 0  # a clock that goes ahead fills every bucket once
     total = sum(one.allowed for one in asked)
     most = BURST * (1 + jumps) + RATE * (end - min(one.before for one in asked))

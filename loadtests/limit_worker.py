@@ -70,6 +70,8 @@ class Told:
     alone: int = 0
     calls: int = 0
     failures: int = 0
+    losses: int = 0  # connections to the store given up
+    doubts: int = 0  # and not given up
     cpu_s: float = 0.0
     seconds: float = 0.0
     members: int = 1
@@ -124,6 +126,7 @@ class Worker:
         told = self.told
         told.cpu_s, told.seconds = cpu() - used, time.monotonic() - began
         told.calls, told.failures, told.members = self.store.calls - calls, self.store.failures, self.fleet.members
+        told.losses, told.doubts = self.store.losses, self.store.doubts
         ticker.cancel()
         self.limiter.return_leases()
         self.store.flush()

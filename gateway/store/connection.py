@@ -11,11 +11,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import hiredis
 
 from gateway.errors import StoreError
+
+ROUND: Final = 0.002  # seconds in which a busy loop may read what has already come
+LAG: Final = 0.005  # seconds a timer may be late before the loop, and not the store, is suspected
+LONG_ROUND: Final = 0.01
 
 Reply = Callable[[Any], None]
 
@@ -47,6 +51,11 @@ class StoreConnection:
         self._answered = 0
         self._late = 0  # replies that nobody waits for any more
         self.lost = False
+
+    @property
+    def answered(self) -> int:
+        """Replies that came, in time or late."""
+        return self._answered
 
     @property
     def waiting(self) -> int:
@@ -97,6 +106,7 @@ class StoreConnection:
                     continue
                 if self._late:
                     self._late -= 1
+                    self._answered += 1
                     continue
                 if not waiting:
                     raise hiredis.ProtocolError("a reply nobody asked for")
@@ -118,15 +128,17 @@ class StoreConnection:
         self.drop(StoreError("the store closed the connection"))
 
     def _look(self) -> None:
-        """Is the oldest command overdue? A busy loop is given one more round to read what has already come."""
+        """Is the oldest command overdue? Then what has already come is read in one more round of the loop. Where this
+        timer itself is late, so was perhaps the command, and the round is longer.
+        """
         self._timer = None
         if not self._waiting:
             return
-        left = self._waiting[0][0] - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
+        over = self._loop.time() - self._waiting[0][0]
+        if over < 0:
+            self._timer = self._loop.call_later(-over, self._look)
         else:
-            self._timer = self._loop.call_later(0.002, self._give_up, self._answered)
+            self._timer = self._loop.call_later(ROUND if over < LAG else LONG_ROUND, self._give_up, self._answered)
 
     def _give_up(self, answered: int) -> None:
         self._timer = None

@@ -2,9 +2,9 @@
 
 The store has a breaker of its own, which is simply "is there a working connection": one overdue reply opens it, and
 from then on nobody waits. It may be that the store was late, or that this worker or its host were: so the connection
-is kept for `connect_timeout`, and used again when PINGs on it are answered in time (more of them the more often that
-happened lately). Else it is dropped, until a new one has answered PING and loaded the scripts within its deadlines.
-Attempts to reconnect back off with jitter. Nothing here raises for a store that is away.
+is kept, and used again when PINGs on it are answered in time (more of them the more often that happened lately). When
+nothing at all comes for `connect_timeout` it is dropped, until a new one has answered PING and loaded the scripts
+within its deadlines. Attempts to reconnect back off with jitter. Nothing here raises for a store that is away.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 REASONS: Final = 8  # why a store is away that are logged until it is there again
 STEADY: Final = 5.0  # seconds a connection must live (or keep its deadlines) for earlier failures to be forgiven
 PAUSE: Final = 0.005  # seconds between two PINGs to a store that was late
-MOST_PINGS: Final = 32  # that must be answered in time, however often it was late
+MOST_PINGS: Final = 8  # that must be answered in time, however often it was late
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,23 +187,29 @@ class StoreLink:
         return True
 
     async def _doubt(self, connection: StoreConnection) -> None:
-        """Nobody waits for it meanwhile."""
-        try:
-            async with asyncio.timeout(self._times.connect_timeout):
+        """Until it answers in time again, or not at all. Nobody waits for it meanwhile."""
+        timely, heard = 0, connection.answered
+        began = last = self.loop.time()
+        told = False
+        while timely < self._pings:
+            try:
+                await connection.call("PING")
+                timely += 1
+            except StoreError:
                 timely = 0
-                while timely < self._pings:
-                    try:
-                        await connection.call("PING")
-                    except StoreError:
-                        timely = 0
-                        if connection.lost:
-                            return
-                    else:
-                        timely += 1
-                    await asyncio.sleep(PAUSE)
-        except TimeoutError:
-            connection.drop(StoreError("it stays late"))
-            return
+            now = self.loop.time()
+            if connection.answered != heard:
+                heard, last = connection.answered, now
+            elif now - last > self._times.connect_timeout:
+                connection.drop(StoreError("it says nothing any more"))
+            if connection.lost:
+                return
+            if not told and now - began > self._times.connect_timeout:
+                told = True
+                log.warning("store is late, without %s: %s", self._purpose, self._address)
+            await asyncio.sleep(PAUSE)
+        if told:
+            log.info("store answers in time again, for %s: %s", self._purpose, self._address)
         if connection.lost:
             return
         self._doubt_ended = self.loop.time()

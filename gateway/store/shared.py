@@ -52,10 +52,15 @@ class SharedStore:
         return self._buckets.calls
 
     @property
+    def losses(self) -> int:
+        """Connections that were given up."""
+        line = self._link or self._cluster
+        return line.losses if line is not None else 0
+
+    @property
     def failures(self) -> int:
         """Calls and connections that failed."""
-        lost = self._link or self._cluster
-        return self._buckets.failures + (lost.losses if lost is not None else 0)
+        return self._buckets.failures + self.losses
 
     @property
     def doubts(self) -> int:
