@@ -271,6 +271,8 @@ class Call:
                 return
         self._buckets.failures += 1
         self.fail()
+        if isinstance(reply, StoreError):  # late or lost, which the link judges
+            return
         connection = self.connection
         if connection is not None and not connection.lost:
             # NOSCRIPT after a restart or SCRIPT FLUSH, OOM, READONLY...: start over from a fresh connection.

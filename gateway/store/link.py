@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import secrets
 from collections.abc import Callable, Sequence
@@ -188,8 +189,10 @@ class StoreLink:
 
     async def _doubt(self, connection: StoreConnection) -> None:
         """Until it answers in time again, or not at all. Nobody waits for it meanwhile."""
-        timely, heard = 0, connection.answered
-        began = last = self.loop.time()
+        timely, heard, silent = 0, connection.answered, 0
+        # By PINGs and not by the clock: each gives the loop a round to read, however late the loop itself is.
+        patience = math.ceil(self._times.connect_timeout / self._times.deadline)
+        began = self.loop.time()
         told = False
         while timely < self._pings:
             try:
@@ -197,14 +200,13 @@ class StoreLink:
                 timely += 1
             except StoreError:
                 timely = 0
-            now = self.loop.time()
-            if connection.answered != heard:
-                heard, last = connection.answered, now
-            elif now - last > self._times.connect_timeout:
+            silent = silent + 1 if connection.answered == heard else 0
+            heard = connection.answered
+            if silent >= patience:
                 connection.drop(StoreError("it says nothing any more"))
             if connection.lost:
                 return
-            if not told and now - began > self._times.connect_timeout:
+            if not told and self.loop.time() - began > self._times.connect_timeout:
                 told = True
                 log.warning("store is late, without %s: %s", self._purpose, self._address)
             await asyncio.sleep(PAUSE)

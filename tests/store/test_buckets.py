@@ -176,6 +176,19 @@ async def test_a_hung_store_costs_one_deadline_and_then_nothing(own):
     assert (await one.decide(ask(b"fresh")))[0].allowed
 
 
+async def test_a_store_that_hiccups_costs_one_deadline_and_no_connection(own):
+    server, one = own
+    connection = one.link.connection
+    os.kill(server.process.pid, signal.SIGSTOP)
+    assert await one.decide(ask(b"k")) is None
+    assert one.link.connection is None
+    os.kill(server.process.pid, signal.SIGCONT)
+    await up(one)
+    assert one.link.connection is connection
+    assert (one.link.losses, one.link.doubts) == (0, 1)
+    assert (await one.decide(ask(b"k")))[0].tokens == pytest.approx(POLICY.spec.burst - 2, abs=0.5), "it took both"
+
+
 async def test_a_killed_store_is_found_again(own):
     server, one = own
     await one.decide(ask(b"k"))
