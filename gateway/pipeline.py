@@ -29,7 +29,8 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.limits.limiter import ALONE, YES, Limiter, LimitVerdict
+from gateway.limits.limiter import Limiter
+from gateway.limits.verdict import ALONE, YES, LimitVerdict
 from gateway.problems import Problem, refuse
 from gateway.request import BodyRules, Header, Outcome, Request, Response
 from gateway.retries import deadline as deadlines
@@ -403,7 +404,7 @@ class Pipeline:
     def _count_limits(self, route: Route, verdict: LimitVerdict) -> None:
         values, by, flags = self.cells.values, 2 * verdict.by, verdict.flags
         for i, cells in enumerate(route.cells.limits):
-            values[cells[by + (flags[i] == YES)]] += 1
+            values[cells.decisions[by + (flags[i] == YES)]] += 1
 
     def _over_limit(self, route: Route, request: Request, verdict: LimitVerdict) -> Response:
         assert route.limits is not None
@@ -411,18 +412,18 @@ class Pipeline:
         assert policy is not None
         headers: list[Header] = []
         _say_limits(headers, verdict)
+        never = verdict.hopeless()
+        if never >= 0:
+            self.cells.add(route.cells.limits[never].too_large)
+            return _too_large(request, verdict, never, headers)
         if verdict.by == ALONE and policy.on_store_failure == "closed":
             return refuse(
                 problems.STORE_CLOSED, request, "the rate limit store is away", headers=headers, retry_after=1
             )
-        detail = f"over the limit '{policy.name}': {policy.figures()}"
-        cost = verdict.costs[verdict.refused]
-        if cost > policy.spec.burst and not policy.concurrent:
-            detail += f"; this request costs {cost:g}, which is more than it ever holds"
         return refuse(
             problems.OVER_LIMIT,
             request,
-            detail,
+            f"over the limit '{policy.name}': {policy.figures()}",
             headers=headers,
             retry_after=verdict.retry_after(),
             members={"violated-policies": [policy.name]},
@@ -576,6 +577,16 @@ def _say_limits(headers: list[Header], verdict: LimitVerdict) -> None:
         headers.append((b"x-ratelimit-limit", b"%d" % int(policy.spec.burst)))
         headers.append((b"x-ratelimit-remaining", b"%d" % max(0, int(level))))
         headers.append((b"x-ratelimit-reset", b"%d" % reset))
+
+
+def _too_large(request: Request, verdict: LimitVerdict, i: int, headers: list[Header]) -> Response:
+    """It costs more than the limit ever holds: no later try can pass, so nothing is said of when (RFC 9110 section
+    15.5.14; a 429 says "too many", which the client could wait out).
+    """
+    policy, cost = verdict.policies[i], verdict.costs[i]
+    detail = f"this request costs {cost:.10g}, and the limit '{policy.name}' never holds more than its burst of "
+    detail += f"{policy.spec.burst:.10g}: send less at once"
+    return refuse(problems.ABOVE_BURST, request, detail, headers=headers, members={"violated-policies": [policy.name]})
 
 
 def _say_degraded(headers: list[Header], member: bytes) -> None:

@@ -13,7 +13,7 @@ from gateway.admission.priority import PriorityRules
 from gateway.degrade.cache import CacheRules
 from gateway.degrade.ladder import Rung
 from gateway.identity.keys import KeyRing
-from gateway.limits.limiter import RouteLimits
+from gateway.limits.verdict import RouteLimits
 from gateway.request import BodyRules, Header
 from gateway.retries.rules import RetryRules
 from gateway.routing.edits import Edits
@@ -26,14 +26,22 @@ from gateway.upstreams.shadow import ShadowRules
 
 
 @dataclass(frozen=True, slots=True)
+class LimitCells:
+    """Where a limit counts. `decisions`: refused and allowed, by the store, without it, and from a lease;
+    `too_large`: what was refused for good.
+    """
+
+    decisions: tuple[int, int, int, int, int, int]
+    too_large: int
+
+
+@dataclass(frozen=True, slots=True)
 class RouteCells:
     """Where a route counts."""
 
     duration: Mapping[int, int]  # status -> histogram
     duration_other: int
-    limits: tuple[
-        tuple[int, int, int, int, int, int], ...
-    ]  # per policy: refused and allowed, by the store, without it, and from a lease
+    limits: tuple[LimitCells, ...]
     rungs: tuple[int, ...]  # parallel to the ladder
     cache_hit: int
     shed: int

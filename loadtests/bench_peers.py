@@ -27,6 +27,7 @@ PACKAGES = {
     "haproxy": "haproxy",
     "slowhttptest": "slowhttptest",
     "libfaketime": "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",  # for chaos_store
+    "redis-tools": "/usr/bin/redis-check-rdb",  # the Redis server under another name, with TLS
     "wrk": "wrk",
 }
 DAEMONS = ("nginx", "haproxy")

@@ -22,9 +22,10 @@ import uvloop
 
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.costs import Cost
-from gateway.limits.limiter import Limiter, LimitVerdict, RouteLimits
+from gateway.limits.limiter import Limiter
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import ClientScope, GlobalScope
+from gateway.limits.verdict import LimitVerdict, RouteLimits
 from gateway.request import Request
 from gateway.store.address import StoreAddress
 from gateway.store.fleet import Fleet
@@ -69,6 +70,8 @@ class Told:
     alone: int = 0
     calls: int = 0
     failures: int = 0
+    losses: int = 0  # connections to the store given up
+    doubts: int = 0  # and not given up
     cpu_s: float = 0.0
     seconds: float = 0.0
     members: int = 1
@@ -123,6 +126,7 @@ class Worker:
         told = self.told
         told.cpu_s, told.seconds = cpu() - used, time.monotonic() - began
         told.calls, told.failures, told.members = self.store.calls - calls, self.store.failures, self.fleet.members
+        told.losses, told.doubts = self.store.losses, self.store.doubts
         ticker.cancel()
         self.limiter.return_leases()
         self.store.flush()

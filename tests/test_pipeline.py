@@ -21,15 +21,16 @@ from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
 from gateway.identity.keys import KeyRing
 from gateway.limits.bucket import BucketSpec, Taken
-from gateway.limits.costs import Cost, HeaderCost
-from gateway.limits.limiter import Limiter, RouteLimits
+from gateway.limits.costs import BodyCost, HeaderCost
+from gateway.limits.limiter import Limiter
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import TenantScope
+from gateway.limits.verdict import RouteLimits
 from gateway.pipeline import Pipeline, bad_request
 from gateway.request import Request
 from gateway.retries.rules import RetryRules
 from gateway.routing.table import Match, RouteTable
-from gateway.snapshot import Route, RouteCells, Snapshot
+from gateway.snapshot import LimitCells, Route, RouteCells, Snapshot
 from gateway.status import REASONS
 from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Tracing
@@ -47,7 +48,7 @@ KEYS = KeyRing(clients={hashlib.sha256(b"secret").hexdigest(): "alice"}, anonymo
 #: Cells: histograms 20 apart, counters one each.
 DURATIONS = {status: 1000 + 20 * i for i, status in enumerate((200, 401, 404, 405, 429, 499, 500, 502, 503, 504))}
 OTHER, UNROUTED = 1900, 2000
-REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, HIT, SHED, EXPIRED = range(3000, 3007)
+REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, HIT, SHED, EXPIRED, TOO_LARGE = range(3000, 3008)
 LEASED_REFUSED, LEASED_ALLOWED = 3008, 3009
 RUNGS = (3010, 3011, 3012)
 
@@ -85,7 +86,8 @@ class Scene:
         return Pool(name, (backend,), WeightedRoundRobin, 100)
 
     def _route(self):
-        limits = ((REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, LEASED_REFUSED, LEASED_ALLOWED),)
+        decisions = (REFUSED, ALLOWED, LOCAL_REFUSED, LOCAL_ALLOWED, LEASED_REFUSED, LEASED_ALLOWED)
+        limits = (LimitCells(decisions, TOO_LARGE),)
         cells = RouteCells(DURATIONS, OTHER, limits, (), HIT, SHED, EXPIRED)
         return Route(
             name="digits", match=Match(PREDICT, False, frozenset((b"POST", b"HEAD"))), pool=self.pools["digits"],
@@ -308,6 +310,28 @@ async def test_over_the_limit_elsewhere_is_a_problem():
         body = orjson.loads((await one.ask(path=b"/classify")).body)
         assert body["type"].endswith("#quota-exceeded")
         assert body["violated-policies"] == ["per-client"]
+
+
+@pytest.mark.parametrize("mode", ["local", "closed"])
+@pytest.mark.parametrize("reply", [Taken(False, 7.0), None], ids=["shared", "alone"])
+async def test_what_costs_more_than_the_burst_is_refused_for_good(reply, mode):
+    """Read the draft as one likes, a Retry-After here sends the client round in circles."""
+    async with scene() as one:
+        cost = BodyCost(1)
+        policy = LimitPolicy("bytes", spec=BucketSpec(2.0, 10.0), cost=cost, on_store_failure=mode)
+        one.use_limits(policy, match=Match(b"/", True))
+        one.store.reply = reply
+        response = await one.ask(path=b"/classify", body=b"x" * 11)
+        fields, problem = said(response), orjson.loads(response.body)
+        assert response.status == 413
+        assert "retry-after" not in fields
+        assert fields["ratelimit-policy"].startswith('"bytes";q=10')
+        assert problem["violated-policies"] == ["bytes"]
+        assert problem["detail"] == (
+            "this request costs 11, and the limit 'bytes' never holds more than its burst of 10: send less at once"
+        )
+        assert one.count(TOO_LARGE) == 1
+        assert one.main.connections == 0
 
 
 async def test_legacy_headers_only_when_asked_for():
@@ -894,15 +918,6 @@ async def test_an_answer_says_that_limits_are_decided_without_the_store(mode):
         assert said(await one.ask())["degraded"] == f"limits;mode={mode}"
         one.use_limits(policy, ladder=[StaticRung(200, b"text/plain", b"later")])
         assert said(await one.ask())["degraded"] == f"static, limits;mode={mode}"
-
-
-async def test_a_request_that_costs_more_than_the_bucket_holds_is_told_so():
-    async with scene() as one:
-        one.use_limits(LimitPolicy("big", spec=BucketSpec(2.0, 10.0), cost=Cost(50.0)))
-        one.store.reply = Taken(False, 10.0)
-        response = await one.ask()
-        assert response.status == 429
-        assert "more than it ever holds" in orjson.loads(response.body)["error"]
 
 
 async def test_a_limit_in_shadow_is_counted_and_not_seen():

@@ -18,6 +18,7 @@ from gateway.balance.registry import Recipe, Settings
 from gateway.breakers.gate import BreakerSettings
 from gateway.certificates import client_context, server_context
 from gateway.config import model
+from gateway.config.sections.tls import StoreTls
 from gateway.degrade.cache import CacheRules
 from gateway.degrade.ladder import PoolRung, Rung, StaleRung, StaticRung
 from gateway.http.client import ClientLimits
@@ -32,6 +33,7 @@ from gateway.retries.memory import Memory
 from gateway.routing.named import named_model
 from gateway.routing.table import RouteTable
 from gateway.snapshot import Route, Snapshot
+from gateway.store.address import StoreAddress
 from gateway.telemetry.cells import Catalogue
 from gateway.upstreams.backend import Backend
 from gateway.upstreams.pool import Pool, Sharing
@@ -61,7 +63,7 @@ def snapshot(
             anonymous=identity.anonymous == "allow",
             tenants=tenants(identity),
         ),
-        unrouted=route_cells(catalogue, None, ()),
+        unrouted=route_cells(catalogue, None, {}),
         access_log_sample=config.access_log.sample,
         trace_sample=config.tracing.sample,
         via=(b"via", b"1.1 " + _pseudonym(config.http)) if config.http.via != "off" else None,
@@ -128,6 +130,18 @@ def forwarding(http: model.Http) -> Forwarding:
 
 def _pseudonym(http: model.Http) -> bytes:
     return b"" if http.via == "off" else http.via.encode()
+
+
+def store_address(store: model.Store) -> StoreAddress:
+    """Where the store is that `store.url` names, and who we are there."""
+    url = store.url
+    section = store.tls or StoreTls()
+    return StoreAddress(
+        host=url.host, port=url.port, unix_path=url.unix_path, username=url.username, password=url.password, db=url.db,
+        tls=section.settings if url.tls else None, server_name=section.server_name,
+        sentinels=url.sentinels, service=url.service,
+        sentinel_username=store.sentinel_username, sentinel_password=store.sentinel_password, seeds=url.seeds,
+    )  # fmt: skip
 
 
 def tls_contexts(config: model.Config) -> list[ssl.SSLContext | None]:
@@ -261,7 +275,7 @@ def _route(
         tell_attempts=route.retry.attempts_header,
         cache=CacheRules(cache.fresh, cache.stale_if_error, cache.max_entry) if cache is not None else None,
         ladder=tuple(_rung(rung) for rung in route.degrade),
-        cells=route_cells(catalogue, route, route.limits),
+        cells=route_cells(catalogue, route, config.limits),
         key=f"{route.name} {route.pool}".encode(),
         edits=edits(route, route.pool or "", None),
         reply=reply(route),

@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.admin.server import AdminServer
 from gateway.admission.places import Places
-from gateway.app.compile import backend_address, backend_tls
+from gateway.app.compile import backend_address, backend_tls, store_address
 from gateway.app.forced import ForcedBreakers, over_workers
 from gateway.app.kept import KeptBreakers
 from gateway.app.outliers import Outliers
@@ -179,10 +179,7 @@ class Gateway:
     async def _open_store(self) -> StoreAddress:
         url = self.config.store.url
         if not url.embedded:
-            return StoreAddress(
-                url.host, url.port, url.unix_path, url.username, url.password, url.db, url.tls,
-                url.sentinels, url.service, url.seeds,
-            )  # fmt: skip
+            return store_address(self.config.store)
         self._embedded = EmbeddedStore()
         await self._embedded.start()
         return StoreAddress(unix_path=self._embedded.path)

@@ -9,7 +9,6 @@ from gateway.config.sections.limits import Cost as CostSection
 from gateway.config.sections.limits import Scope as ScopeSection
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.costs import BodyCost, Cost, HeaderCost, RowsCost
-from gateway.limits.limiter import RouteLimits
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import (
     AddressScope,
@@ -24,6 +23,7 @@ from gateway.limits.scopes import (
     Scope,
     TenantScope,
 )
+from gateway.limits.verdict import RouteLimits
 from gateway.routing import template
 
 #: Scope in the configuration -> what it is. A new one is one line here, and its word in `config/sections/limits.py`.
@@ -59,7 +59,11 @@ def _policy(name: str, limit: model.Limit, route: model.Route, identity: model.I
     scope = scopes[0] if len(scopes) == 1 else JoinedScope(scopes)
 
     def policy(
-        rate: float | None, burst: int | None, places: int | None, overrides: Mapping[bytes, LimitPolicy] | None
+        rate: float | None,
+        written: str,
+        burst: int | None,
+        places: int | None,
+        overrides: Mapping[bytes, LimitPolicy] | None,
     ) -> LimitPolicy:
         concurrent = places or 0
         spec = None if concurrent else BucketSpec(rate or 0.0, float(burst or 0))
@@ -75,18 +79,20 @@ def _policy(name: str, limit: model.Limit, route: model.Route, identity: model.I
             shadow=limit.shadow,
             partition=limit.partition_key,
             overrides=overrides,
+            written=written,
         )
 
     overrides = {
         key.encode(): policy(
             each.rate if each.rate is not None else limit.rate,
+            each.rate_as_written if each.rate is not None else limit.rate_as_written,
             each.burst if each.burst is not None else limit.burst,
             each.concurrent if each.concurrent is not None else limit.concurrent,
             None,
         )
         for key, each in limit.all_overrides.items()
     }
-    return policy(limit.rate, limit.burst, limit.concurrent, overrides)
+    return policy(limit.rate, limit.rate_as_written, limit.burst, limit.concurrent, overrides)
 
 
 def _scope(given: ScopeSection, route: model.Route, identity: model.Identity) -> Scope:

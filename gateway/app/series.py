@@ -6,15 +6,16 @@ worker only ever finds places and never makes them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from gateway.admission.places import Places
 from gateway.admission.queue import PRIORITIES
 from gateway.admission.queue import REASONS as REFUSALS
 from gateway.breakers.states import DOUBTS, STATES, TRIPS
-from gateway.config.model import Config, PoolRung, Route, Shadow, StaleRung
+from gateway.config.model import Config, Limit, PoolRung, Route, Shadow, StaleRung
 from gateway.retries.rules import REASONS, RetryCells
-from gateway.snapshot import RouteCells
+from gateway.snapshot import LimitCells, RouteCells
 from gateway.telemetry import names
 from gateway.telemetry.cells import Catalogue, Metric
 from gateway.upstreams.shadow import ShadowCells
@@ -27,8 +28,8 @@ OUTCOMES: Final = ("success", "failure", "ignore", "dropped")  # in the order of
 GAUGES: Final[tuple[Metric, ...]] = (
     names.ACTIVE_REQUESTS, names.CONNECTIONS, names.REFUSED_CONNECTIONS, names.PROTOCOL_ERRORS, names.CLIENT_GONE,
     names.REFUSED_PER_ADDRESS, names.HANDSHAKE_FAILURES, names.PROXY_ERRORS, names.REQUEST_LIMITS, names.CACHE_BYTES,
-    names.FLEET_WORKERS, names.FLEET_DROPPED, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES,
-    names.LEASED_KEYS, names.HELD_PLACES, names.ADJUSTMENTS,
+    names.FLEET_WORKERS, names.FLEET_DROPPED, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES, names.STORE_LATE,
+    names.LEASED_KEYS, names.HELD_PLACES, names.ADJUSTMENTS, names.COSTS_MISREAD,
     names.LOG_DROPPED, names.SPANS_DROPPED,
     names.BREAKER_HINTS_TOLD, names.BREAKER_HINTS_HEEDED, names.BREAKER_HINTS_IGNORED,
 )  # fmt: skip
@@ -41,15 +42,12 @@ def rung_label(rung: object) -> str:
     return f"pool:{rung.pool}" if isinstance(rung, PoolRung) else "static"
 
 
-def route_cells(catalogue: Catalogue, route: Route | None, limits: tuple[str, ...]) -> RouteCells:
-    """The cells of one route; `None` stands for requests that no route takes."""
+def route_cells(catalogue: Catalogue, route: Route | None, limits: Mapping[str, Limit]) -> RouteCells:
+    """The cells of one route; `None` stands for requests that no route takes. `limits` are those of the file."""
     label = ("http_route", route.name if route is not None else "")
 
     def place(metric: Metric, *labels: tuple[str, str]) -> int:
         return catalogue.place(metric, (label, *labels))
-
-    def decision(limit: str, store: str, result: str) -> int:
-        return catalogue.place(names.LIMIT_DECISIONS, (("limit", limit), ("store", store), ("result", result)))
 
     def duration(status: str) -> int:
         return place(names.SERVER_DURATION, ("http_response_status_code", status))
@@ -58,22 +56,28 @@ def route_cells(catalogue: Catalogue, route: Route | None, limits: tuple[str, ..
     return RouteCells(
         duration={status: duration(str(status)) for status in STATUSES},
         duration_other=duration("other"),
-        limits=tuple(
-            (
-                decision(limit, "shared", "refused"),
-                decision(limit, "shared", "allowed"),
-                decision(limit, "local", "refused"),
-                decision(limit, "local", "allowed"),
-                decision(limit, "leased", "refused"),
-                decision(limit, "leased", "allowed"),
-            )
-            for limit in limits
-        ),
+        limits=tuple(limit_cells(catalogue, name, limits[name]) for name in (route.limits if route else ())),
         rungs=tuple(place(names.DEGRADED, ("rung", rung_label(rung))) for rung in ladder),
         cache_hit=place(names.CACHE_HITS),
         shed=place(names.SHED),
         expired=place(names.EXPIRED),
     )
+
+
+def limit_cells(catalogue: Catalogue, name: str, limit: Limit) -> LimitCells:
+    """The cells of a limit. Without the store its decisions are counted as what they are: `on_store_failure`."""
+
+    def place(by: str, result: str) -> int:
+        return catalogue.place(names.LIMIT_DECISIONS, (("limit", name), ("store", by), ("result", result)))
+
+    alone = limit.on_store_failure
+    return LimitCells(
+        decisions=(
+            place("shared", "refused"), place("shared", "allowed"), place(alone, "refused"), place(alone, "allowed"),
+            place("leased", "refused"), place("leased", "allowed"),
+        ),
+        too_large=catalogue.place(names.LIMIT_TOO_LARGE, (("limit", name),)),
+    )  # fmt: skip
 
 
 def retry_cells(catalogue: Catalogue, route: Route) -> RetryCells:
@@ -216,9 +220,9 @@ def allot(catalogue: Catalogue, config: Config, workers: int) -> None:
     """Gives every series of `config` its place. Called by the supervisor before a snapshot is sent out."""
     for metric in GAUGES:
         catalogue.place(metric)
-    route_cells(catalogue, None, ())
+    route_cells(catalogue, None, {})
     for route in config.routes:
-        route_cells(catalogue, route, route.limits)
+        route_cells(catalogue, route, config.limits)
         retry_cells(catalogue, route)
         for side in route.sides:
             side_cell(catalogue, route, side.pool)

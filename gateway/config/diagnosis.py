@@ -62,7 +62,7 @@ class Fault:
 def _diagnose(error: ErrorDetails, source: Source, model: type[BaseModel]) -> Diagnostic:
     loc = real_loc(error["loc"], source)
     if blamed := error.get("ctx", {}).get("at"):
-        loc = (*loc, blamed)
+        loc = (*loc, *blamed) if isinstance(blamed, tuple) else (*loc, blamed)
     fault = Fault(error, loc, model)
     message, hint = SENTENCES.get(error["type"], _unforeseen)(fault)
     key = error["type"] in ABOUT_KEYS or error["loc"][-1:] == ("[key]",)

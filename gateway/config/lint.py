@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.config.diagnosis import spell
 from gateway.config.errors import Diagnostic
+from gateway.config.lint_limits import LIMIT_RULES
 from gateway.config.model import BackendTls, Config, PoolRung, Route, StaticRung, Tls
 from gateway.config.pointless import POINTLESS, Finding
 from gateway.config.reach import can_start, covering_domains, covers
@@ -240,28 +241,6 @@ def unused_names(config: Config) -> Iterator[Finding]:
                 yield (kind, name), "no route uses it", None
 
 
-def lease_that_saves_nothing(config: Config) -> Iterator[Finding]:
-    for index, route in enumerate(config.routes):
-        modes = [config.limits[name].mode for name in route.limits]
-        for place, mode in enumerate(modes):
-            if mode == "leased" and "exact" in modes:
-                message = f"'{route.limits[place]}' is leased, but another limit of the route asks the store anyway"
-                hint = "lease all limits of the route or none; concurrent limits are always exact"
-                yield ("routes", index, "limits", place), message, hint
-                break
-
-
-def body_over_the_burst(config: Config) -> Iterator[Finding]:
-    for index, route in enumerate(config.routes):
-        largest = config.http.max_body if route.max_body is None else route.max_body
-        for place, name in enumerate(route.limits):
-            limit = config.limits[name]
-            if limit.cost.body is not None and limit.burst is not None and limit.cost.body * limit.burst < largest:
-                most = format_size(limit.cost.body * limit.burst)
-                message = f"a body of more than {most} costs more than the burst of '{name}' and is always refused"
-                yield ("routes", index, "limits", place), message, "raise its burst, or lower the route's max_body"
-
-
 def nobody_gets_in(config: Config) -> Iterator[Finding]:
     keys = config.identity.api_keys
     if config.identity.anonymous == "deny" and not (keys and keys.clients):
@@ -372,8 +351,7 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     idle_cache,
     shared_answers,
     unused_names,
-    lease_that_saves_nothing,
-    body_over_the_burst,
+    *LIMIT_RULES,
     nobody_gets_in,
     certificate_ends,
     never_slow,

@@ -18,11 +18,11 @@ from gateway.config import units
 from gateway.config.addresses import Listen, Origin, StoreUrl
 
 
-def refuse(message: str, hint: str | None = None, at: str | None = None) -> PydanticCustomError:
+def refuse(message: str, hint: str | None = None, at: str | tuple[str | int, ...] | None = None) -> PydanticCustomError:
     """An error whose text follows the location ("store.timeout must be ..."), or stands alone if it starts with a
     capital.
 
-    ``at`` names the key of the section that is to blame, for checks that look at several keys.
+    ``at`` names the key of the section (or the way down to it) that is to blame, for checks that look at several keys.
     """
     return PydanticCustomError("gateway", "{message}", {"message": message, "hint": hint, "at": at})
 

@@ -16,7 +16,7 @@ local out, flags = {}, {}
 local outs, asks, key, at = 0, 0, 0, 1
 local size = #program
 
-local function load(name, rate, burst, hint)
+local function load(name, rate, burst)
   local saved = redis.call('GET', name)
   local have = burst
   if saved then
@@ -29,9 +29,6 @@ local function load(name, rate, burst, hint)
       if have > burst then have = burst end
       if now < stamp then dirty[name] = true end
     end
-  elseif hint and hint < burst then
-    have = hint
-    dirty[name] = true
   end
   level[name], rates[name], bursts[name] = have, rate, burst
   return have
@@ -151,11 +148,14 @@ while at <= size do
       outs = outs + 2
     end
     key = key + n
-  else -- 6, hint: the level a worker knows, for a bucket that the store has lost
+  else -- 6, hint: the most that a worker knows to be there, for a bucket that the store has lost
     for i = key + 1, key + n do
       local name, r, b, hint = KEYS[i], nil, nil, nil
       r, b, hint, at = unpacks('<ddd', program, at)
-      if level[name] == nil then load(name, r, b, hint) end
+      if hint < (level[name] or load(name, r, b)) then
+        level[name] = hint
+        dirty[name] = true
+      end
     end
     key = key + n
   end

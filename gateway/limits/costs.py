@@ -6,7 +6,7 @@ answer's head is there (a header field says it) or when the body has come (a str
 
 from __future__ import annotations
 
-import math
+import re
 from typing import Any, Final
 
 import orjson
@@ -14,8 +14,11 @@ import orjson
 from gateway.request import Request, Response
 
 LARGEST: Final = 1024 * 1024  # bytes of a body that is looked into for its rows: about 2 ms
-MOST: Final = 1e12  # tokens; what a backend says beyond is not believed
+MOST: Final = 1e8  # tokens, as many as the largest burst; what a backend says beyond is not believed
 UNKNOWN: Final = -1.0
+NONSENSE: Final = -2.0  # something was said that is no cost
+_BLANK: Final = b" \t\r\n\0\xef\xbb\xbf\xfe\xff"  # before JSON (RFC 8259 section 2), also in other encodings
+_DECIMAL: Final = re.compile(rb"[0-9]{1,15}(\.[0-9]{1,9})?")
 
 
 class Cost:
@@ -34,7 +37,7 @@ class Cost:
         return self.tokens
 
     def answered(self, response: Response) -> float:
-        """Tokens it cost after all, by the answer's head; `UNKNOWN` if that says nothing."""
+        """Tokens it cost after all, by the answer's head; `UNKNOWN` if that says nothing, `NONSENSE` if no cost."""
         return UNKNOWN
 
     def ended(self, request: Request) -> float:
@@ -70,8 +73,9 @@ class BodyCost(Cost):
 
 class RowsCost(Cost):
     """`tokens` for each row of the batch: TensorFlow Serving's `instances`, `inputs` or `examples`, or the first
-    dimension of an Open Inference Protocol request. `otherwise` is the cost of a body that cannot be counted: it
-    streams, is larger than `LARGEST`, is no such request, or says its rows twice.
+    dimension of an Open Inference Protocol request. What is no such request (it has no body, or none that is a JSON
+    object with one of them) costs as much as one row. `otherwise` is the cost of a body that may hide its rows: it
+    streams, is larger than `LARGEST`, cannot be read, says its rows twice, or is all raw tensors.
     """
 
     constant = False
@@ -82,19 +86,23 @@ class RowsCost(Cost):
 
     def of(self, request: Request) -> float:
         body = request.body
-        if request.stream is not None or not body or len(body) > LARGEST:
+        if request.stream is not None or len(body) > LARGEST:
             return self.otherwise
         head = request.headers.get(b"inference-header-content-length")  # JSON, then raw tensors
         if head is not None:
-            if not head.isdigit() or len(head) > 9:
+            if not head.isdigit() or len(head) > 9 or not int(head):
                 return self.otherwise
             body = body[: int(head)]
+        if not body.lstrip(_BLANK).startswith(b"{"):
+            return self.tokens
         count = rows(body)
         return self.otherwise if count < 0 else max(1, count) * self.tokens
 
 
 def rows(body: bytes) -> int:
-    """Rows in a request of TensorFlow Serving or the Open Inference Protocol; -1 if they cannot be told."""
+    """Rows in a request of TensorFlow Serving or the Open Inference Protocol; 0 if it is none, -1 if they cannot be
+    told.
+    """
     for name in (b'"instances"', b'"inputs"', b'"examples"'):
         if body.count(name) > 1:  # parsers differ in which one they take
             return -1
@@ -104,6 +112,8 @@ def rows(body: bytes) -> int:
         return -1
     if not isinstance(data, dict):
         return -1
+    if data.keys().isdisjoint(("instances", "inputs", "examples")):
+        return 0
     found = data.get("instances", data.get("examples"))
     if isinstance(found, list):
         return len(found)
@@ -123,7 +133,9 @@ def rows(body: bytes) -> int:
 
 class HeaderCost(Cost):
     """What the backend says in a header field of its answer, such as the tokens it generated. `reserve` is taken
-    first; without the field that stays the cost.
+    first; without the field, or with nonsense in it, that stays the cost.
+
+    A cost is a decimal number without sign or exponent, from 0 to `MOST` (RFC 9651 section 3.3.2 has fewer digits).
     """
 
     settles = True
@@ -134,10 +146,9 @@ class HeaderCost(Cost):
 
     def answered(self, response: Response) -> float:
         said = response.header(self.name)
-        if said is None or len(said) > 24:
+        if said is None:
             return UNKNOWN
-        try:
-            tokens = float(said)
-        except ValueError:
-            return UNKNOWN
-        return tokens if math.isfinite(tokens) and 0 <= tokens <= MOST else UNKNOWN
+        if _DECIMAL.fullmatch(said) is None:
+            return NONSENSE
+        tokens = float(said)
+        return tokens if tokens <= MOST else NONSENSE

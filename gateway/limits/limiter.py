@@ -10,179 +10,19 @@ Pure: `now` is monotonic nanoseconds, the store does the waiting.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.limits.bucket import BucketSpec
-from gateway.limits.costs import UNKNOWN
+from gateway.limits.costs import NONSENSE
 from gateway.limits.leases import Lease, LeaseBook
 from gateway.limits.local import LocalBuckets, LocalPlaces
-from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import bucket_key
+from gateway.limits.store import BucketStore
+from gateway.limits.verdict import ALONE, COSTS, LEASED, YES, Decider, LimitVerdict, RouteLimits
 from gateway.request import Request, Response
-
-YES: Final = 49  # what a flag of the reply says, as the digits 1 and 0
-SHARED: Final = 0  # who decided
-ALONE: Final = 1
-LEASED: Final = 2
 
 LONGEST: Final = 10_000_000_000  # nanoseconds a place is held without being renewed, if its worker dies
 GRACE: Final = 1_000_000_000  # nanoseconds past a request's deadline
-_COSTS: Final = 1  # what varies from row to row, as the script reads it
-_MEMBERS: Final = 2
-
-
-class RouteLimits:
-    """The limits of one route, with everything constant built once. `key_prefix` begins every key in the store."""
-
-    def __init__(self, route: str, policies: Sequence[LimitPolicy], key_prefix: str) -> None:
-        self.route = route.encode()
-        self.policies = tuple(policies)
-        self.prefixes = [f"{key_prefix}:{policy.name}:".encode() for policy in policies]
-        self.scopes = [policy.scope for policy in policies]
-        self.costs = [policy.cost.tokens for policy in policies]
-        self.yes = b"1" * len(self.policies)
-        self.settles = any(policy.cost.settles for policy in policies)
-        self.holds = any(policy.concurrent for policy in policies)
-        self.varies = _MEMBERS if self.holds else 0
-        if not all(policy.cost.constant for policy in policies):
-            self.varies |= _COSTS
-        self.overridden = any(policy.overrides for policy in policies)
-        self.plain = not self.varies and not self.overridden
-        self.leased = all(policy.leased for policy in policies)
-        only = self.policies[0]
-        self.usual = len(self.policies) == 1 and not (only.leased or only.concurrent or only.shadow)
-        self.shape = self.packed(self.policies)
-        spoken = [policy for policy in policies if not policy.shadow]
-        self.silent = not spoken
-        self.simple = len(spoken) == len(self.policies) == 1 and not spoken[0].partition
-        self.partition = any(policy.partition for policy in spoken)
-        self.policy_header = b", ".join([policy.policy_header() for policy in spoken])
-        self.legacy = next((p for p in spoken if p.legacy_headers), None)
-
-    def packed(self, policies: Sequence[LimitPolicy]) -> bytes:
-        """What the script must know of them."""
-        return bytes((self.varies,)) + b"".join([policy.packed for policy in policies])
-
-
-class Decider:
-    """Who makes a verdict of what the store says, or of its silence."""
-
-    def told(self, verdict: LimitVerdict) -> None:
-        raise NotImplementedError
-
-    def lost(self, verdict: LimitVerdict) -> None:
-        raise NotImplementedError
-
-
-class LimitVerdict:
-    """One request's decision over all limits of its route, and what it holds until it ends.
-
-    `policies`, `keys`, `costs`, `levels` (tokens or places left) and `flags` (1 or 0, as digits: would this limit alone
-    admit it) are parallel. `pending` is awaited while the store is asked; `by` says who decided.
-    """
-
-    __slots__ = (
-        "_owner", "allowed", "by", "costs", "flags", "gone", "holding", "keys", "levels", "life_ns", "limits", "member",
-        "now", "pending", "policies", "refused", "shape",
-    )  # fmt: skip
-
-    def __init__(self, owner: Decider, limits: RouteLimits, keys: list[bytes], now: int) -> None:
-        self._owner = owner
-        self.limits = limits
-        self.policies = limits.policies
-        self.keys = keys
-        self.costs = limits.costs
-        self.shape = limits.shape
-        self.now = now
-        self.pending: Awaitable[None] | None = None
-        self.levels: Sequence[float] = ()
-        self.flags = b""
-        self.allowed = False
-        self.refused = -1  # the place of the first limit that refused
-        self.by = SHARED
-        self.gone = False  # the request ended before the decision came
-        self.holding = False
-        self.member = b""
-        self.life_ns = 0
-
-    # -- what the store calls -----------------------------------------------------------------------------------
-
-    def told(self, levels: Sequence[float], flags: bytes) -> None:
-        """The store's decision."""
-        self.levels = levels
-        self.flags = flags
-        self._owner.told(self)
-
-    def lost(self) -> None:
-        """The store is away, or did not answer in time."""
-        self._owner.lost(self)
-
-    # -- what is said of it -------------------------------------------------------------------------------------
-
-    @property
-    def refused_by(self) -> LimitPolicy | None:
-        """The first limit that refused, in the order of the route."""
-        return None if self.refused < 0 else self.policies[self.refused]
-
-    def retry_after(self) -> int:
-        """Whole seconds until a refused request can be admitted."""
-        i = self.refused
-        return self.policies[i].seconds(self.levels[i], self.costs[i])
-
-    def policy_header(self) -> bytes:
-        """The RateLimit-Policy field; empty where only shadows limit."""
-        limits = self.limits
-        if not limits.partition and not limits.overridden:
-            return limits.policy_header
-        return b", ".join([p.policy_header(self.keys[i]) for i, p in enumerate(self.policies) if not p.shadow])
-
-    def left_header(self) -> bytes:
-        """The RateLimit field: what is left in each bucket."""
-        if self.limits.simple:
-            return self.policies[0].left_header(self.levels[0], allowed=self.flags[0] == YES, cost=self.costs[0])
-        return b", ".join([
-            p.left_header(self.levels[i], allowed=self.flags[i] == YES, cost=self.costs[i], key=self.keys[i])
-            for i, p in enumerate(self.policies)
-            if not p.shadow
-        ])  # fmt: skip
-
-    def mode(self) -> bytes:
-        """How it was decided without the store: local, open or closed, as the first limit has it."""
-        for policy in self.policies:
-            if not policy.shadow:
-                return policy.on_store_failure.encode()
-        return b"local"
-
-
-class BucketStore(Protocol):
-    """Where the shared buckets live. Nothing here raises or waits."""
-
-    def take(self, verdict: LimitVerdict) -> bool:
-        """Asks; sets `pending`, and later calls `told` or `lost`. False: the store is away."""
-
-    def adjust(self, key: bytes, spec: BucketSpec, tokens: float) -> bool:
-        """Gives tokens back, or charges them if negative. False: it could not be sent."""
-
-    def release(self, key: bytes, member: bytes) -> None:
-        """Gives a place back."""
-
-    def renew(self, key: bytes, member: bytes, life_ns: int) -> None:
-        """Holds a place for longer."""
-
-    def lease(self, lease: Lease, want: float, to: LeaseHolder) -> bool:
-        """Takes up to `want` whole tokens in advance; later calls `granted` or `lease_lost`."""
-
-    def hint(self, key: bytes, spec: BucketSpec, level: float) -> None:
-        """The level of a bucket, for a store that may have lost it."""
-
-
-class LeaseHolder(Protocol):
-    """Who hears what became of a lease."""
-
-    def granted(self, lease: Lease, tokens: float, level: float) -> None: ...
-
-    def lease_lost(self, lease: Lease) -> None: ...
 
 
 class Limiter(Decider):
@@ -201,9 +41,12 @@ class Limiter(Decider):
         self._count = 0
         self._now = 0
         self._alone_us: float | None = None  # since when decisions are local
+        self._is_away = False
+        self._back_us = 0.0
         self._lost_us: float | None = None  # when a store was lost that came back empty: then levels are hinted
         self.workers = workers  # live workers of all gateways that share the store
         self.adjusted = 0
+        self.misread = 0  # costs that a backend told and that are none
         self.lease_calls = 0
 
     @property
@@ -246,6 +89,8 @@ class Limiter(Decider):
             return verdict
         if self._lost_us is not None:
             self._hint(verdict, self._lost_us)
+        if self._local.owing and not self._is_away:
+            self._pay(verdict)
         if not self._store.take(verdict):
             self.lost(verdict)
         return verdict
@@ -260,7 +105,7 @@ class Limiter(Decider):
                 policies.append(policy.overrides.get(value, policy))
             verdict.policies = tuple(policies)
             verdict.shape = limits.packed(policies)
-        if limits.varies & _COSTS or limits.overridden:
+        if limits.varies & COSTS or limits.overridden:
             verdict.costs = [policy.cost.of(request) for policy in verdict.policies]
         if limits.holds:
             self._count += 1
@@ -312,7 +157,10 @@ class Limiter(Decider):
                 free = self._places.free(verdict.keys[i], policy.concurrent, self.workers)
                 fits, level = free > 0, float(max(0, free - 1))
             else:
-                taken = self._local.take(verdict.keys[i], policy.spec, self.workers, now_us, self._alone_us, cost)
+                asked = verdict.pending is not None
+                taken = self._local.take(
+                    verdict.keys[i], policy.spec, self.workers, now_us, self._alone_us, cost, asked=asked
+                )
                 fits, level = taken.allowed, taken.tokens
             levels.append(level)
             flags.append(YES if fits else YES - 1)
@@ -334,6 +182,7 @@ class Limiter(Decider):
     def away(self, now: int) -> None:
         """The store is lost."""
         self._now = now
+        self._is_away = True
         if self._alone_us is None:
             self._alone_us = now / 1e3
 
@@ -342,17 +191,29 @@ class Limiter(Decider):
         and the places that are held are held there, too.
         """
         self._now = now
+        self._is_away = False
         if forgot:
-            self._lost_us = now / 1e3 if self._alone_us is None else self._alone_us
+            self._back_us = now / 1e3
+            self._lost_us = self._back_us if self._alone_us is None else self._alone_us
         for verdict in self._held.values():
             self._renew(verdict)
 
     def _hint(self, verdict: LimitVerdict, lost_us: float) -> None:
         for i, policy in enumerate(verdict.policies):
             if not policy.concurrent:
-                level = self._local.hint(verdict.keys[i], lost_us)
+                key = verdict.keys[i]
+                level = self._local.hint(key, policy.spec, lost_us, self._back_us, self._now / 1e3)
                 if level is not None:
-                    self._store.hint(verdict.keys[i], policy.spec, level)
+                    self._store.hint(key, policy.spec, level)
+                    self._local.paid(key)
+
+    def _pay(self, verdict: LimitVerdict) -> None:
+        """The store, there again, is charged with what was spent of these buckets while it was away."""
+        for i, policy in enumerate(verdict.policies):
+            if not policy.concurrent:
+                debt = self._local.owed(verdict.keys[i], policy.spec, self._now / 1e3)
+                if debt > 0 and self._store.adjust(verdict.keys[i], policy.spec, -debt):
+                    self._local.paid(verdict.keys[i])
 
     # -- leases -------------------------------------------------------------------------------------------------
 
@@ -480,7 +341,8 @@ class Limiter(Decider):
                 self._renew(verdict)
 
     def _settle(self, verdict: LimitVerdict, i: int, tokens: float) -> None:
-        if tokens == UNKNOWN or verdict.flags[i] != YES:
+        if tokens < 0 or verdict.flags[i] != YES:
+            self.misread += tokens == NONSENSE
             return
         back = verdict.costs[i] - tokens
         if back:

@@ -24,6 +24,7 @@ Mode = Literal["exact", "leased"]
 SHADOW: Final = 1  # bits of the kind of a limit, as the script reads it
 PLACES: Final = 2
 LONGEST: Final = 366 * 86_400  # seconds; nobody is told to wait longer
+_PERIODS: Final = {"s": "second", "m": "minute", "h": "hour"}
 _LIMIT: Final = struct.Struct("<Bddd")
 
 
@@ -32,7 +33,8 @@ class LimitPolicy:
 
     A bucket: `spec.rate` tokens per second up to `spec.burst` tokens. With `concurrent` (places) set it is no bucket:
     that many requests may be under way. `shadow`: decided and counted, never refuses. `overrides`: other figures
-    for single keys. `partition` shows in the headers (`pk`) which bucket a request fell into, as a digest.
+    for single keys. `partition` shows in the headers (`pk`) which bucket a request fell into, as a digest. `written` is
+    the rate as the user wrote it, such as 100/m.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class LimitPolicy:
         shadow: bool = False,
         partition: bool = False,
         overrides: Mapping[bytes, LimitPolicy] | None = None,
+        written: str = "",
     ) -> None:
         self.name = name
+        self._written = written
         self.scope: Scope = ClientScope() if scope is None else scope
         self.spec = BucketSpec(float(concurrent), float(concurrent)) if spec is None else spec
         self.on_store_failure: OnStoreFailure = on_store_failure
@@ -80,7 +84,8 @@ class LimitPolicy:
             return f"{self.concurrent} requests at once"
         unit = "" if self._each == 1 else f" of {self._each} bytes"
         what = "requests" if not self.cost.unit else f"tokens{unit}"
-        return f"{self.spec.rate:g} {what} per second, {self.spec.burst:g} at once"
+        count, _, period = (self._written or f"{self.spec.rate:.6g}/s").partition("/")
+        return f"{count.strip()} {what} per {_PERIODS[period.strip()]}, {self.spec.burst:.10g} at once"
 
     def policy_header(self, key: bytes = b"") -> bytes:
         """The RateLimit-Policy member; constant but for `pk`."""

@@ -16,6 +16,8 @@ from typing import Final, Protocol
 from gateway.request import Request
 
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9._@:/+=-]{1,64}")
+_DIGEST: Final = re.compile(rb"#[0-9a-f]{32}")
+EVERYBODY: Final = b"*"
 REMEMBERED: Final = 10_000  # values whose key is kept ready; then it starts over
 _MODEL_PATHS: Final = (b"/v1/models/", b"/v2/models/")  # TensorFlow Serving, Open Inference Protocol
 
@@ -25,6 +27,11 @@ def plain(value: bytes) -> bytes:
     if _PLAIN.fullmatch(value) is not None:
         return value
     return b"#" + hashlib.blake2b(value, digest_size=16).hexdigest().encode()
+
+
+def is_plain(part: bytes) -> bool:
+    """Whether a key can have this as a part as it stands: a plain value, the digest of another, or of everybody."""
+    return _PLAIN.fullmatch(part) is not None or _DIGEST.fullmatch(part) is not None or part == EVERYBODY
 
 
 class PathTemplate(Protocol):
@@ -162,7 +169,7 @@ class GlobalScope(Scope):
     """Everybody together."""
 
     def key(self, request: Request, route: bytes) -> bytes:
-        return b"*"
+        return EVERYBODY
 
 
 class JoinedScope(Scope):

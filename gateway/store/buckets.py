@@ -1,6 +1,6 @@
 """The shared buckets in Redis/Valkey: every operation of one loop tick leaves in one EVALSHA.
 
-Implements `limits.limiter.BucketStore`: nothing raises, and nothing waits longer than the link's deadline. What is not
+Implements `limits.store.BucketStore`: nothing raises, and nothing waits longer than the link's deadline. What is not
 a decision (given back, charged, renewed) rides along with the decisions of its tick, and is lost if the store is.
 """
 
@@ -18,7 +18,8 @@ import gateway.limits
 from gateway.errors import StoreError
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
-from gateway.limits.limiter import LeaseHolder, LimitVerdict
+from gateway.limits.store import LeaseHolder
+from gateway.limits.verdict import LimitVerdict
 from gateway.store import program
 from gateway.store.connection import StoreConnection
 from gateway.store.link import StoreLink
@@ -270,6 +271,8 @@ class Call:
                 return
         self._buckets.failures += 1
         self.fail()
+        if isinstance(reply, StoreError):  # late or lost, which the link judges
+            return
         connection = self.connection
         if connection is not None and not connection.lost:
             # NOSCRIPT after a restart or SCRIPT FLUSH, OOM, READONLY...: start over from a fresh connection.

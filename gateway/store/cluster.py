@@ -52,6 +52,10 @@ class Cluster:
     def losses(self) -> int:
         return sum(link.losses for link in self._links.values())
 
+    @property
+    def doubts(self) -> int:
+        return sum(link.doubts for link in self._links.values())
+
     def start(self) -> None:
         """Begins to look for the nodes in the background."""
         self._task = self.loop.create_task(self._keep())

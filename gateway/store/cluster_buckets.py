@@ -1,6 +1,6 @@
 """Buckets in a cluster: a script call a hash slot and loop tick, redirections followed, lone slots and several.
 
-Implements `limits.limiter.BucketStore`. A request whose buckets lie in several slots asks all of them at once; if one
+Implements `limits.store.BucketStore`. A request whose buckets lie in several slots asks all of them at once; if one
 refuses or cannot be asked, what the others took is given back, so it is still admitted by all or takes from none. For
 a moment they may hold less than they should, never more.
 """
@@ -12,7 +12,8 @@ from typing import Final
 
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
-from gateway.limits.limiter import YES, Decider, LeaseHolder, LimitVerdict, RouteLimits
+from gateway.limits.store import LeaseHolder
+from gateway.limits.verdict import YES, Decider, LimitVerdict, RouteLimits
 from gateway.store.buckets import Call, SharedBuckets
 from gateway.store.cluster import Cluster
 from gateway.store.slots import slot_of

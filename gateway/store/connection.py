@@ -2,8 +2,8 @@
 
 Invariants: commands are answered in the order they were sent (FIFO); no request ever cancels a command, so one
 reply can never be taken for another's (the fault of redis-py issues 2624 and 2665); when the connection breaks,
-or its oldest command is older than the deadline, every waiting command is failed at once and the connection is
-dropped, because its late replies are worth nothing.
+or its oldest command is older than the deadline, every waiting command is failed at once. Late replies are worth
+nothing and are thrown away; whether the connection is, too, says `on_late`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import hiredis
 
 from gateway.errors import StoreError
+
+ROUND: Final = 0.002  # seconds in which a busy loop may read what has already come
+LAG: Final = 0.005  # seconds a timer may be late before the loop, and not the store, is suspected
+LONG_ROUND: Final = 0.01
 
 Reply = Callable[[Any], None]
 
@@ -23,14 +27,21 @@ Reply = Callable[[Any], None]
 class StoreConnection:
     """`on_reply(reply)` is called once per command; a failure is passed as an exception object.
 
-    `pushed` gets what the server says unasked (RESP3 pushes: messages of pub/sub); without it that breaks the protocol.
+    `on_late(connection)` is asked after a deadline was missed, when everybody who waited has been told: whether to keep
+    the connection; without it that is dropped. `pushed` gets what the server says unasked (RESP3 pushes: messages of
+    pub/sub); without it that breaks the protocol.
     """
 
     def __init__(
-        self, deadline: float, on_lost: Callable[[StoreConnection], None], pushed: Callable[[Any], None] | None = None
+        self,
+        deadline: float,
+        on_lost: Callable[[StoreConnection], None],
+        pushed: Callable[[Any], None] | None = None,
+        on_late: Callable[[StoreConnection], bool] | None = None,
     ) -> None:
         self._deadline = deadline
         self._on_lost = on_lost
+        self._on_late = on_late
         self._pushed = pushed
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
@@ -38,7 +49,13 @@ class StoreConnection:
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._answered = 0
+        self._late = 0  # replies that nobody waits for any more
         self.lost = False
+
+    @property
+    def answered(self) -> int:
+        """Replies that came, in time or late."""
+        return self._answered
 
     @property
     def waiting(self) -> int:
@@ -87,6 +104,10 @@ class StoreConnection:
                 if self._pushed is not None and isinstance(reply, hiredis.PushNotification):
                     self._pushed(reply)
                     continue
+                if self._late:
+                    self._late -= 1
+                    self._answered += 1
+                    continue
                 if not waiting:
                     raise hiredis.ProtocolError("a reply nobody asked for")
                 self._answered += 1
@@ -107,22 +128,30 @@ class StoreConnection:
         self.drop(StoreError("the store closed the connection"))
 
     def _look(self) -> None:
-        """Is the oldest command overdue? A busy loop is given one more round to read what has already come."""
+        """Is the oldest command overdue? Then what has already come is read in one more round of the loop. Where this
+        timer itself is late, so was perhaps the command, and the round is longer.
+        """
         self._timer = None
         if not self._waiting:
             return
-        left = self._waiting[0][0] - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
+        over = self._loop.time() - self._waiting[0][0]
+        if over < 0:
+            self._timer = self._loop.call_later(-over, self._look)
         else:
-            self._timer = self._loop.call_later(0.002, self._give_up, self._answered)
+            self._timer = self._loop.call_later(ROUND if over < LAG else LONG_ROUND, self._give_up, self._answered)
 
     def _give_up(self, answered: int) -> None:
         self._timer = None
-        if self._waiting and self._answered == answered:
-            self.drop(StoreError(f"no reply within {self._deadline * 1e3:.0f} ms"))
-        else:
+        if not self._waiting or self._answered != answered:
             self._look()
+            return
+        error = StoreError(f"no reply within {self._deadline * 1e3:.0f} ms")
+        waiting, self._waiting = self._waiting, deque()
+        self._late += len(waiting)
+        for _, reply in waiting:
+            reply(error)
+        if not self.lost and (self._on_late is None or not self._on_late(self)):
+            self.drop(error)
 
     def drop(self, error: StoreError) -> None:
         """Fails everything that waits and closes. Safe to call twice."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from gateway.limits.limiter import BucketStore
+from gateway.limits.store import BucketStore
 from gateway.store.address import StoreAddress
 from gateway.store.buckets import SCRIPT, SharedBuckets
 from gateway.store.cluster import Cluster
@@ -52,10 +52,21 @@ class SharedStore:
         return self._buckets.calls
 
     @property
+    def losses(self) -> int:
+        """Connections that were given up."""
+        line = self._link or self._cluster
+        return line.losses if line is not None else 0
+
+    @property
     def failures(self) -> int:
         """Calls and connections that failed."""
-        lost = self._link or self._cluster
-        return self._buckets.failures + (lost.losses if lost is not None else 0)
+        return self._buckets.failures + self.losses
+
+    @property
+    def doubts(self) -> int:
+        """How often the store was late and was soon asked again, over the same connection."""
+        line = self._link or self._cluster
+        return line.doubts if line is not None else 0
 
     def link(self, key: bytes) -> StoreLink | None:
         """The line to the server that has `key`."""

@@ -43,8 +43,14 @@ CLIENT_GONE: Final = Metric("gateway_client_gone_total", "counter", "Requests wh
 LIMIT_DECISIONS: Final = Metric(
     "gateway_limit_decisions_total",
     "counter",
-    "Limit decisions by limit, result and who decided: the store, a lease, or this worker alone. A limit in shadow "
-    "counts here as refused what it would have refused.",
+    "Limit decisions by limit, result and who decided: the store (shared), a lease (leased), or without the store "
+    "this worker alone (local) or nobody (open, closed). A limit in shadow counts here as refused what it would have "
+    "refused.",
+)
+LIMIT_TOO_LARGE: Final = Metric(
+    "gateway_limit_too_large_total",
+    "counter",
+    "Requests refused for good because they cost more than the limit's burst; they count as refused, too.",
 )
 DEGRADED: Final = Metric(
     "gateway_degraded_responses_total", "counter", "Answers served from a rung of the degrade ladder."
@@ -139,9 +145,17 @@ HELD_PLACES: Final = Metric("gateway_held_places", "gauge", "Requests that hold 
 ADJUSTMENTS: Final = Metric(
     "gateway_limit_adjustments_total", "counter", "Costs given back or charged after the decision."
 )
+COSTS_MISREAD: Final = Metric(
+    "gateway_limit_costs_misread_total", "counter", "Answers whose cost header held no cost; the reserve stayed."
+)
 STORE_UP: Final = Metric("gateway_store_up_workers", "gauge", "Workers whose limits are shared through the store.")
 STORE_CALLS: Final = Metric(
     "gateway_store_calls_total", "counter", "Script calls to the store; one carries many decisions."
+)
+STORE_LATE: Final = Metric(
+    "gateway_store_late_total",
+    "counter",
+    "Times the store was late, kept and soon asked again: it or its host was busy.",
 )
 STORE_FAILURES: Final = Metric("gateway_store_failures_total", "counter", "Store calls or connections that failed.")
 LOG_DROPPED: Final = Metric(

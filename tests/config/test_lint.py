@@ -127,6 +127,23 @@ CASES = {
         route("limits: [m]").replace("limits: {l:", "limits: {m: {key: ip, rate: 1/s, burst: 9, cost: {body: 1KiB}}, l:"),
         "a body of more than 9KiB costs more than the burst of 'm'",
     ),
+    "idle_scope": (
+        route("limits: [m]").replace("limits: {l:", "limits: {m: {key: [tenant, api-key], rate: 1/s, burst: 9}, l:"),
+        "limits.m.key[0]: every api-key has one tenant, so 'tenant' makes no more buckets",
+    ),
+    "idle_override": (
+        route("limits: [m]").replace(
+            "limits: {l:",
+            "limits: {m: {key: [client, model], rate: 1/s, burst: 9, overrides: {alice: {burst: 10}}}, l:",
+        ),
+        "limits.m.overrides.alice: 'alice' never matches: it has one part, keys of this limit 2 parts",
+    ),
+    "dear_batches": (
+        route("limits: [m]").replace(
+            "limits: {l:", "limits: {m: {key: ip, rate: 1/s, burst: 9, cost: {rows: 1, otherwise: 10}}, l:"
+        ),
+        "limits.m.cost.otherwise: more than the burst (9), so a body whose rows cannot be counted is always refused",
+    ),
     "idle_cache": (route("cache: {}"), "never used"),
     "unused_names": (route("").replace("pools:", "pools:\n  r: {backends: [{url: 'http://d:1'}]}"), "no route uses it"),
     "certificate_ends": (secured(certificate="ended.pem"), "expired on 2020-02-01"),
@@ -156,10 +173,33 @@ def test_rule(name: str) -> None:
     assert part in found[0]
 
 
+def limited(key: str, overrides: str = "{}") -> str:
+    limit = f"m: {{key: {key}, rate: 1/s, burst: 9, overrides: {overrides}}}, l:"
+    return route("limits: [m]").replace("limits: {l:", f"limits: {{{limit}")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (limited("[global, route]"), "'global' beside others tells nothing apart"),
+        (limited("[path, model]"), "every path has one model"),
+        (limited("[api-key, client]"), "every api-key has one client"),
+        (limited("client", "{'alice|resnet': {rate: 2/s}}"), "it has 2 parts, keys of this limit one part"),
+        (limited("{header: x-team}", "{'the team': {rate: 2/s}}"), "'the team' is too long, or not plain"),
+    ],
+)
+def test_keys_that_tell_nothing_apart(text: str, part: str) -> None:
+    (found,) = warnings(text)
+    assert part in found
+
+
 @pytest.mark.parametrize(
     "text",
     [
         route(""),
+        limited("[tenant, model, {header: x-team}, {header: x-user}]", "{'acme|resnet|-|bob': {rate: 2/s}}"),
+        limited("global", "{'*': {rate: 2/s}}"),
+        limited("{header: x-team}", "{'#00112233445566778899aabbccddeeff': {rate: 2/s}}"),
         route("") + "listen: {address: '127.0.0.1:80', proxy_protocol: true}\n",
         route("") + "listen: {address: '0.0.0.0:80', proxy_protocol: true}\nhttp: {trusted_proxies: [10.0.0.1]}\n",
         secured(certificate="long.pem"),

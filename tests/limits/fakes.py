@@ -47,8 +47,10 @@ class FakeStore:
             verdict.pending.set_result(None)
 
     def adjust(self, key, spec, tokens):
+        if self.reply is None:
+            return False
         self.adjusted.append((key, tokens))
-        return self.reply is not None
+        return True
 
     def release(self, key, member):
         self.released.append((key, member))

@@ -115,9 +115,8 @@ class Model:
         return granted, have - granted
 
     def hint(self, key, spec, level, now):
-        if key not in self.buckets and level < spec.burst:
+        if level < self.refilled(key, spec, now):
             self.set(key, spec, level, now)
-        self.refilled(key, spec, now)
 
 
 __all__ = ["BucketSpec", "Call", "Model", "limit"]

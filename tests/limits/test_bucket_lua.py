@@ -111,16 +111,17 @@ def test_a_lease_is_whole_tokens_and_never_more_than_there_are(client):
     assert one(client, "k", 1.0, 10.0, now=T + 2_500_000) == (False, 0.5)
 
 
-def test_a_hint_counts_only_where_the_store_knows_nothing(client):
+def test_of_hints_and_what_the_store_has_the_lowest_counts(client):
     def hint(key, level):
         Call().each(program.HINT, (key, program.triple(1.0, 10.0, level))).run(client, T)
         return one(client, key, 1.0, 10.0, cost=0.0, now=T)
 
     assert hint("lost", 3.0) == (True, 3.0)
-    assert hint("lost", 1.0) == (True, 3.0)
+    assert hint("lost", 5.0) == (True, 3.0), "another worker knew less of it"
+    assert hint("lost", 1.0) == (True, 1.0), "another worker knew more of it"
     assert hint("debt", -2.0) == (False, -2.0)
     one(client, "known", 1.0, 10.0, now=T)
-    assert hint("known", 2.0) == (True, 9.0)
+    assert hint("known", 9.5) == (True, 9.0)
     Call().each(program.HINT, ("full", program.triple(1.0, 10.0, 50.0))).run(client, T)
     assert not client.exists("full")
 

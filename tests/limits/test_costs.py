@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.costs import LARGEST, UNKNOWN, BodyCost, Cost, HeaderCost, RowsCost, rows
+from gateway.limits.costs import LARGEST, NONSENSE, UNKNOWN, BodyCost, Cost, HeaderCost, RowsCost, rows
 from gateway.request import Request, Response
 from gateway.stream import Stream
 
@@ -57,7 +57,7 @@ def test_a_stream_costs_its_stated_length_or_what_came_in_the_end():
         ({"inputs": [{"name": "x", "shape": "4", "datatype": "FP32"}]}, -1),
         ({"inputs": {}}, -1),
         ({"instances": []}, 0),
-        ({"something": 1}, -1),
+        ({"something": 1}, 0),
         ([1, 2], -1),
         (7, -1),
     ],
@@ -68,11 +68,23 @@ def test_rows(body, expected):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b'{"instances": [1], "instances": [1, 2, 3]}', b'{"inputs": [1, 2], "x": {"inputs": 1}}', b"\xff"],
+    [
+        b"{",
+        b'{"instances": [[NaN], [1]]}',
+        '{"instances": [1]}'.encode("utf-16-be"),
+        b'{"instances": [1], "instances": [1, 2, 3]}',
+        b'{"inputs": [1, 2], "x": {"inputs": 1}}',
+        '\ufeff{"instances": [1]}'.encode(),
+    ],
 )
 def test_a_body_that_cannot_be_counted_or_says_its_rows_twice(body):
     assert rows(body) == -1
     assert RowsCost(2.0, 50.0).of(request(body)) == 50.0
+
+
+@pytest.mark.parametrize("body", [b"", b" ", b"\x89PNG...", b"[1, 2]", b"text", b'{"text": "hi"}', b"{}"])
+def test_what_is_no_batch_costs_as_much_as_a_row(body):
+    assert RowsCost(2.0, 50.0).of(request(body)) == 2.0
 
 
 def test_what_rows_cost():
@@ -84,6 +96,7 @@ def test_what_rows_cost():
     length = b"%d" % len(raw)
     assert RowsCost(1.0, 50.0).of(request(raw + b"\0\1\2", inference_header_content_length=length)) == 4.0
     assert RowsCost(1.0, 50.0).of(request(raw, inference_header_content_length=b"x")) == 50.0
+    assert RowsCost(1.0, 50.0).of(request(b"\0\1\2", inference_header_content_length=b"0")) == 50.0  # raw tensors alone
 
 
 @given(st.binary(max_size=300))
@@ -94,9 +107,10 @@ def test_no_body_breaks_the_counting(body):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (b"12", 12.0), (b"0", 0.0), (b"1.5", 1.5), (b"1e3", 1000.0), (b"-1", UNKNOWN), (b"nan", UNKNOWN),
-        (b"inf", UNKNOWN), (b"", UNKNOWN), (b"12 tokens", UNKNOWN), (b"9" * 30, UNKNOWN), (b"1e300", UNKNOWN),
-        (None, UNKNOWN),
+        (b"12", 12.0), (b"0", 0.0), (b"1.5", 1.5), (b"100000000", 1e8), (None, UNKNOWN),
+        (b"100000000.1", NONSENSE), (b"1e3", NONSENSE), (b"-1", NONSENSE), (b"+1", NONSENSE), (b"nan", NONSENSE),
+        (b"inf", NONSENSE), (b"", NONSENSE), (b"12 tokens", NONSENSE), (b"12, 13", NONSENSE), (b"1_000", NONSENSE),
+        (b"9" * 30, NONSENSE), (b"1" * 5000, NONSENSE), (b"0x10", NONSENSE), (b"1.", NONSENSE), (b".5", NONSENSE),
     ],
 )  # fmt: skip
 def test_what_a_backend_says_afterwards(value, expected):

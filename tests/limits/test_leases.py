@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from gateway.limits.bucket import BucketSpec, Taken, refill
 from gateway.limits.leases import BUSY, HORIZON, LIFE, WINDOW, Lease, LeaseBook
-from gateway.limits.limiter import LEASED, Limiter, RouteLimits
+from gateway.limits.limiter import Limiter
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import GlobalScope
+from gateway.limits.verdict import LEASED, RouteLimits
 from gateway.request import Request
 from tests.limits.fakes import FakeStore
 

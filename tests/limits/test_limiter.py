@@ -8,9 +8,10 @@ import pytest
 
 from gateway.limits.bucket import BucketSpec, Taken
 from gateway.limits.costs import BodyCost, Cost, HeaderCost
-from gateway.limits.limiter import ALONE, GRACE, LONGEST, SHARED, Limiter, RouteLimits
+from gateway.limits.limiter import GRACE, LONGEST, Limiter
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import GlobalScope, RouteScope
+from gateway.limits.verdict import ALONE, SHARED, RouteLimits
 from gateway.request import Request, Response
 from gateway.stream import Stream
 from tests.limits.fakes import FakeStore
@@ -152,10 +153,35 @@ async def test_a_store_that_forgot_is_told_the_levels_with_the_first_ask():
     store.reply = YES
     limiter.back(3 * S, forgot=True)
     await limiter.check(limits(WIDE, NARROW), request(), 3 * S)
-    assert store.hinted == [(b"gw:wide:{alice}", 3.0), (b"gw:narrow:{digits}", 1.0)]
+    # Of the narrow one there was one of two left two seconds ago, so it is full: nothing to tell.
+    assert store.hinted == [(b"gw:wide:{alice}", 13.0)]
+    assert store.adjusted == [], "what is hinted is not charged besides"
     await limiter.check(limits(WIDE, NARROW), request(), 3 * S + 1)
     await limiter.check(limits(WIDE), request(b"nobody-knows"), 3 * S + 1)
-    assert len(store.hinted) == 2
+    assert len(store.hinted) == 1
+
+
+async def test_a_store_that_remembers_is_charged_with_what_was_spent_meanwhile():
+    store, limiter, _ = await decided(Taken(True, 20.0), WIDE, now=S, workers=2)
+    limiter.away(2 * S)
+    store.reply = None
+    assert [(await limiter.check(limits(WIDE), request(), 2 * S)).allowed for _ in range(4)] == [True] * 4
+    assert store.adjusted == []
+    store.reply = Taken(True, 7.0)
+    limiter.back(2 * S, forgot=False)
+    for _ in range(3):
+        await limiter.check(limits(WIDE), request(), 2 * S)
+    assert store.adjusted == [(b"gw:wide:{alice}", -4.0)]
+
+
+async def test_what_was_asked_when_the_store_was_lost_is_not_charged_twice():
+    store, limiter, _ = await decided(Taken(True, 20.0), WIDE, now=S)
+    store.reply = "late"
+    assert (await limiter.check(limits(WIDE), request(), 2 * S)).by == ALONE
+    store.reply = Taken(True, 7.0)
+    limiter.back(2 * S, forgot=False)
+    await limiter.check(limits(WIDE), request(), 2 * S)
+    assert store.adjusted == []
 
 
 async def test_a_store_that_remembers_is_told_nothing():
@@ -177,6 +203,7 @@ async def test_the_answer_says_what_it_cost(said, back):
     limiter.end(verdict, request(), sent=True)
     assert store.adjusted == ([] if back is None else [(b"gw:units:{alice}", back)])
     assert verdict.levels[0] == 40.0 + (back or 0.0)
+    assert limiter.misread == (said == b"junk")
 
 
 async def test_a_request_that_was_never_sent_costs_nothing():
@@ -281,4 +308,13 @@ async def test_a_cost_above_the_burst_is_never_admitted_alone_either():
     _, limiter, verdict = await decided(None, policy)
     assert not verdict.allowed
     assert not (await limiter.check(limits(policy), request(), 3600 * S)).allowed
-    assert verdict.retry_after() >= 1
+    assert verdict.hopeless() == 0
+
+
+async def test_what_can_never_pass_is_told_from_what_can_later():
+    large = LimitPolicy("large", GlobalScope(), BucketSpec(10.0, 5.0), cost=Cost(6.0))
+    shadow = LimitPolicy("s", GlobalScope(), BucketSpec(10.0, 5.0), cost=Cost(6.0), shadow=True)
+    no = Taken(False, 0.0)
+    assert (await decided([no, no], WIDE, large))[2].hopeless() == 1, "the first that refuses is another"
+    assert (await decided([no, no], WIDE, shadow))[2].hopeless() == -1
+    assert (await decided(no, LimitPolicy("p", concurrent=1, cost=Cost(6.0))))[2].hopeless() == -1

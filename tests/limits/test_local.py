@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.limits.bucket import BucketSpec
+from gateway.limits.bucket import BucketSpec, refill
 from gateway.limits.local import LocalBuckets
 
 SPEC = BucketSpec(rate=10.0, burst=40.0)
@@ -80,3 +82,57 @@ def test_memory_is_bounded_and_the_recent_survive():
     for number in range(99):
         buckets.learn(b"other-%d" % number, 1.0, 0.0)
     assert not buckets.take(b"mine", SPEC, 1, 0.0, 0.0).allowed
+
+
+# -- what the store is charged with afterwards ----------------------------------------------------------------------
+
+
+def test_what_was_spent_alone_is_owed():
+    buckets = LocalBuckets()
+    buckets.learn(b"k", 40.0, 0.0)
+    assert not buckets.owing
+    assert spend(buckets, 4, alone_us=0.0) == 10
+    assert buckets.owed(b"k", SPEC, 0.0) == 10
+    assert buckets.owed(b"k", SPEC, 2e6) == 5, "our share gained 5 that the store could not: its was full"
+    assert buckets.owed(b"k", SPEC, 60e6) == 0, "full again, as the store is"
+    buckets.paid(b"k")
+    assert buckets.owed(b"k", SPEC, 0.0) == 0
+
+
+def test_what_comes_back_is_not_owed_and_what_is_charged_is():
+    buckets = LocalBuckets()
+    buckets.learn(b"k", 40.0, 0.0)
+    buckets.take(b"k", SPEC, 2, 0.0, 0.0, 5.0)
+    buckets.adjust(b"k", 2.0)
+    assert buckets.owed(b"k", SPEC, 0.0) == 3
+    buckets.adjust(b"k", -4.0)
+    assert buckets.owed(b"k", SPEC, 0.0) == 7
+
+
+def test_a_question_that_the_store_has_is_not_owed_for_it_may_have_taken_the_cost():
+    buckets = LocalBuckets()
+    buckets.learn(b"k", 40.0, 0.0)
+    assert buckets.take(b"k", SPEC, 2, 0.0, 0.0, 5.0, asked=True).allowed
+    assert buckets.take(b"k", SPEC, 2, 0.0, 0.0, 3.0).allowed
+    assert buckets.owed(b"k", SPEC, 0.0) == 3
+
+
+@given(
+    st.floats(0, 40),
+    st.lists(st.tuples(st.integers(0, 3), st.floats(0, 3e6), st.floats(0.5, 12.0)), max_size=60),
+)
+def test_a_fleet_that_pays_its_debts_admitted_what_one_bucket_would_have(level, asks):
+    """However the asks fall on the workers: what is left when all have paid is what burst and rate left over, and
+    never more.
+    """
+    fleet = [LocalBuckets() for _ in range(4)]
+    for buckets in fleet:
+        buckets.learn(b"k", level, 0.0)
+    now = spent = 0.0
+    for worker, gap, cost in asks:
+        now += gap
+        spent += cost * fleet[worker].take(b"k", SPEC, 4, now, 0.0, cost).allowed
+    store = refill(SPEC, level, now)  # which saw nothing of it
+    left = store - sum(buckets.owed(b"k", SPEC, now) for buckets in fleet)
+    most = level + SPEC.rate * now / 1e6  # that can have been there since
+    assert left <= most - spent + 1e-6

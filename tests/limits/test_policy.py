@@ -54,6 +54,19 @@ def test_places_have_no_window():
     assert one.figures() == "20 requests at once"
 
 
+@pytest.mark.parametrize(
+    ("rate", "written", "cost", "said"),
+    [
+        (100 / 60, "100/m", None, "100 requests per minute, 10 at once"),
+        (1.5 / 3600, "1.5 / h", Cost(2.0, "tokens"), "1.5 tokens per hour, 10 at once"),
+        (1.0, "60/m", BodyCost(1024), "60 tokens of 1024 bytes per minute, 10 at once"),
+        (5.0, "", None, "5 requests per second, 10 at once"),
+    ],
+)
+def test_who_is_refused_reads_the_rate_as_it_was_written(rate, written, cost, said):
+    assert LimitPolicy("l", spec=BucketSpec(rate, 10.0), cost=cost, written=written).figures() == said
+
+
 def test_the_bucket_is_shown_as_a_digest_where_that_is_wanted():
     one = policy(name="l", partition=True)
     said = one.left_header(5.0, allowed=True, key=b"gw:l:{alice}")

@@ -12,8 +12,9 @@ import redis
 from gateway.errors import StoreError
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
-from gateway.limits.limiter import Limiter, LimitVerdict, RouteLimits
+from gateway.limits.limiter import Limiter
 from gateway.limits.policy import LimitPolicy
+from gateway.limits.verdict import LimitVerdict, RouteLimits
 from gateway.store.address import StoreAddress
 from gateway.store.buckets import SCRIPT, SharedBuckets
 from gateway.store.link import StoreLink, StoreTimes
@@ -173,6 +174,19 @@ async def test_a_hung_store_costs_one_deadline_and_then_nothing(own):
     os.kill(server.process.pid, signal.SIGCONT)
     await up(one)
     assert (await one.decide(ask(b"fresh")))[0].allowed
+
+
+async def test_a_store_that_hiccups_costs_one_deadline_and_no_connection(own):
+    server, one = own
+    connection = one.link.connection
+    os.kill(server.process.pid, signal.SIGSTOP)
+    assert await one.decide(ask(b"k")) is None
+    assert one.link.connection is None
+    os.kill(server.process.pid, signal.SIGCONT)
+    await up(one)
+    assert one.link.connection is connection
+    assert (one.link.losses, one.link.doubts) == (0, 1)
+    assert (await one.decide(ask(b"k")))[0].tokens == pytest.approx(POLICY.spec.burst - 2, abs=0.5), "it took both"
 
 
 async def test_a_killed_store_is_found_again(own):

@@ -10,9 +10,10 @@ import pytest
 from gateway.config.addresses import StoreUrl
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
-from gateway.limits.limiter import Limiter, RouteLimits
+from gateway.limits.limiter import Limiter
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import ClientScope, GlobalScope, RouteScope
+from gateway.limits.verdict import RouteLimits
 from gateway.request import Request
 from gateway.store.address import StoreAddress
 from gateway.store.link import StoreTimes

@@ -30,13 +30,13 @@ class Line:
     """A StoreConnection and the other end of it."""
 
     @classmethod
-    async def open(cls, path, deadline=0.03):
+    async def open(cls, path, deadline=0.03, on_late=None):
         line = cls()
         line.peers, line.lost = [], []
         loop = asyncio.get_running_loop()
         line.server = await loop.create_unix_server(lambda: Echo(line.peers), path)
         _, line.connection = await loop.create_unix_connection(
-            lambda: StoreConnection(deadline, line.lost.append), path
+            lambda: StoreConnection(deadline, line.lost.append, on_late=on_late), path
         )
         while not line.peers:
             await asyncio.sleep(0)
@@ -163,3 +163,21 @@ async def test_dropping_in_the_middle_of_a_batch_of_replies_tells_each_waiter_on
     assert seen == [b"1"]
     assert [name for name, _ in line.replies] == ["b"]
     assert isinstance(line.replies[0][1], StoreError)
+
+
+async def test_one_that_is_kept_throws_late_replies_away_and_goes_on(tmp_path):
+    line = await Line.open(str(tmp_path / "s"), on_late=lambda _: True)
+    for name in ("a", "b"):
+        line.send(name)
+    await line.until(2)
+    assert [type(reply) for _, reply in line.replies] == [StoreError, StoreError]
+    assert not line.connection.lost
+    line.send("c")
+    line.say(b"+1\r\n")
+    await asyncio.sleep(0.005)
+    assert len(line.replies) == 2
+    line.say(b"+2\r\n+3\r\n")
+    await line.until(3)
+    assert line.replies[2] == ("c", b"3")
+    assert line.lost == []
+    line.close()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     Field,
     GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
     PrivateAttr,
     StrictBool,
     ValidationInfo,
@@ -89,12 +90,14 @@ class Cost(Section):
     )
     otherwise: Annotated[float, Amount(0.001, 100_000_000)] | None = Field(
         default=None,
-        description="With 'rows': what a request costs whose rows cannot be counted because it streams, is too large "
-        "or is no such request. A whole burst if not given.",
+        description="With 'rows': what a body costs that may hide its rows, because it streams, is larger than 1 MiB, "
+        "begins like JSON and cannot be read, says its rows twice, or is all raw tensors. A whole burst if not given. "
+        "What is no batch at all (no body, no JSON object, none of those members) costs as much as one row.",
     )
     header: Annotated[str, Text(HEADER_PATTERN, "a header name in lower case")] | None = Field(
         default=None,
-        description="Header field of the backend's answer that says the cost, for example the tokens it generated.",
+        description="Header field of the backend's answer that says the cost, for example the tokens it generated: a "
+        "decimal number from 0 to 100000000. Anything else is counted (metrics) and changes nothing.",
         examples=["x-tokens-used"],
     )
     reserve: Annotated[float, Amount(0.0, 100_000_000)] | None = Field(
@@ -134,7 +137,26 @@ class Cost(Section):
         return {"description": cls.__doc__, "anyOf": [Amount(0.001, 1_000_000).json_schema(), section]}
 
 
-class Override(Section):
+class Figures(Section):
+    """Keeps how the rate was written."""
+
+    _rate: str = PrivateAttr(default="")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_rate(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        made = handler(value)
+        if isinstance(value, dict) and isinstance(value.get("rate"), str):
+            made._rate = value["rate"]  # noqa: SLF001 - of our own class
+        return made
+
+    @property
+    def rate_as_written(self) -> str:
+        """Such as 100/m; empty where none was written."""
+        return self._rate
+
+
+class Override(Figures):
     """Other figures for one key."""
 
     rate: Annotated[float, FIGURE_RATE] | None = Field(default=None, description="Tokens added per time.")
@@ -155,7 +177,7 @@ def _one_or_list(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [schema["items"], {name: schema.pop(name) for name in ("type", "items", "minItems", "maxItems")}]
 
 
-class Limit(Section):
+class Limit(Figures):
     """A token bucket ('burst' tokens deep, filled at 'rate'), or a number of requests under way ('concurrent')."""
 
     key: tuple[Scope, ...] = Field(
@@ -246,20 +268,39 @@ class Limit(Section):
             for name in ("rate", "burst", "cost", "mode"):
                 if name in self.model_fields_set:
                     raise refuse(" does not go with 'concurrent', which counts requests under way", at=name)
-        if self.burst is not None:
-            least = self.cost.tokens or self.cost.reserve or self.cost.rows or 0.0
-            if least > self.burst:
-                raise refuse(f" must not be more than the burst ({self.burst}), or nobody is ever admitted", at="cost")
+        least = self.cost.tokens or self.cost.reserve or self.cost.rows or 0.0
+        if self.burst is not None and least > self.burst:
+            raise refuse(f" must not be more than the burst ({self.burst}), or nobody is ever admitted", at="cost")
+        self._distinct()
         files = surroundings(info.context)
         self._overrides = dict(self.overrides)
         if files is not None and self.overrides_file is not None:
             self._overrides = {**files.overrides(self.overrides_file), **self.overrides}
         for key, override in self._overrides.items():
-            wrong = ("rate", "burst") if self.concurrent is not None else ("concurrent",)
-            if any(getattr(override, name) is not None for name in wrong):
-                have = "concurrent" if self.concurrent is not None else "rate and burst"
-                raise refuse(f": {key!r} must have {have}, as the limit has", at="overrides")
+            self._override(key, override, least)
         return self
+
+    def _distinct(self) -> None:
+        seen: list[object] = []
+        for index, scope in enumerate(self.key):
+            what = scope.word or scope.header
+            what = "ip" if scope.ip is not None else what
+            if what in seen:
+                raise refuse(f" has '{what}' twice; one of them is enough", at=("key", index))
+            seen.append(what)
+
+    def _override(self, key: str, override: Override, least: float) -> None:
+        at = ("overrides", key) if key in self.overrides else "overrides_file"
+        named = "" if key in self.overrides else f": {key!r}"
+        given = {name for name in ("rate", "burst", "concurrent") if getattr(override, name) is not None}
+        have = ("concurrent",) if self.concurrent is not None else ("rate", "burst")
+        if not given:
+            raise refuse(f"{named} changes nothing: say {' or '.join(have)}, or remove it", at=at)
+        if not given <= set(have):
+            raise refuse(f"{named} must have {' and '.join(have)}, as the limit has", at=at)
+        if override.burst is not None and override.burst < least:
+            message = f"{named} has a burst of {override.burst}, less than a request costs ({least:g}), so it is never"
+            raise refuse(f"{message} admitted", at=at)
 
     @property
     def all_overrides(self) -> dict[str, Override]:

@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 from gateway.config.addresses import Listen, StoreUrl
 from gateway.config.scalars import Address, Duration, Network, Ratio, Size, Text, Whole, refuse
 from gateway.config.sections.base import FileName, Section, surroundings
+from gateway.config.sections.tls import StoreTls
 
 
 class Admin(Section):
@@ -73,6 +74,18 @@ class Store(Section):
         "redis+cluster://host:port,host:port. valkey means the same as redis.",
         json_schema_extra={"default": "embedded"},
     )
+    tls: StoreTls | None = Field(
+        default=None,
+        description="For a rediss:// store: whom to believe, and who we are; the system's authorities if not given.",
+    )
+    sentinel_username: Annotated[str, Text(r"[\x21-\x7e]{1,128}", "a user name")] | None = Field(
+        default=None, description="User of the sentinels themselves, if they have an ACL; with sentinel_password_file."
+    )
+    sentinel_password_file: FileName | None = Field(
+        default=None,
+        description="File with the password of the sentinels themselves. The login in the url is for the servers they "
+        "watch, and is never sent to them.",
+    )
     timeout: Annotated[float, Duration("1ms", "5s")] = Field(
         default=0.025, description="Deadline of one decision; after it the limit's on_store_failure applies."
     )
@@ -89,11 +102,38 @@ class Store(Section):
         default="sluicegate", description="Start of every key in the store; gateways that share limits share it."
     )
 
+    _sentinel_password: str | None = PrivateAttr(default=None)
+
+    @field_validator("sentinel_password_file")
+    @classmethod
+    def _readable(cls, value: str | None, info: ValidationInfo) -> str | None:
+        files = surroundings(info.context)
+        if files is not None and value is not None:
+            password = files.read(value).strip()
+            if not password or b"\n" in password or not password.isascii():
+                raise refuse(f": {value!r} must hold one line of ASCII, the password")
+        return value
+
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _ordered(self, info: ValidationInfo) -> Self:
         if self.reconnect_min > self.reconnect_max:
             raise refuse(" must not be longer than store.reconnect_max", at="reconnect_min")
+        if self.tls is not None and not self.url.tls:
+            raise refuse(" is for a store that speaks TLS", "write the url with rediss://", at="tls")
+        for name in ("sentinel_username", "sentinel_password_file"):
+            if getattr(self, name) is not None and not self.url.sentinels:
+                raise refuse(" is for a redis+sentinel:// store", at=name)
+        if self.sentinel_username is not None and self.sentinel_password_file is None:
+            raise refuse(" is of no use without sentinel_password_file", at="sentinel_username")
+        files = surroundings(info.context)
+        if files is not None and self.sentinel_password_file is not None:
+            self._sentinel_password = files.read(self.sentinel_password_file).strip().decode()
         return self
+
+    @property
+    def sentinel_password(self) -> str | None:
+        """The sentinels' password, read when the configuration was loaded."""
+        return self._sentinel_password
 
 
 class Http(Section):

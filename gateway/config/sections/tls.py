@@ -140,3 +140,26 @@ class BackendTls(_Tls):
     def not_after(self) -> datetime | None:
         """When the gateway's own certificate ends; None where there is none."""
         return not_after(self._settings.certificate) if self._settings.certificate else None
+
+
+class StoreTls(BackendTls):
+    """TLS with a rediss:// store (and its sentinels): TLS 1.2 with forward secrecy or newer."""
+
+    ca: FileName | None = Field(
+        default=None,
+        description="PEM file with the authorities that vouch for the store's servers, or with their own certificates; "
+        "those the system trusts if not given.",
+        examples=["store-ca.pem"],
+    )
+    server_name: ServerName | None = Field(
+        default=None,
+        description="Name the certificates must be for, also sent as SNI; the host of the url, or that a sentinel or a "
+        "cluster names, if not given.",
+    )
+    certificate: FileName | None = Field(
+        default=None, description="PEM file with the gateway's own certificate, for a store that asks for one."
+    )
+    verify: StrictBool = Field(
+        default=True,
+        description="Whether the store must prove who it is. 'false' encrypts, and trusts whoever answers.",
+    )
