@@ -97,6 +97,7 @@ class AdaptiveLimit(Search):
             self._longer = max(0, self._longer + (1 if took > CLIP * self.latency else -1))
             self._note(took)
             self._answers += 1
+            self._answered = now
             if self._longer >= max(LONGER, min(FEWEST, self.allowed)) and not (self.open or self._claim):
                 self._reopen()
                 return
@@ -142,7 +143,7 @@ class AdaptiveLimit(Search):
             self.places.hear(now)
         if ended < HOPELESS:
             return
-        if self._lost > (1 - LOST) * HOPELESS and self._onset.listens(now):
+        if self._lost > (1 - LOST) * HOPELESS and self._onset.listens(now) and not self._stalled(now):
             self._suspect(self._inflight // 2, -math.inf)
         else:
             self._good = self._lost = 0

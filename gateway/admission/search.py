@@ -54,6 +54,7 @@ EXTRA: Final = 1 / 16  # of the places, at rest
 REST: Final = 16  # blocks before the next look after the first search
 LONGEST_REST: Final = 64
 DOWN: Final = 4  # one look in so many is down, too: that one costs throughput; with others one in two
+STALL: Final = 1_000_000_000  # and four latencies, without a single answer
 LOST: Final = 0.1  # share of a block without an answer from which answers are counted instead of timed
 DEAR: Final = -0.7  # of throughput (ln): too much for fewer that give up
 
@@ -129,6 +130,7 @@ class Search(Limit):
         self._lost = 0
         self._total = 0
         self._squares = 0.0
+        self._answered = 0  # when the last one was
         self._answers = 0  # of all requests that ended in this block
         self._slack = 0  # sent while there was room, in this block
 
@@ -201,7 +203,7 @@ class Search(Limit):
             lost=self._lost > LOST * self._count,
             hopeless=self._lost > (1 - LOST) * self._count,
         )
-        if not (self._good or block.lost):
+        if not (self._good or block.lost) or self._stalled(now):
             self._begin(0)  # failures alone say nothing about how much is too much
             return
         if self._good > 1:
@@ -211,6 +213,10 @@ class Search(Limit):
             rate = self.allowed / mean * 1e9 * (self.places.taken + 1) / (self.places.all + 1)
             self.rate += (rate - self.rate) / 8 if self.rate else rate
         self._conclude(block, now)
+
+    def _stalled(self, now: int) -> bool:
+        """Whether nobody has been answered for long: that is no overload, in which some still are."""
+        return now - self._answered > max(STALL, 4 * int(self.latency))
 
     def _conclude(self, block: Block, now: int) -> None:
         """What follows from a block: another level, or another block at this one."""
