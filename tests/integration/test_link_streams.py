@@ -57,13 +57,13 @@ class Chain:
             return dict(await answer.json())
 
     async def until(self, session: aiohttp.ClientSession, **wanted: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not wanted.items() <= (await self.told(session)).items():
                 await asyncio.sleep(0.02)
 
     async def backend(self, session: aiohttp.ClientSession) -> dict[str, object]:
         """Once nothing is under way, the worker's account of its backend."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 async with session.get(f"{self.admin}/status") as answer:
                     worker = (await answer.json())["workers"][0]
@@ -216,7 +216,7 @@ async def test_what_does_not_end_before_its_backend_has_drained_is_cut(
         assert await event(answer) == b"data: 0"
         chain.echo.send_signal(signal.SIGTERM)
         with pytest.raises(CUT):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await answer.content.read()
     await chain.logged(502)
 

@@ -171,7 +171,7 @@ class Chain:
     async def quiet(self) -> dict[str, object]:
         """Until nothing is under way; then the worker's account of its backend."""
         async with aiohttp.ClientSession() as session:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while True:
                     async with session.get(f"{self.admin}/status") as answer:
                         worker = (await answer.json())["workers"][0]
