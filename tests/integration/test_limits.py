@@ -39,7 +39,7 @@ def fleet(tmp_path, server):
 
 
 def shared(server):
-    return f"store: {{url: 'unix://{server.path}', key_prefix: t}}\n"
+    return f"store: {{url: 'unix://{server.path}', key_prefix: t, timeout: 5s, connect_timeout: 10s}}\n"
 
 
 def store(server):
