@@ -31,7 +31,7 @@ def slotserver():
 
 async def counted(stand, number=0, **expected):
     """Waits (bounded) until a backend has counted so; leaving takes a moment to be noticed."""
-    for _ in range(300):
+    for _ in range(3000):
         stats = await asyncio.to_thread(stand.backends[number].stats)
         if all(getattr(stats, name) == value for name, value in expected.items()):
             return
@@ -115,7 +115,7 @@ async def test_go_infer_drops_over_http_what_is_late_and_what_was_left():
             lines = [line for line in server.get("/metrics").splitlines() if line.startswith("go_infer_dropped_total")]
             return sum(float(line.rpartition(" ")[2]) for line in lines if f'reason="{reason}"' in line)
 
-        for _ in range(300):
+        for _ in range(3000):
             if await asyncio.to_thread(dropped, "expired") >= 1 and await asyncio.to_thread(dropped, "gone") >= 100:
                 break
             await asyncio.sleep(0.01)
