@@ -643,7 +643,11 @@ def _too_late(request: Request, detail: str) -> Response:
 
 
 def _unanswered(route: Route, request: Request, answer: Answer | None, *, late: bool) -> Response:
-    """Nobody could answer: the backend's own refusal if there is one, else ours."""
+    """Nobody could answer: the backend's own refusal if there is one, else ours.
+
+    `Retry-After` (RFC 9110 section 10.2.3) is in every refusal that waiting may help: 503, and 504 where the pool was
+    asked and is too slow. Not where a request came with too little time, which no waiting would change.
+    """
     if answer is not None and answer.response is not None:
         response = answer.response
         if response.status in (429, 503) and response.header(b"retry-after") is None:
@@ -653,14 +657,14 @@ def _unanswered(route: Route, request: Request, answer: Answer | None, *, late: 
     error = answer.error if answer is not None else None
     if late and (answer is None or not answer.attempts):
         return _too_late(request, f"no time was left for the pool '{route.pool.name}'; nobody was asked")
+    retry_after = route.pool.retry_after(time.monotonic_ns())
     if isinstance(error, UpstreamTimeout) or late:
-        return refuse(
-            problems.TOO_LATE, request, f"the pool '{route.pool.name}' gave no answer in time", headers=headers
-        )
+        detail = f"the pool '{route.pool.name}' gave no answer in time"
+        return refuse(problems.TOO_LATE, request, detail, headers=headers, retry_after=retry_after)
     if isinstance(error, (BadUpstreamResponse, ConnectionBroken, StaleConnection)):
         return refuse(problems.BACKEND_FAILED, request, f"a backend of '{route.pool.name}' broke off", headers=headers)
     if isinstance(error, TlsFailed):
         detail = f"there is no secure connection to a backend of '{route.pool.name}'"
         return refuse(problems.BACKEND_FAILED, request, detail, headers=headers)
     detail = f"no backend of the pool '{route.pool.name}' can answer now; try again"
-    return refuse(problems.NO_CAPACITY, request, detail, headers=headers, retry_after=1)
+    return refuse(problems.NO_CAPACITY, request, detail, headers=headers, retry_after=retry_after)

@@ -19,6 +19,6 @@ def test_the_examples_are_configurations() -> None:
     canary, shadow, *others = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     text = HEAD + canary + shadow + "".join(others)
     config = load_text(text, Path("x.yaml"))
-    assert [route.name for route in config.routes] == ["ranker", "short-path", "moved", "secure", "hello"]
+    assert [route.name for route in config.routes] == ["ranker", "short-path", "live", "moved", "secure", "hello"]
     assert config.routes[0].shadow is not None
     assert lint(config) == []

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from gateway.balance.weighted_round_robin import WeightedRoundRobin
-from gateway.breakers.gate import BreakerSettings
+from gateway.breakers.gate import FOREVER, BreakerSettings
 from gateway.degrade.cache import AnswerCache, CacheRules
 from gateway.degrade.ladder import PoolRung, StaleRung, StaticRung
 from gateway.errors import ProtocolError
@@ -493,6 +493,18 @@ async def test_no_backend():
         assert set(orjson.loads(response.body)) == {"error"}
 
 
+@pytest.mark.parametrize(("held_for", "says"), [(12.5, "13"), (3600.0, "30"), (None, "30"), (0.2, "1")])
+async def test_a_pool_that_an_operator_holds_open_says_when_it_is_back(held_for, says):
+    async with scene() as one:
+        now = time.monotonic_ns()
+        until = FOREVER if held_for is None else now + int(held_for * 1e9)
+        one.pools["digits"].backends[0].force("open", now, until)
+        response = await one.ask()
+        assert response.status == 503
+        assert said(response)["retry-after"] == says
+        assert one.main.requests == []
+
+
 async def test_broken_off_is_a_502():
     async with scene(Reset()) as one:
         response = await one.ask()
@@ -506,6 +518,7 @@ async def test_too_late_is_a_504():
         response = await one.ask()
         assert response.status == 504
         assert said(response)["proxy-status"] == "sluicegate; error=http_response_timeout"
+        assert said(response)["retry-after"] == "1"  # as with a 503: the pool is what is too slow
         assert one.histogram(DURATIONS[504]) == 1
 
 
@@ -564,6 +577,7 @@ async def test_without_time_it_is_refused_at_once_and_the_truth_is_said(field, v
         assert response.status == 504
         assert said(response)["proxy-status"] == "sluicegate; error=proxy_internal_response"
         assert "nobody was asked" in orjson.loads(response.body)["error"]
+        assert "retry-after" not in said(response)  # waiting would not help it
         assert one.main.connections == 0
         assert one.count(EXPIRED) == 1
 

@@ -1,9 +1,11 @@
-"""What an operator says of breakers, kept by the supervisor: it outlasts reloads and the workers, not the gateway."""
+"""What an operator says of breakers, kept by the supervisor: it outlasts reloads and the workers, and with
+`admin.state_file` the gateway (`kept.py`).
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,10 +19,10 @@ STATES = ("open", "closed", "auto")
 
 
 class ForcedBreakers:
-    """By backend key. `now` is monotonic nanoseconds."""
+    """By backend key. `now` is monotonic nanoseconds. `forced` is what was said before the gateway started."""
 
-    def __init__(self) -> None:
-        self._forced: dict[str, Forced] = {}
+    def __init__(self, forced: Mapping[str, Forced] | None = None) -> None:
+        self._forced: dict[str, Forced] = dict(forced or {})
 
     def set(self, config: Config, pool: str, backend: str, state: str, seconds: float | None, now: int) -> str:
         """Takes the operator's word; returns what is wrong with it, or nothing."""

@@ -18,6 +18,7 @@ from typing import Any
 from gateway.admin.server import AdminServer
 from gateway.app.compile import backend_address, backend_tls
 from gateway.app.forced import ForcedBreakers, over_workers
+from gateway.app.kept import KeptBreakers
 from gateway.app.outliers import Outliers
 from gateway.app.reload import Reload, needs_restart
 from gateway.app.series import allot
@@ -67,6 +68,7 @@ class Gateway:
         self._reloading = asyncio.Lock()
         self._prober = Prober(self._health_changed)
         self._forced = ForcedBreakers()
+        self._kept: KeptBreakers | None = None
         self._outliers = Outliers(self._catalogue, self._own.values, self._worker_cells)
         self._spans = SpanExport.from_environment()
         self._supervisor: Supervisor
@@ -84,6 +86,7 @@ class Gateway:
         tasks: set[asyncio.Task[Any]] = set()
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(asyncio.create_task(self.reload())))
         _try_access_log(self.config.access_log.path)
+        self._recall()
         self._admin = AdminServer(self, self.config.admin.token)
         started = False
         try:
@@ -139,6 +142,7 @@ class Gateway:
         self._remove_socket_files()
         if self._embedded is not None:
             await self._embedded.stop()
+        self._tell_what_is_lost()
         if graceful:
             log.info("stopped")
 
@@ -267,6 +271,7 @@ class Gateway:
             return Reload(False, self.generation, f"a worker did not take it: {why}")
         self._prober.use(_checks(config))
         self._forced.use(config)
+        self._keep()
         self._outliers.use(config, time.monotonic_ns())
         self._supervisor.tell(SetHealth(self._prober.healthy))
         return Reload(True, self.generation, "")
@@ -284,7 +289,30 @@ class Gateway:
             return wrong, []
         log.warning("breaker %s/%s is forced: %s", pool, backend, state)
         self._supervisor.tell(SetForced(self._forced.at(now)))
+        self._keep()
         return "", [each for each in await self.breakers() if (each["pool"], each["backend"]) == (pool, backend)]
+
+    def _recall(self) -> None:
+        """Takes up what operators said before the gateway was started again. Raises StartError."""
+        path = self.config.admin.state_file
+        if path == "off":
+            return
+        self._kept = KeptBreakers(Path(path))
+        self._forced = ForcedBreakers(self._kept.read(time.monotonic_ns(), time.time()))
+        self._forced.use(self.config)
+        for key, (state, _) in self._forced.at(time.monotonic_ns()).items():
+            log.warning("breaker %s is still forced: %s", key, state)
+
+    def _keep(self) -> None:
+        if self._kept is not None:
+            now = time.monotonic_ns()
+            self._kept.write(self._forced.at(now), now, time.time())
+
+    def _tell_what_is_lost(self) -> None:
+        forced = self._forced.at(time.monotonic_ns())
+        if forced and self._kept is None:
+            what = ", ".join(f"{key} {state}" for key, (state, _) in forced.items())
+            log.warning("forgotten with this gateway, for admin.state_file is off: breakers forced %s", what)
 
     async def breakers(self) -> list[dict[str, Any]]:
         """Every backend's breaker, over all workers that answer."""

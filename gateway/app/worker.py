@@ -84,7 +84,7 @@ class WorkerProcess:
         self.store: SharedStore
         self.limiter: Limiter
         self.fleet: Fleet
-        self.breakers: Breakers
+        self.breakers = Breakers(self.registry, self._hint)
 
     # -- following the supervisor -------------------------------------------------------------------------------
 
@@ -137,14 +137,14 @@ class WorkerProcess:
             self.server.use(compiled.server_limits(config.http), compiled.forwarding(config.http))
         for door, listener, context in zip(self.doors, config.listen, contexts, strict=True):
             door.tls, door.proxy = context, listener.proxy_protocol
-        if first:
-            for door, sock in zip(self.doors, self.sockets, strict=True):
-                await self.server.listen(sock, door.accept)
         self.registry.retain({backend.key for pool in snapshot.pools.values() for backend in pool.backends})
         self.registry.retain_pools(set(snapshot.pools))
         self.registry.retries.retain({route.name for route in config.routes}, set(snapshot.pools))
         self._set_health(self.health)
         self.breakers.adopt()
+        if first:  # last, so that not one request is answered by less than all that is known
+            for door, sock in zip(self.doors, self.sockets, strict=True):
+                await self.server.listen(sock, door.accept)
         self.channel.send(InForce(message.generation))
 
     async def _begin(self, config: Config, snapshot: Any, message: UseSnapshot) -> None:
@@ -155,7 +155,6 @@ class WorkerProcess:
         self.store.start()
         await self.store.ready(store.connect_timeout)
         self.fleet = Fleet(message.store, times, store.key_prefix, message.gateway, limiter.share_with)
-        self.breakers = Breakers(self.registry, self._hint)
         self.fleet.listen(TOPIC, self.breakers.heard)
         self.fleet.start()
         path = config.access_log.path

@@ -1,13 +1,13 @@
 """A two-step gate over pybreaker: ask for a permit, do the work, hand the permit back with its outcome.
 
-pybreaker keeps the state and judges the probes; the gate adds what a concurrent caller needs and pybreaker lacks:
-* a permit carries pybreaker's *state object*; every transition makes a new one, so a result that comes back in a
-  later era (compare with `is`) changes nothing;
+pybreaker keeps the state and judges the probes (`eras.py`); the gate adds what a concurrent caller needs and pybreaker
+lacks:
+* a permit carries the *era* it was made in; a result that comes back in a later one changes nothing;
 * half-open admits exactly `probes` permits at a time;
 * IGNORE (cancelled) frees its slot and proves nothing; DROPPED (overload: a 429 storm, say) neither;
-* rates of failed and of slow calls over a window (`window.py`), where a call still out counts as slow in good time;
-* silence: a backend of which nothing is heard is doubted before any call has ended;
-* open time doubles up to a ceiling while the backend keeps failing;
+* rates of failed and of slow calls over a window (`rates.py`), where a call still out counts as slow in good time;
+* silence: a backend of which nothing is heard is doubted before any call has ended (`hearing.py`);
+* open time doubles up to a ceiling while the backend keeps failing (`open_time.py`);
 * an operator's word above all of it;
 * the clock is the caller's monotonic nanoseconds, not the wall.
 
@@ -20,18 +20,17 @@ opened by a rate, or doubts, may still be of use when nothing better is left; `u
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final
 
-import pybreaker
-
+from gateway.breakers.eras import Eras
+from gateway.breakers.hearing import Hearing
+from gateway.breakers.open_time import OpenTime
 from gateway.breakers.permit import (
     ANSWERED,
     FOREVER,
     LAST_RESORT,
-    PARTS,
     SECOND,
     STRICT,
     UNCLEAR,
@@ -40,6 +39,7 @@ from gateway.breakers.permit import (
     BreakerSettings,
     Permit,
 )
+from gateway.breakers.rates import Rates
 from gateway.breakers.states import CLOSED, DOUBTS, HALF_OPEN, OPEN, STATES, TRANSITIONS, TRIPS
 from gateway.breakers.window import FAILED, GOOD, SLOW, VOID, Window
 from gateway.request import Outcome
@@ -47,22 +47,6 @@ from gateway.request import Outcome
 __all__ = ["ANSWERED", "FOREVER", "STATES", "UNCLEAR", "AnyGate", "BreakerSettings", "Gate", "Permit"]
 
 HISTORY: Final = 16  # transitions remembered
-SILENCE: Final = SECOND // 2  # shortest silence that counts when nobody has said how long an answer may take
-PATIENCE: Final = 3  # times the longest recent answer that may pass in silence
-RECENT: Final = 60 * SECOND  # "recent" is this minute and the one before
-DOUBT: Final = (SECOND, 5 * SECOND)  # shortest and longest moment of doubt
-
-
-class Attempt(Exception):
-    """What pybreaker is told when an attempt failed; it is caught again right here."""
-
-
-def _fail() -> NoReturn:
-    raise Attempt  # a new one each time: an exception raised again and again gathers tracebacks without end
-
-
-def _succeed() -> None:
-    return None
 
 
 class Gate(AnyGate):
@@ -82,12 +66,9 @@ class Gate(AnyGate):
         self._on_turn = on_turn
         self.on_trip = on_trip
         self.rand = rand
-        self._breaker = pybreaker.CircuitBreaker(
-            fail_max=settings.failures,
-            reset_timeout=0,  # the gate decides when, so pybreaker's wall clock must never hold anything back
-            success_threshold=settings.probes,
-            throw_new_error_on_trip=False,
-        )
+        self._eras = Eras(settings)
+        self._hearing = Hearing()
+        self._open = OpenTime()
         self.window = Window(settings.window_calls, int(settings.window * SECOND))
         self.state: str = CLOSED
         self._era: object = None
@@ -97,19 +78,11 @@ class Gate(AnyGate):
         self._out: dict[int, Permit] = {}  # permits of this era that are out, oldest first; all, or probes alone
         self._number = 0
         self._row = 0  # failures in a row, over all eras
-        self._asked = 0  # when the oldest call was made since when nothing was heard
-        self._longest = 0  # of this minute's answers
-        self._longest_before = 0  # of the last minute's
-        self._minute = 0  # when this one began
-        self._half_open_from = 0
-        self._level = 0  # how many times the open time has been doubled
-        self._closed_since = 0  # since when it is closed after having been open
         self._doubt = ""
         self._doubt_until = 0
         self.forced = ""  # or "open", "closed"
         self.forced_until = FOREVER
         self.leniency = STRICT
-        self.opened = 0  # when it last opened
         self.recovered = 0  # when it last closed after having been open
         self.dropped = 0  # results DROPPED
         self.history: list[tuple[int, str]] = []  # the last transitions: when, and by what event
@@ -125,17 +98,14 @@ class Gate(AnyGate):
     def configure(self, settings: BreakerSettings) -> None:
         """Takes new settings at a reload without forgetting the state."""
         self._settings = settings
-        self._breaker.fail_max = settings.failures
-        self._breaker.success_threshold = settings.probes
+        self._eras.configure(settings)
+        self._hearing.configure(settings)
+        self._open.configure(settings)
         self._probes = settings.probes
-        self._open_for = int(settings.open_for * SECOND)
-        self._open_max = max(self._open_for, int(settings.open_max * SECOND))
         self._slow_after = int(settings.slow_after * SECOND)
         self._timed = settings.slow_after > 0
-        self._error_parts = int(settings.error_rate * PARTS)
-        self._slow_parts = int(settings.slow_rate * PARTS) if self._timed else 0
-        self._counting = self._error_parts > 0 or self._slow_parts > 0
-        self._min_calls = settings.min_calls
+        self._rates = Rates(settings)
+        self._counting = self._rates.counting
         self.window.resize(settings.window_calls, int(settings.window * SECOND))
         if self._era is None or (self.state == CLOSED and self._timed == (self._closed is not None)):
             self._turn()
@@ -162,21 +132,21 @@ class Gate(AnyGate):
     def pristine(self) -> bool:
         """Nothing would be lost with this gate."""
         clean = self.state == CLOSED and not self.forced and not self._failed and not self._out
-        return clean and not self._level and not self.window.failures and not self.window.slow
+        return clean and not self._open.raised and not self.window.failures and not self.window.slow
 
     @property
     def ready_from(self) -> int:
-        return FOREVER if self.forced or self.state != OPEN else self._half_open_from
+        return FOREVER if self.forced or self.state != OPEN else self._open.until
 
     @property
     def urged_from(self) -> int:
-        return FOREVER if self.forced or self.state != OPEN else self.opened + LAST_RESORT
+        return FOREVER if self.forced or self.state != OPEN else self._open.opened + LAST_RESORT
 
     def ready(self, now: int) -> bool:
         if self.state == CLOSED:
             return True
         if self.state == OPEN:
-            return not self.forced and now >= self._half_open_from
+            return not self.forced and now >= self._open.until
         return len(self._out) < self._probes
 
     def available(self, now: int) -> bool:
@@ -186,14 +156,14 @@ class Gate(AnyGate):
             return False
         if not self.hard:
             return True
-        return self.leniency == URGED and self.state == OPEN and now >= self.opened + LAST_RESORT
+        return self.leniency == URGED and self.state == OPEN and now >= self._open.opened + LAST_RESORT
 
     def lean(self, leniency: int) -> None:
         self.leniency = leniency
 
     def try_acquire(self, now: int) -> Permit | None:
-        if not self._asked:
-            self._asked = now
+        if not self._hearing.asked:
+            self._hearing.asked = now
         if self._closed is not None:
             return self._closed
         return self._acquire(now)
@@ -202,7 +172,7 @@ class Gate(AnyGate):
         if self.state == OPEN:
             if self.forced or not self.available(now):
                 return None
-            if now < self._half_open_from and not self.hard:
+            if now < self._open.until and not self.hard:
                 return Permit(self, None, -1, now)
             self._move("waited", now)
         if self.state == HALF_OPEN:
@@ -220,13 +190,14 @@ class Gate(AnyGate):
         if permit.number:
             permit.took = took
         if permit.era is self._era:
-            self._asked = 0
-            self._longest = max(self._longest, took)
+            self._hearing.asked = 0
+            self._hearing.longest = max(self._hearing.longest, took)
 
     def release(self, permit: Permit, outcome: Outcome, now: int, took: int = 0, contact: int = ANSWERED) -> None:
         if permit is self._closed and outcome is Outcome.SUCCESS and not self._failed:
-            self._asked = 0
-            self._longest = max(self._longest, took)
+            hearing = self._hearing
+            hearing.asked = 0
+            hearing.longest = max(hearing.longest, took)
             if self._counting:
                 self.window.add(now, GOOD)
                 if self.window.failures:
@@ -235,8 +206,8 @@ class Gate(AnyGate):
         if outcome is Outcome.DROPPED:
             self.dropped += 1
         elif outcome is Outcome.SUCCESS:
-            if permit.took < 0 and took > self._longest:
-                self._longest = took
+            if permit.took < 0:
+                self._hearing.longest = max(self._hearing.longest, took)
             self._tally(0)
         elif outcome is Outcome.FAILURE:
             self._tally(self._row + 1)
@@ -248,7 +219,7 @@ class Gate(AnyGate):
             if permit.number and not took:
                 took = now - permit.began
             if outcome is not Outcome.IGNORE and contact != UNCLEAR:
-                self._asked = 0
+                self._hearing.asked = 0
         else:
             took = permit.took
         slow = self._timed and took >= self._slow_after
@@ -289,17 +260,12 @@ class Gate(AnyGate):
         self._judge(now)
 
     def _judge(self, now: int) -> None:
-        calls = self.window.calls
         if self.forced:
             return
-        if self._slow >= self._settings.failures and self._slow_parts:
+        if self._slow >= self._settings.failures and self._rates.slow:
             self._move("slow-row", now)
-        elif calls < self._min_calls:
-            return
-        elif self._error_parts and self.window.failures * PARTS >= self._error_parts * calls:
-            self._move("error-rate", now)
-        elif self._slow_parts and self.window.slow * PARTS >= self._slow_parts * calls:
-            self._move("slow-rate", now)
+        elif event := self._rates.judge(self.window):
+            self._move(event, now)
 
     def _replay(self, outcome: Outcome, now: int) -> None:
         """Failures in a row are counted here, probes by pybreaker: a failure costs it 5 us, and in a brown-out of the
@@ -313,41 +279,28 @@ class Gate(AnyGate):
                 if self._failed >= self._settings.failures:
                     self._move("failures", now)
         elif outcome is Outcome.SUCCESS:
-            self._breaker.call(_succeed)
-            if self._breaker.state is not self._era:
+            if self._eras.passed():
                 self._turned("probes-passed", now)
         elif outcome is Outcome.FAILURE:
-            with contextlib.suppress(Attempt):
-                self._breaker.call(_fail)
+            self._eras.failed()
             self._turned("probe-failed", now)
 
     # -- time ---------------------------------------------------------------------------------------------------
-
-    def quiet(self) -> int:
-        """The nanoseconds of silence after which the backend is doubted."""
-        given = self._settings.silent_after
-        if given is not None:
-            return int(given * SECOND) if given > 0 else FOREVER
-        if self._timed:
-            return self._slow_after
-        return max(SILENCE, PATIENCE * max(self._longest, self._longest_before))
 
     def sweep(self, now: int) -> None:
         """What happens because nothing happened."""
         if self.forced and now >= self.forced_until:
             self.force("", now)
-        if now - self._minute >= RECENT:
-            self._minute = now
-            self._longest_before, self._longest = self._longest, 0
+        self._hearing.turn(now)
         if self.forced:
             return
         if self.state == CLOSED:
-            if self._asked and now - self._asked >= self.quiet():
+            if self._hearing.silent(now):
                 self._move("silent", now)
             elif self._out:
                 self._count_overdue(now)
         elif self.state == HALF_OPEN:
-            limit = self.quiet() if not self._timed else min(self._slow_after, self.quiet())
+            limit = self._hearing.limit if not self._timed else min(self._slow_after, self._hearing.limit)
             for permit in self._out.values():
                 if permit.took < 0 and now - permit.began >= limit:
                     self._row = self._settings.failures if self._doubt == "silent" else self._row + 1
@@ -362,7 +315,7 @@ class Gate(AnyGate):
         for permit in self._out.values():
             if now - permit.began < self._slow_after:
                 break
-            if permit.took < 0 and permit.counted < 0 and self._slow_parts:
+            if permit.took < 0 and permit.counted < 0 and self._rates.slow:
                 permit.counted = self.window.add(now, SLOW)
                 self._slow += 1
                 found = True
@@ -374,7 +327,7 @@ class Gate(AnyGate):
     def hint_recovered(self, now: int) -> None:
         """A health check saw the backend answer: an open gate may probe at once."""
         if self.state == OPEN and not self.forced:
-            self._half_open_from = now
+            self._open.until = now
             self.turned()
 
     def hint_failing(self, now: int) -> bool:
@@ -394,7 +347,7 @@ class Gate(AnyGate):
             if self.state == CLOSED:
                 self._turn()  # what is out belongs to the time before
             self._move("force-open" if how == "open" else "force-closed", now)
-            self._level = 0
+            self._open.forget()
         elif was == "open":
             self._move("force-auto", now)
         else:
@@ -408,54 +361,38 @@ class Gate(AnyGate):
         to = TRANSITIONS.get((self.state, event))
         if to is None:
             return False
-        if to == OPEN:
-            self._breaker.open()
-        elif to == CLOSED:
-            self._breaker.close()
-        else:
-            self._breaker.half_open()
+        self._eras.enter(to)
         self._turned(event, now)
         return True
 
     def _turned(self, event: str, now: int) -> None:
-        """pybreaker has a new state object; `event` is why."""
+        """A new era has begun; `event` is why."""
         self.history.append((now, event))
         if len(self.history) > HISTORY:
             del self.history[0]
         doubt, self._doubt = self._doubt, ""
         if event in self.tripped:
             self.tripped[event] += 1
-            self._open(now)
+            self._open.begin(now, self.rand())
         elif event in self.doubted:
             self.doubted[event] += 1
             self._doubt = event
-            self._doubt_until = now + min(max(self.quiet() * 3 // 2, DOUBT[0]), DOUBT[1])
+            self._doubt_until = now + self._hearing.doubt
         elif event == "probes-passed" and not doubt:
-            self.recovered = self._closed_since = now
+            self.recovered = self._open.closed_since = now
         before = self.state
         self._turn()
         if event in self.tripped and self.on_trip is not None and (before == CLOSED or doubt == "silent"):
             self.on_trip(event, now)
 
-    def _open(self, now: int) -> None:
-        """Opens for twice as long as the last time, unless the gate had been closed for the longest open time."""
-        if self._closed_since and now - self._closed_since >= self._open_max:
-            self._level = 0
-        self._closed_since = 0
-        self.opened = now
-        whole = min(self._open_max, self._open_for << self._level)
-        if whole < self._open_max:
-            self._level += 1
-        self._half_open_from = now + int(whole * (1.0 - self._settings.jitter * self.rand()))
-
     def _turn(self) -> None:
-        self._era = self._breaker.state
-        self.state = str(self._breaker.current_state)
+        self._era = self._eras.era
+        self.state = self._eras.state
         closed = self.state == CLOSED
         self._closed = Permit(self, self._era, 0, 0) if closed and not self._timed else None
         self._failed = 0
         self._slow = 0
-        self._asked = 0
+        self._hearing.asked = 0
         self._out = {}
         if closed:
             self._row = 0

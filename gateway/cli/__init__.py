@@ -59,11 +59,22 @@ def _dispatch(arguments: list[str]) -> int:
     verb_parser = argparse.ArgumentParser(prog=f"gateway {verb}", description=f"{about[0].upper()}{about[1:]}.")
     module.add_arguments(verb_parser)
     try:
-        args = verb_parser.parse_args(arguments[1:])
+        args = verb_parser.parse_intermixed_args(_joined(arguments[1:]))
     except SystemExit as stop:  # argparse has printed the help or what is wrong
         return int(stop.code or 0)
     status: int = module.run(args)
     return status
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """`--for -5s` as `--for=-5s`: no option of ours is a number, so it is a value, for its verb to judge."""
+    joined: list[str] = []
+    for each in arguments:
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and each[:1] == "-" and each[1:2].isdigit():
+            joined[-1] += f"={each}"
+        else:
+            joined.append(each)
+    return joined
 
 
 def _top_level(parser: argparse.ArgumentParser, arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ from gateway.config.model import Config
 
 
 class Unreachable(Exception):
-    """One line: nobody answers there, or the token is wrong."""
+    """What is wrong and what to do: nobody answers there, or not a gateway, or the token is wrong."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -25,8 +25,10 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def call(config: Config, method: str, path: str, timeout: float = 30.0, body: Any = None) -> tuple[int, Any]:
-    """Status and JSON body. Raises Unreachable."""
+def call(
+    config: Config, method: str, path: str, timeout: float = 30.0, body: Any = None, known_by: str = ""
+) -> tuple[int, Any]:
+    """Status and JSON body: a list, an object that has the key `known_by`, or one with `error`. Raises Unreachable."""
     listen = config.admin.listen
     if listen.unix_path is not None:
         connection: http.client.HTTPConnection = _UnixConnection(listen.unix_path, timeout)
@@ -37,11 +39,31 @@ def call(config: Config, method: str, path: str, timeout: float = 30.0, body: An
         content = None if body is None else json.dumps(body).encode()
         connection.request(method, path, content, headers)
         response = connection.getresponse()
-        answer = json.loads(response.read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Unreachable(f"no gateway answers on {listen}: {error}") from None
+        said = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(_nobody(config, error)) from None
     finally:
         connection.close()
     if response.status == 401:
-        raise Unreachable(f"the gateway on {listen} does not take the token of admin.token_file")
+        wrong = "does not take the token of admin.token_file" if config.admin.token else "wants a token"
+        hint = "run this with the configuration, and so the admin.token_file, that it was started with"
+        raise Unreachable(f"the gateway on {listen} {wrong}\n  hint: {hint}")
+    try:
+        answer = json.loads(said)
+    except ValueError:
+        answer = None
+    ours = isinstance(answer, list) or (isinstance(answer, dict) and (known_by in answer or "error" in answer))
+    if not ours:
+        what = f"{method} {path} is answered {response.status} {response.reason}".rstrip()
+        raise Unreachable(f"what answers on {listen} is no gateway, or of another version: {what}")
     return response.status, answer
+
+
+def _nobody(config: Config, error: Exception) -> str:
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = f"no gateway answers on {config.admin.listen} (admin.listen): {why.lower()}"
+    if isinstance(error, TimeoutError):
+        return f"{text}\n  hint: it is there and hangs; its log may say why"
+    if isinstance(error, PermissionError):
+        return f"{text}\n  hint: run this as the user that the gateway runs as"
+    return f"{text}\n  hint: start it with gateway run, or name the configuration that it was started with: -c FILE"

@@ -22,6 +22,7 @@ from gateway.config.units import format_duration, format_rate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="the same as -c FILE")
     options.add_config(parser)
     options.add_format(parser)
     parser.add_argument("--strict", action="store_true", help="fail on warnings too")
@@ -30,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     # pydantic searches all installed distributions for plug-ins (25 ms); a checker wants none of them.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    path = options.config_path(args)
+    if args.file is not None and args.config is not None:
+        print("gateway check: name one FILE, bare or with -c; see gateway check --help", file=sys.stderr)
+        return 2
+    path = args.file or options.config_path(args)
     config: Config | None = None
     diagnostics: Sequence[Diagnostic]
     try:

@@ -18,11 +18,11 @@ def run(args: argparse.Namespace) -> int:
     from gateway.cli.admin_client import Unreachable, call
     from gateway.cli.loaded import loaded
 
-    config = loaded(args)
+    config = loaded(args, otherwise="gateway reload: the running gateway was not asked, and goes on as it is")
     if config is None:
         return 1
     try:
-        status, body = call(config, "POST", "/reload")
+        status, body = call(config, "POST", "/reload", known_by="applied")
     except Unreachable as error:
         print(f"gateway reload: {error}", file=sys.stderr)
         return 1

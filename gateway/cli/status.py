@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     if config is None:
         return 1
     try:
-        _, body = call(config, "GET", "/status", timeout=5.0)
+        _, body = call(config, "GET", "/status", timeout=5.0, known_by="workers")
     except Unreachable as error:
         print(f"gateway status: {error}", file=sys.stderr)
         return 1

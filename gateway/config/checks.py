@@ -239,6 +239,23 @@ def distinct_listeners(source: Source) -> Iterator[Diagnostic]:
             seen.add(address)
 
 
+def state_file_of_its_own(source: Source) -> Iterator[Diagnostic]:
+    """What is kept there is written over."""
+    data = _mapping(source.data)
+    admin = _mapping(data.get("admin"))
+    state = admin.get("state_file", "off")
+    places: tuple[tuple[Loc, object], ...] = (
+        (("admin", "token_file"), admin.get("token_file")),
+        (("access_log", "path"), _mapping(data.get("access_log")).get("path")),
+        (("identity", "api_keys"), _mapping(data.get("identity")).get("api_keys")),
+    )
+    for loc, name in places:
+        if isinstance(state, str) and state != "off" and name == state:
+            place: Loc = ("admin", "state_file")
+            hint = "give it a file of its own, such as /var/lib/sluicegate/state.json"
+            yield source.diagnose(place, f"{spell(place)}: {spell(loc)} is the same file", hint)
+
+
 CHECKS: tuple[Check, ...] = (
     no_substitution,
     no_empty_value,
@@ -251,4 +268,5 @@ CHECKS: tuple[Check, ...] = (
     stale_needs_cache,
     slow_rate_needs_slow,
     distinct_listeners,
+    state_file_of_its_own,
 )

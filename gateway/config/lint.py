@@ -10,13 +10,12 @@ from datetime import UTC, datetime, timedelta
 from gateway.config.diagnosis import spell
 from gateway.config.errors import Diagnostic
 from gateway.config.model import BackendTls, Config, PoolRung, Route, StaticRung, Tls
+from gateway.config.pointless import POINTLESS, Finding
 from gateway.config.reach import can_start, covering_domains, covers
 from gateway.config.sections.balance import HASHING
 from gateway.config.source import Loc
 from gateway.config.units import format_duration, format_size
 from gateway.routing import words
-
-Finding = tuple[Loc, str, str | None]
 
 
 def lint(config: Config) -> list[Diagnostic]:
@@ -384,4 +383,5 @@ RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     idle_client_certificate,
     open_proxy_protocol,
     everybody_trusted,
+    *POINTLESS,
 )

@@ -13,8 +13,8 @@ seconds and in the last one of them:
 So good times may save up for bad ones, but no second ever has more than a quarter again of its share; an account
 that is only limited in what it saves (Finagle's) can spend it all at once, which is just what a stall makes everybody
 do. A quiet pool can retry at all. In the long run it is never more than `ratio` of the requests and `minimum` a second
-and the first second's minimum. One per pool and worker, for what is to be protected is the pool: many small budgets
-add up to a storm.
+and the first second's minimum. One per pool and worker, each with its part of the minimum (`memory.py`), for what is to
+be protected is the pool: many small budgets add up to a storm.
 Sources: Finagle's RetryBudget (ratio and minimum over ten seconds); Envoy's retry budget (per cluster); the SRE book,
 chapter 22 (a tenth); Bronson et al., "Metastable Failures in Distributed Systems" (HotOS 2021).
 """

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.admission.admission import Admission, AdmissionSettings
+from gateway.admission.admission import LONGEST_AWAY, Admission, AdmissionSettings
 from gateway.balance.groups import Groups
 from gateway.balance.policy import Balancer, Candidate
 from gateway.breakers.models import MOST
-from gateway.breakers.permit import STRICT, AnyGate
+from gateway.breakers.permit import FOREVER, SECOND, STRICT, AnyGate
 from gateway.breakers.usable import Usable
 from gateway.request import Request
 from gateway.retries.budget import RetryBudget
@@ -125,9 +125,22 @@ class Pool:
         return _first(view.picks, tried) or _first(view.usable.spare, tried)
 
     def has_other(self, request: Request, tried: list[Backend], now: int) -> bool:
-        """Whether somebody who is not in `tried` could be picked."""
+        """Whether somebody who is not in `tried` could be picked, and would give a permit."""
         view = self._view(request, now)
-        return any(backend not in tried for backend in (*view.picks, *view.usable.spare))
+        for backend in (*view.picks, *view.usable.spare):
+            if backend not in tried and backend.gate_for(request).available(now):
+                return True
+        return False
+
+    def retry_after(self, now: int) -> int:
+        """Seconds after which it is worth asking a pool that did not answer, as far as is known: while an operator
+        holds all of it open, until the first is let go; else one, for breakers probe sooner. 1 to `LONGEST_AWAY`.
+        """
+        back = FOREVER
+        for backend in self.backends:
+            if backend.weight:
+                back = min(back, backend.gate.forced_until if backend.gate.shut else now)
+        return max(1, min(LONGEST_AWAY, -(-(back - now) // SECOND)))
 
     def _view(self, request: Request, now: int) -> View:
         """Up to date; with it, the groups."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.retries.budget import NOTHING
 from gateway.retries.decide import Failed, Others
@@ -24,6 +24,9 @@ from gateway.upstreams.attempt import CUT, LOST, Attempt
 
 if TYPE_CHECKING:
     from gateway.upstreams.asking import Asking
+
+
+AGAIN: Final = 4  # part of its delay after which a hedge that the budget denied is due again
 
 
 class Race:
@@ -48,7 +51,7 @@ class Race:
         self._failed: Attempt | None = None  # the last that failed
         self._over = False
         self._paid = NOTHING  # what is reserved of the budget for a hedge
-        self._denied = 0  # once the budget had nothing for one: how long until it is asked again
+        self._denied = False  # the budget had nothing for one
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -141,7 +144,9 @@ class Race:
         self._watch(now)
 
     def _consider(self, now: int) -> None:
-        """A hedge is due. If the budget has nothing for it, it is due again soon, and then ever later."""
+        """A hedge is due. If the budget has nothing for it, it is due once more, soon: one that is sent very late does
+        little good, and takes of the budget what one in time would do more with.
+        """
         asking, hedge = self._asking, self._rules.hedge
         assert hedge is not None
         self._due = 0
@@ -153,10 +158,9 @@ class Race:
             self._loop.create_task(self._hedge())
             return
         if not self._denied:
-            self._denied = hedge.delay(now) // 4
+            self._denied = True
+            self._due = now + hedge.delay(now) // AGAIN
             asking.caller.cells.add(self._rules.cells.hedges_denied)
-        self._due = now + self._denied
-        self._denied *= 2
 
     def _call_off(self, now: int) -> bool:
         """Ends all attempts if another try may be made, which is then reserved."""
@@ -180,7 +184,7 @@ class Race:
 
     async def _hedge(self) -> None:
         """A task of its own. It takes up what it needs itself: one that is cancelled before it began holds nothing."""
-        attempt = self._begin(time.monotonic_ns()) if not self._over else None
+        attempt = self._begin(time.monotonic_ns())
         if attempt is None:
             return
         asking = self._asking
@@ -200,9 +204,16 @@ class Race:
                 self._waiter.set_result(None)
 
     def _begin(self, now: int) -> Attempt | None:
+        if self._over:
+            return None
         asking = self._asking
-        attempt = asking.another(now, asking.others(now))
-        if attempt is None:
+        others = asking.others(now)
+        attempt = None
+        if others is not Others.NONE or self._rules.same_backend:
+            attempt = asking.another(now, others)
+        if attempt is None:  # whoever was there when it was due has given its last permit to another request
+            paid, self._paid = self._paid, NOTHING
+            asking.pool.budget.give_back(paid)
             return None
         self._paid = NOTHING
         asking.pool.budget.spend(now)

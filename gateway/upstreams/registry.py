@@ -78,6 +78,7 @@ class BackendRegistry:
         self._sharers = workers
         for admission in self._admissions.values():
             admission.configure(admission.settings, self._sharers, now)
+        self.retries.share(workers)
 
     def retain_pools(self, names: set[str]) -> None:
         """Forgets what was learnt of pools that no snapshot names any more."""

@@ -61,18 +61,20 @@ class Worker:
 
 
 class Supervisor:
-    """`welcome()` makes the first message of a new worker, `more()` what follows it; `spans` takes their spans."""
+    """`first()` makes the first messages of a new worker, what is in force while it serves its first request;
+    `welcome()` what makes it serve; `spans` takes their spans.
+    """
 
     def __init__(
         self,
         workers: Sequence[Worker],
         welcome: Callable[[], UseSnapshot],
-        more: Callable[[], list[Message]],
+        first: Callable[[], list[Message]],
         spans: Callable[[Any], None] = lambda _: None,
     ) -> None:
         self.workers = tuple(workers)
         self._welcome = welcome
-        self._more = more
+        self._first = first
         self._spans = spans
         self._keepers: list[asyncio.Task[None]] = []
         self._watcher: asyncio.Task[None] | None = None
@@ -144,9 +146,9 @@ class Supervisor:
         theirs.close()
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
         worker.channel = Channel(reader, writer)
-        worker.channel.send(self._welcome())
-        for message in self._more():
+        for message in self._first():
             worker.channel.send(message)
+        worker.channel.send(self._welcome())
         self._tell_count()
 
     async def _listen(self, worker: Worker, channel: Channel) -> None:

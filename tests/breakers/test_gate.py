@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.breakers.gate import STATES, BreakerSettings, Gate
+from gateway.breakers.permit import LAST_RESORT
 from gateway.request import Outcome
 from gateway.testing import FakeClock
 
@@ -107,7 +108,7 @@ def test_a_failed_probe_opens_for_the_whole_time_again(clock):
     gate = opened(clock)
     clock.advance(7)
     attempt(gate, clock, F)
-    assert gate.opened == clock.now
+    assert gate.urged_from == clock.now + LAST_RESORT
     clock.advance(4.9)
     assert gate.try_acquire(clock.now) is None
     clock.advance(0.1)

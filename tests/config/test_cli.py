@@ -80,6 +80,13 @@ def test_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert main(["check", "-c", str(BAD)]) == 1
 
 
+def test_check_takes_the_file_bare_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(GOOD)]) == 0
+    assert main(["check", "--strict", str(BAD)]) == 1
+    assert main(["check", str(GOOD), "-c", str(BAD)]) == 2
+    assert "name one FILE" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["chek"], ["check", "--nope"], ["check", "--format", "xml"], ["--nope"]])
 def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2

@@ -63,8 +63,42 @@ CASES = {
         "means nothing: the gateway's own zone is not given",
     ),
     "session_beside_hash": (
-        route("").replace('"http://c:1"}]', '"http://c:1"}], sticky: {}, balance: maglev'),
+        route("").replace('"http://b:1"}]', '"http://b:1"}], sticky: {}, balance: maglev'),
         "the cookie decides before the hash does",
+    ),
+    "few_to_hedge_to": (
+        route("retry: {replayable: true}, hedge: {max: 2}"),
+        "hedge.max: more than there are others to ask in the pool (1)",
+    ),
+    "hedge_behind_per_try": (
+        route("timeout: 2s, retry: {replayable: true, per_try: 100ms}, hedge: {after: 100ms}"),
+        "hedge.after: not before per_try (100ms), when the try is given up",
+    ),
+    "long_backoff": (
+        route("timeout: 1s, retry: {backoff: 1s, backoff_max: 2s}"),
+        "retry.backoff: not below the timeout (1s)",
+    ),
+    "idle_retry_budget": (
+        route("retry: {attempts: 1}").replace('"http://b:1"}]', '"http://b:1"}], retry_budget: {ratio: 0.2}'),
+        "pools.p.retry_budget: no route retries or hedges here",
+    ),
+    "blind_breaker": (
+        route("").replace('"http://b:1"}]', '"http://b:1"}], breaker: {error_rate: 0, min_calls: 5}'),
+        "pools.p.breaker.min_calls: means nothing: with error_rate 0",
+    ),
+    "blind_ejection": (
+        route("").replace(
+            '"http://b:1"}]', '"http://b:1"}, {url: "http://d:1"}], ejection: {success_factor: 0, latency_factor: 0}'
+        ),
+        "pools.p.ejection: nobody is ever ejected: neither",
+    ),
+    "no_choice": (
+        route("").replace('"http://c:1"}]', '"http://c:1"}], slow_start: 30s'),
+        "pools.q.slow_start: means nothing: the pool has one backend",
+    ),
+    "priority_gap": (
+        route("").replace('"http://b:1"}]', '"http://b:1", priority: 2}]'),
+        "pools.p.backends[1].priority: no backend has priority 1",
     ),
     "idle_admission_limit": (
         route("").replace('"http://c:1"}]', '"http://c:1"}], admission: {limit: 2000}'),
@@ -133,6 +167,15 @@ def test_rule(name: str) -> None:
         route("retry: {on: [503]}", "{path: /x, methods: [GET]}"),
         route("retry: {on: [503], attempts: 1}"),
         route("degrade: [{pool: q, rewrite: {/xy: /z, /: /w}}]"),
+        route("retry: {replayable: true}, hedge: {max: 1}"),
+        route("retry: {replayable: true, same_backend: true}, hedge: {max: 3}"),
+        route("timeout: 2s, retry: {replayable: true, per_try: 100ms}, hedge: {after: 99ms}"),
+        route("timeout: 2s, retry: {replayable: true, per_try: 100ms}, hedge: {}"),
+        route("timeout: 1s, retry: {backoff: 999ms, backoff_max: 2s}"),
+        route("").replace('"http://b:1"}]', '"http://b:1"}], retry_budget: {ratio: 0.2}'),
+        route("").replace('"http://b:1"}]', '"http://b:1"}], breaker: {error_rate: 0, failures: 2}'),
+        route("").replace('"http://b:1"}]', '"http://b:1"}], breaker: {error_rate: 0, slow_after: 1s, window: 5s}'),
+        route("").replace('"http://b:1"}]', '"http://b:1", priority: 1}], sticky: {}, slow_start: 30s'),
         route("cache: {fresh: 1s}"),
         route("cache: {}, degrade: [stale]"),
         route("", "{path: '/x*', methods: [GET]}") + "  - {name: y, match: {path: /xy}, pool: p}\n",
@@ -142,6 +185,16 @@ def test_rule(name: str) -> None:
 )
 def test_silence(text: str) -> None:
     assert warnings(text) == []
+
+
+def test_a_session_has_no_choice_in_a_pool_of_one() -> None:
+    text = route("").replace('"http://c:1"}]', '"http://c:1"}], sticky: {}')
+    assert warnings(text) == ["pools.q.sticky: means nothing: the pool has one backend, so every session stays there"]
+
+
+def test_a_pool_without_priority_0() -> None:
+    text = route("").replace('{url: "http://c:1"}', '{url: "http://c:1", priority: 1}')
+    assert "no backend has priority 0" in warnings(text)[0]
 
 
 def test_a_static_rung_ends_the_ladder() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -118,6 +119,82 @@ def test_an_operators_word_reaches_all_workers_and_outlasts_reloads_and_workers(
         until(lambda: metric.encode() in gateway.admin("/metrics")[1])
 
 
+def test_a_new_worker_knows_it_before_its_first_request(tmp_path: Path, pair: list[Scripted]) -> None:
+    """The one worker is killed again and again under load: not one request comes to the backend that is held."""
+    first, second = pair
+    with running(tmp_path) as gateway:
+        serve(gateway, pair)
+        assert say(gateway, "open", f"p/127.0.0.1:{first.port}", "--for", "1h").returncode == 0
+        done = threading.Event()
+
+        def press() -> None:
+            while not done.is_set():
+                with contextlib.suppress(OSError):  # nobody listens for a moment
+                    gateway.ask("/", b"x")
+
+        threads = [threading.Thread(target=press, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            (worker,) = gateway.status()["workers"]
+            os.kill(worker["pid"], signal.SIGKILL)
+            until(lambda old=worker["pid"]: gateway.status()["workers"][0]["pid"] != old)
+            answered = len(second.paths)
+            until(lambda answered=answered: len(second.paths) > answered + 20)
+        done.set()
+        for thread in threads:
+            thread.join(10)
+        assert first.paths == []
+        assert breaker(gateway, first)["forced"] == "open"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_with_a_state_file_it_outlasts_the_gateway(tmp_path: Path, pair: list[Scripted], how: signal.Signals) -> None:
+    first, _ = pair
+    urls = ", ".join(f'{{url: "http://127.0.0.1:{each.port}"}}' for each in pair)
+    with running(tmp_path) as gateway:
+        gateway.child.stop(10)
+        state = tmp_path / "state.json"
+        text = gateway.text.replace('admin: {listen: "', f'admin: {{state_file: {state}, listen: "')
+        text = text.replace(f'[{{url: "http://127.0.0.1:{gateway.backend.port}"}}]', f"[{urls}]")
+        gateway.path.write_text(text)
+        gateway.start()
+        assert say(gateway, "open", f"p/127.0.0.1:{first.port}", "--for", "1h").returncode == 0
+        gateway.child.signal(how)
+        until(lambda: not gateway.child.alive, 15)
+        gateway.start()
+        assert all(gateway.ask("/", b"x")[0] == 200 for _ in range(20))
+        assert first.paths == []
+        about = breaker(gateway, first)
+        assert about["forced"] == "open"
+        assert 3500 < about["forced_for_s"] < 3600
+        assert "is still forced: open" in gateway.log()
+        assert say(gateway, "auto", f"p/127.0.0.1:{first.port}").returncode == 0
+        assert json.loads(state.read_text()) == {"version": 1, "breakers": {}}
+
+
+def test_without_one_it_is_said_what_is_lost(tmp_path: Path, pair: list[Scripted]) -> None:
+    with running(tmp_path) as gateway:
+        serve(gateway, pair)
+        assert say(gateway, "open", f"p/127.0.0.1:{pair[0].port}").returncode == 0
+        gateway.child.stop(10)
+        lost = f"admin.state_file is off: breakers forced p/127.0.0.1:{pair[0].port} open"
+        assert f"forgotten with this gateway, for {lost}" in gateway.log()
+
+
+def test_a_pool_that_is_held_as_a_whole_says_when_it_is_back(tmp_path: Path, pair: list[Scripted]) -> None:
+    with running(tmp_path) as gateway:
+        serve(gateway, pair)
+        for each, time_ in zip(pair, ("1h", "20s"), strict=True):
+            assert say(gateway, "open", f"p/127.0.0.1:{each.port}", "--for", time_).returncode == 0
+        status, _, headers = gateway.ask_all("/", b"x", None)
+        assert status == 503
+        assert 15 <= int(headers["retry-after"]) <= 20
+        assert say(gateway, "open", f"p/127.0.0.1:{pair[1].port}").returncode == 0
+        assert gateway.ask_all("/", b"x", None)[2]["retry-after"] == "30"
+        assert pair[0].paths == pair[1].paths == []
+
+
 def test_for_a_time_and_forced_closed(tmp_path: Path, pair: list[Scripted]) -> None:
     first, _ = pair
     first.bad = "/"
@@ -137,10 +214,10 @@ def test_for_a_time_and_forced_closed(tmp_path: Path, pair: list[Scripted]) -> N
     [
         (["open", "p/nobody"], 1, "there is no backend of 'p' named 'nobody'"),
         (["open", "q/x"], 1, "there is no pool named 'q'; known: p"),
-        (["open", "p"], 2, "say which one: POOL/BACKEND"),
-        (["open"], 2, "say which one: POOL/BACKEND"),
+        (["open", "p"], 2, "open wants POOL/BACKEND"),
+        (["open"], 2, "open wants POOL/BACKEND"),
         (["list", "p/x"], 2, "list takes no backend and no time"),
-        (["open", "p/x", "--for", "soon"], 2, "--for must be a duration"),
+        (["open", "p/x", "--for", "soon"], 2, "--for must be a time above 0s"),
     ],
 )
 def test_words_that_mean_nothing(tmp_path: Path, arguments: list[str], status: int, says: str) -> None:

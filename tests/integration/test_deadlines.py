@@ -123,3 +123,29 @@ async def test_go_infer_drops_over_http_what_is_late_and_what_was_left():
         ran = await asyncio.to_thread(server.metric, "go_infer_batch_rows_sum")
         assert ran < 8 * 6400 / 2, ran
         pool.close()
+
+
+PATIENT = "timeout: 4s\nretry: {attempts: 3, on: [connect, reset, 502, 503], replayable: true, per_try: 100ms}\n"
+
+
+@pytest.mark.parametrize("route", [PATIENT, PATIENT + "hedge: {after: 20ms}\n"], ids=["alone", "hedged"])
+async def test_no_request_ends_in_504_before_its_time(route):
+    """One of three backends hangs and the others take three times `per_try`: tries are called off, which opens
+    breakers, and permits run out. Whoever is asked must be left to answer where there is nobody else.
+    """
+    with standing(3, pool="admission: {limit: off}\n", route=route, slots=16, service_us=300_000) as stand:
+        await asyncio.to_thread(stand.backends[0].set, stall=True)
+        ended: list[tuple[int, float]] = []
+
+        async def ask(number):
+            await asyncio.sleep(0.05 * number)
+            began = time.monotonic()
+            async with await RawClient.connect(stand.port) as client:
+                reply = await client.get("/")
+            ended.append((reply.status, time.monotonic() - began))
+
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(ask(number) for number in range(60)))
+        early = [(status, took) for status, took in ended if status == 504 and took < 3.9]
+        assert not early, (early, ended)
+        assert sum(status == 200 for status, _ in ended) >= 10

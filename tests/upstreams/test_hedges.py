@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 
 import pytest
 
 from gateway.http.client import ClientLimits
 from gateway.request import Outcome, Request
-from gateway.retries.budget import RetryBudget
+from gateway.retries.budget import MINIMUM, RetryBudget
 from gateway.retries.hedge import HedgeRules
 from gateway.retries.latencies import ENOUGH, Latencies
 from gateway.stream import Stream
 from gateway.testing import OK, Never, Pause, Reset, Say, answer
-from tests.upstreams.scene import CANCELLED, DROPPED, HEDGES_DENIED, SENT, WASTED, WON, scene
+from tests.upstreams.scene import CANCELLED, DROPPED, GATE, HEDGES_DENIED, SENT, WASTED, WON, scene
 
 MS = 1_000_000
 SLOW = (Pause(0.5), answer(b"slow"))
@@ -73,6 +74,17 @@ async def test_a_hedge_takes_of_the_budget():
         assert hedges(one) == [0, 0, 0, 1]
 
 
+@pytest.mark.parametrize(("room_at", "sent"), [(0.105, 1), (0.15, 0)])
+async def test_a_hedge_that_was_denied_is_due_once_more_a_quarter_later(room_at, sent):
+    async with scene([[(Pause(0.3), OK)]], [[OK]]) as one:
+        one.spend_all()
+        asking = asyncio.ensure_future(one.ask(rules=one.rules(attempts=1, hedge=after(100))))
+        await asyncio.sleep(room_at)
+        one.budget = one.pool.budget = RetryBudget(0.0, 10.0, time.monotonic_ns())
+        assert (await asking).hedges == sent
+        assert hedges(one) == [sent, sent, 0, 1]
+
+
 async def test_a_hedge_that_was_sent_is_spent():
     async with scene([[Never()]], [[OK]]) as one:
         one.budget = one.pool.budget = RetryBudget(0.0, 1.0, time.monotonic_ns())
@@ -89,6 +101,54 @@ async def test_with_nobody_else_there_is_no_hedge(backends):
         assert (got.response.status, got.hedges) == (200, 0)
         assert hedges(one) == [0, 0, 0, 0]
         assert one.budget.spent == 0
+
+
+async def test_a_hedge_that_finds_nobody_gives_the_budget_back_at_once():
+    """The other backend may be probed when the hedge is due, and its one probe goes to another request before the
+    hedge runs.
+    """
+    async with scene([[(Pause(0.2), OK)]], [[OK]]) as one:
+        one.budget = one.pool.budget = RetryBudget(0.0, 1.0, time.monotonic_ns())
+        other = one.backends[1].gate
+        for _ in range(2):
+            now = time.monotonic_ns()
+            other.release(other.try_acquire(now), Outcome.FAILURE, now)
+        taken = []
+
+        def make(loop, coroutine, **more):
+            if one.budget.waiting and not taken:  # the first task after the budget was reserved is the hedge's
+                taken.append(other.try_acquire(time.monotonic_ns()))
+            return asyncio.Task(coroutine, loop=loop, **more)
+
+        asking = asyncio.ensure_future(one.ask(rules=one.rules(attempts=1, hedge=after(30))))
+        asyncio.get_running_loop().set_task_factory(make)
+        async with asyncio.timeout(5):
+            while not taken:
+                await asyncio.sleep(0.002)
+        await asyncio.sleep(0.002)
+        assert not asking.done()
+        assert one.budget.waiting == 0  # though the request still runs
+        got = await asking
+        assert (got.response.status, got.attempts, got.hedges) == (200, 1, 0)
+        assert hedges(one) == [0, 0, 0, 0]
+        assert one.budget.spent == 0
+        assert one.budget.reserve(time.monotonic_ns()) == MINIMUM  # the whole of it
+        one.budget.give_back(MINIMUM)
+        other.release(taken[0], Outcome.IGNORE, time.monotonic_ns())
+
+
+async def test_somebody_who_would_give_no_permit_is_nobody_to_hedge_to():
+    """A breaker that opened by a rate is an opinion, and is kept while enough others are closed."""
+    gate = dataclasses.replace(GATE, failures=100, error_rate=0.5, min_calls=2, open_for=60.0)
+    async with scene([[(Pause(0.05), OK)]], [[OK]]) as one:
+        one.backends[1].configure(gate)
+        for _ in range(2):
+            now = time.monotonic_ns()
+            one.backends[1].gate.release(one.backends[1].gate.try_acquire(now), Outcome.FAILURE, now)
+        one.spend_all()
+        got = await one.ask(rules=one.rules(attempts=1, hedge=after()))
+        assert (got.response.status, got.hedges) == (200, 0)
+        assert hedges(one) == [0, 0, 0, 0]  # not even denied: the budget was not asked
 
 
 async def test_an_address_that_stands_for_many_is_asked_twice():

@@ -7,9 +7,10 @@ from collections import Counter
 
 import pytest
 
+from gateway.admission.admission import LONGEST_AWAY
 from gateway.balance.groups import LONGEST_REST
 from gateway.balance.registry import Recipe
-from gateway.breakers.gate import BreakerSettings
+from gateway.breakers.gate import FOREVER, BreakerSettings
 from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
 from gateway.link.frames import LoadReport
@@ -226,3 +227,32 @@ def test_a_report_on_the_link_is_the_same():
     load = backend.load
     assert (load.queued, load.running, load.capacity, load.service, load.mine) == (2, 5, 8, 2e7, 3)
     assert backend.outstanding(load.heard) == 7
+
+
+# -- when it is worth asking again --------------------------------------------------------------------------------
+
+
+def test_a_pool_held_open_as_a_whole_is_back_when_the_first_of_it_is():
+    one = pool(members := backends(3))
+    for number, member in enumerate(members):
+        member.force("open", NOW, NOW + (20 - 5 * number) * SECOND)
+    members[2].weight = 0  # gets nothing anyway
+    assert one.retry_after(NOW) == 15
+    assert one.retry_after(NOW + 14 * SECOND + 1) == 1
+    assert one.retry_after(NOW + 16 * SECOND) == 1  # over, and not swept yet
+
+
+def test_it_is_not_longer_away_than_whoever_is_not_held():
+    one = pool(members := backends(2))
+    members[0].force("open", NOW, FOREVER)
+    assert one.retry_after(NOW) == 1
+    fail(members[1])  # hard, and probed within a second if it is the last
+    assert one.retry_after(NOW) == 1
+    members[1].force("open", NOW, FOREVER)
+    assert one.retry_after(NOW) == LONGEST_AWAY
+
+
+def test_a_breaker_forced_closed_holds_nobody_off():
+    one = pool(members := backends(1))
+    members[0].force("closed", NOW, NOW + 60 * SECOND)
+    assert one.retry_after(NOW) == 1

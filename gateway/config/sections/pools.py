@@ -143,6 +143,14 @@ class Ejection(Section):
         "more than half of it.",
     )
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.base > self.max and "base" in self.model_fields_set:
+            raise refuse(f" must not be above max ({format_duration(self.max)})", at="base")
+        if self.base > self.max:
+            raise refuse(f" must not be below base ({format_duration(self.base)})", "lower base, too", at="max")
+        return self
+
 
 class Health(Section):
     """Active checks: GET 'path' on every backend; any status from 200 to 399 is healthy, redirects are not followed."""

@@ -26,6 +26,12 @@ class Admin(Section):
         description="File with the bearer token that admin requests must carry. Required when the listener can be "
         "reached from other machines.",
     )
+    state_file: FileName = Field(
+        default="off",
+        description="File that keeps what operators say of breakers (`gateway breaker`), so that a restart of the "
+        "gateway knows it; one for each gateway. 'off': only reloads and restarts of workers do.",
+        examples=["/var/lib/sluicegate/state.json"],
+    )
     _token: str | None = PrivateAttr(default=None)
 
     @field_validator("token_file")

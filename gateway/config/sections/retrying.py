@@ -133,5 +133,7 @@ class RetryBudget(Section):
         description="As a share of the requests of the last ten seconds, from 0 to 1; one may have a quarter more.",
     )
     min: Annotated[float, Rate("0/s", "10000/s")] = Field(
-        default=10.0, description="What is allowed per worker where that share is less, so that a quiet pool can retry."
+        default=10.0,
+        description="What is allowed where that share is less, so that a quiet pool can retry: by all workers of all "
+        "gateways that share the store together.",
     )
