@@ -23,7 +23,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from gateway.admission.limit import AdaptiveLimit, Limit
+from gateway.admission.adaptive import AdaptiveLimit
+from gateway.admission.limit import Limit
+from gateway.admission.places import Places, alone
 from gateway.admission.queue import BURST, LATE, PRIORITIES, Queue, Ticket
 from gateway.request import Outcome
 
@@ -36,55 +38,66 @@ BEGINS: Final = 1.05  # offered over answered
 ENDS: Final = 0.95
 STANDS: Final = 0.9
 EVEN: Final = 0.6  # in every bucket, or it comes in bursts
-FIRST_PLACES: Final = 8  # of all workers, before anything is known
 LONGEST_AWAY: Final = 30  # seconds that a client is told to stay away, at the most
 
 
 class AdmissionSettings(NamedTuple):
     """`places`: a fixed number of them, 0 to learn it, up to `most`. `waiting`: most that may wait. `target`: see
-    `AdaptiveLimit`.
+    `AdaptiveLimit`. `shared`: the places are those of all workers; else each has as many.
     """
 
     places: int
     most: int
     waiting: int
     target: int
+    shared: bool = True
 
 
 class Admission:
-    """One per pool and worker; survives reloads. `sharers` workers use the same backends."""
+    """One per pool and worker; survives reloads. So many `gateways` use the same backends, each with `places`."""
 
-    def __init__(self, settings: AdmissionSettings, sharers: int = 1) -> None:
+    def __init__(self, settings: AdmissionSettings, gateways: int = 1, places: Places | None = None) -> None:
         self.settings = settings
-        self.limit = self._limit(sharers)
+        self._alone = alone()
+        self._common = places if places is not None else self._alone
+        self.places = self._common if settings.shared else self._alone
+        self.limit = self._limit(gateways)
         self.queue = Queue(settings.waiting)
-        self.inflight = 0
+        self._served = 0  # when one that waits last got a place, or the first began to wait
         self._offered = [[0] * BUCKETS for _ in PRIORITIES]
         self._lows = [[0] * BUCKETS for _ in PRIORITIES]  # the shortest that each line has been
         self._bucket = 0
         self._ends = 0  # of the bucket
         self._width = FIRST
 
-    def _limit(self, sharers: int) -> Limit:
+    @property
+    def inflight(self) -> int:
+        """The places that this worker has taken."""
+        return self.places.taken
+
+    def _limit(self, gateways: int) -> Limit:
         settings = self.settings
         if settings.places:
             return Limit(settings.places)
-        limit = AdaptiveLimit(1, settings.most, settings.target, max(2, FIRST_PLACES // sharers))
-        limit.sharers = sharers
+        limit = AdaptiveLimit(1, settings.most * self.places.workers, settings.target, self.places)
+        limit.gateways = gateways
         return limit
 
-    def configure(self, settings: AdmissionSettings, sharers: int, now: int) -> None:
+    def configure(self, settings: AdmissionSettings, gateways: int, now: int) -> None:
         """Takes new settings at a reload. What was learnt stays, but where a number replaces it or is replaced."""
         if settings != self.settings:
             before, self.settings = self.limit, settings
+            if (places := self._common if settings.shared else self._alone) is not self.places:
+                places.move(self.places)
+                self.places = places
             if settings.places or not isinstance(before, AdaptiveLimit):
-                self.limit = self._limit(sharers)
+                self.limit = self._limit(gateways)
                 self.limit.latency, self.limit.spread, self.limit.rate = before.latency, before.spread, before.rate
             else:
-                before.most, before.target = settings.most, settings.target
+                before.bounded(settings.most * self.places.workers, settings.target)
             self.queue.most = settings.waiting
         if isinstance(self.limit, AdaptiveLimit):
-            self.limit.share(sharers)
+            self.limit.gateways = max(1, gateways)
         self.sweep(now)
 
     # -- coming ---------------------------------------------------------------------------------------------------
@@ -94,10 +107,14 @@ class Admission:
         if now >= self._ends:
             self._turn(now)
         self._offered[priority][self._bucket] += 1
-        if self.inflight >= self.limit.allowed or self.queue.size:
+        self.limit.follow()
+        if self.queue.size or not self.places.free(self.limit.allowed):
             return -1
-        self.inflight += 1
-        return self.limit.sent(self.inflight, now)
+        return self._take(now)
+
+    def _take(self, now: int) -> int:
+        self.places.take()
+        return self.limit.sent(self.places.all, now)
 
     def wait(self, ticket: Ticket, now: int) -> bool:
         """Whether `ticket` waits; if not, its `reason` says why it is refused."""
@@ -109,6 +126,8 @@ class Admission:
             limit.pressed = True
             if not line.overloaded:
                 self._judge(now)
+        elif not line.overloaded and line.size > self._short() and self.places.overloaded(ticket.priority):
+            self._judge(now)
         elif limit.rate and not line.overloaded:
             ahead = 0
             for each in queue.lines[: ticket.priority + 1]:
@@ -116,14 +135,23 @@ class Admission:
             expected = ahead * 1e9 / limit.rate
         if ticket.deadline - now < self._needed() + expected:
             return queue.deny(ticket, LATE)
-        return queue.add(ticket, now, self._short())
+        if not queue.add(ticket, now, self._short()):
+            return False
+        if queue.size == 1:
+            self._served = now
+            self.places.waits(now)
+        return True
 
     def _burst(self) -> int:
         return BURST + self.limit.allowed
 
+    def _long(self, priority: int) -> int:
+        """A backlog that is more than a burst; or than is needed, where another worker has found it to stand."""
+        return self._short() if self.places.overloaded(priority) else self._burst()
+
     def _short(self) -> int:
         """What may wait under standing overload: half a latency's worth."""
-        return max(1, self.limit.allowed // 2)
+        return max(1, self.limit.allowed // (2 * self.places.workers))
 
     def _needed(self) -> int:
         """The time in which an answer cannot be expected: less than all but a few have ever taken."""
@@ -133,7 +161,7 @@ class Admission:
 
     def release(self, mark: int, took: int, outcome: Outcome, now: int) -> None:
         """Gives a place back, `took` after it was taken; `mark` 0 where that says nothing about the pool."""
-        self.inflight -= 1
+        self.places.give()
         self.limit.done(mark, took, outcome, now)
         if self.queue.size:
             self._grant(now)
@@ -142,6 +170,7 @@ class Admission:
         """Whoever had this ticket has gone, with or without a place."""
         if ticket.waiting:
             self.queue.remove(ticket)
+            self._tell()
         elif ticket.mark >= 0:
             self.release(0, 0, Outcome.IGNORE, now)
 
@@ -149,20 +178,29 @@ class Admission:
         """To be called every few milliseconds while somebody waits."""
         if now >= self._ends:
             self._turn(now)
+        if self.queue.size:
+            self.limit.tick(now)
         self.queue.sweep(now, self._needed(), max(SHORTEST // 2, int(self.limit.latency)))
         self._grant(now)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.places.waits(self._served if self.queue.size else 0)
 
     def _grant(self, now: int) -> None:
         queue, limit = self.queue, self.limit
-        while queue.size and self.inflight < limit.allowed:
+        limit.follow()
+        while queue.size and self.places.free(limit.allowed):
             ticket = queue.next(now, self._needed(), self._burst())
             if ticket is None:
-                return
-            self.inflight += 1
-            ticket.mark = limit.sent(self.inflight, now)
-            if not ticket.wake():
+                break
+            ticket.mark = self._take(now)
+            if ticket.wake():
+                self._served = now
+            else:
                 ticket.mark = -1
-                self.inflight -= 1
+                self.places.give()
+            self._tell()
 
     # -- standing overload ----------------------------------------------------------------------------------------
 
@@ -183,6 +221,9 @@ class Admission:
     def _judge(self, now: int) -> None:
         answered = self.limit.rate * self._width / 1e9  # in a bucket
         if not answered:
+            for line in self.queue.lines:
+                line.overloaded = False  # nothing is known any more
+            self.places.tell_overload([])
             return
         parts = BUCKETS - max(0, self._ends - now) / self._width
         offered = [0] * BUCKETS  # of this priority and those before it
@@ -195,13 +236,14 @@ class Admission:
                 line.overloaded = sum(offered) > ENDS * answered * parts
             elif steady < EVEN:
                 continue  # it comes in bursts
-            elif line.size > self._burst() and sum(offered) > BEGINS * answered * parts:
+            elif sum(offered) > BEGINS * answered * parts and line.size > self._long(line.priority):
                 line.overloaded = True
                 self.queue.shed(line, self._short())
             elif sum(offered) > STANDS * answered * parts:
                 standing = min(lows) - self._short()
                 if standing > 0:
                     self.queue.shed(line, line.size - standing)
+        self.places.tell_overload([line.overloaded for line in self.queue.lines])
 
     @property
     def overloaded(self) -> list[str]:

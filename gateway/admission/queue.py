@@ -101,9 +101,10 @@ class Flow:
 class Line:
     """The entries of one priority."""
 
-    __slots__ = ("_rested", "clock", "flows", "low", "overloaded", "size")
+    __slots__ = ("_rested", "clock", "flows", "low", "overloaded", "priority", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, priority: int = 0) -> None:
+        self.priority = priority
         self.flows: dict[bytes, Flow] = {}  # those with entries
         self.size = 0
         self.low = 0  # the least it has been since it was last set
@@ -182,7 +183,7 @@ class Queue:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.lines = [Line() for _ in PRIORITIES]
+        self.lines = [Line(priority) for priority in range(len(PRIORITIES))]
         self.size = 0
         self.refused = [0 for _ in REASONS]
         self._number = 0

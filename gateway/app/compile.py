@@ -219,8 +219,8 @@ def _sticky(session: model.Session, secret: bytes, backends: Sequence[Backend]) 
 def _admission(pool: model.Pool) -> AdmissionSettings:
     section, most = pool.admission, pool.max_inflight
     if section.limit == "off":
-        return AdmissionSettings(most, most, 0, 0)
-    places = 0 if section.limit == "adaptive" else min(int(section.limit), most)
+        return AdmissionSettings(most, most, 0, 0, shared=False)
+    places = 0 if section.limit == "adaptive" else int(section.limit)
     return AdmissionSettings(places, most, section.queue, int(section.target * 1e9))
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from gateway.admin.server import AdminServer
+from gateway.admission.places import Places
 from gateway.app.compile import backend_address, backend_tls
 from gateway.app.forced import ForcedBreakers, over_workers
 from gateway.app.kept import KeptBreakers
 from gateway.app.outliers import Outliers
 from gateway.app.reload import Reload, needs_restart
-from gateway.app.series import allot
+from gateway.app.series import allot, places_cell
 from gateway.config.errors import ConfigError
 from gateway.config.load import load
 from gateway.config.model import Config
@@ -71,6 +72,7 @@ class Gateway:
         self._kept: KeptBreakers | None = None
         self._outliers = Outliers(self._catalogue, self._own.values, self._worker_cells)
         self._spans = SpanExport.from_environment()
+        self._workers = 1
         self._supervisor: Supervisor
         self._admin: AdminServer
         self.listening: list[str] = []
@@ -95,7 +97,7 @@ class Gateway:
             await self._admin.start(admin, self._listen_unix(admin.unix_path, 0o600) if admin.unix_path else None)
             self._store = await self._open_store()
             self._allot()
-            self._supervisor = Supervisor(sockets, self._welcome, self._greetings, self._export)
+            self._supervisor = Supervisor(sockets, self._welcome, self._greetings, self._export, self._worker_ended)
             self._prober.use(_checks(self.config))
             self._outliers.use(self.config, time.monotonic_ns())
             tasks.add(asyncio.create_task(self._watch_outliers()))
@@ -166,6 +168,7 @@ class Gateway:
                 columns.append(sockets)
                 host = f"[{listen.host}]" if ":" in listen.host else listen.host
                 self.listening.append(f"{host}:{sockets[0].getsockname()[1]}")
+        self._workers = count
         return [Worker(number, [column[number] for column in columns]) for number in range(count)]
 
     def _listen_unix(self, path: str, mode: int) -> socket.socket:
@@ -185,7 +188,7 @@ class Gateway:
         return StoreAddress(unix_path=self._embedded.path)
 
     def _allot(self) -> None:
-        allot(self._catalogue, self.config)
+        allot(self._catalogue, self.config, self._workers)
         own = self._own.values
         own[self._catalogue.place(names.GENERATION)] = self.generation
         for result in ("applied", "refused"):
@@ -197,6 +200,12 @@ class Gateway:
     def _greetings(self) -> list[Message]:
         forced = self._forced.at(time.monotonic_ns())
         return [SetHealth(self._prober.healthy), SetForced(forced), SetEjected(self._outliers.ejected)]
+
+    def _worker_ended(self, number: int) -> None:
+        """What it had of the pools' places is free again."""
+        shared = self._supervisor.shared.values
+        for pool in self.config.pools:
+            Places(shared, places_cell(self._catalogue, pool), number, self._workers).clear()
 
     def _worker_cells(self) -> list[memoryview]:
         return [worker.cells.values for worker in self._supervisor.workers]
@@ -251,7 +260,7 @@ class Gateway:
                 False, self.generation, f"{self.path}: error: {fixed} cannot change while running; restart instead"
             )
         try:
-            allot(self._catalogue, config)
+            allot(self._catalogue, config, self._workers)
         except StartError as error:
             return Reload(False, self.generation, f"{self.path}: error: {error}")
         before = self.config

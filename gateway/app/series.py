@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from gateway.admission.places import Places
 from gateway.admission.queue import PRIORITIES
 from gateway.admission.queue import REASONS as REFUSALS
 from gateway.breakers.states import DOUBTS, STATES, TRIPS
@@ -206,7 +207,12 @@ def admission_cells(catalogue: Catalogue, pool: str) -> AdmissionCells:
     )
 
 
-def allot(catalogue: Catalogue, config: Config) -> None:
+def places_cell(catalogue: Catalogue, pool: str, workers: int = 0) -> int:
+    """Where the workers share a pool's places."""
+    return catalogue.place(names.ADMISSION_PLACES, (("pool", pool),), Places.width(workers))
+
+
+def allot(catalogue: Catalogue, config: Config, workers: int) -> None:
     """Gives every series of `config` its place. Called by the supervisor before a snapshot is sent out."""
     for metric in GAUGES:
         catalogue.place(metric)
@@ -220,6 +226,7 @@ def allot(catalogue: Catalogue, config: Config) -> None:
             shadow_cells(catalogue, route, route.shadow)
     for pool_name, pool in config.pools.items():
         admission_cells(catalogue, pool_name)
+        places_cell(catalogue, pool_name, workers)
         pool_gauge(catalogue, pool_name)
         panic_cell(catalogue, pool_name)
         for backend in pool.backends:

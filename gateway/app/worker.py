@@ -1,7 +1,7 @@
 """One worker process: composed here, told what to do by the supervisor over its control channel.
 
-Started as `python -m gateway.app.worker NUMBER CONTROL_FD CELLS_FD LISTEN_FD...`. It ends when told to drain, or when
-the control channel closes because the supervisor is gone.
+Started as `python -m gateway.app.worker NUMBER WORKERS CONTROL_FD CELLS_FD SHARED_FD LISTEN_FD...`. It ends when told
+to drain, or when the control channel closes because the supervisor is gone.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import time
 from typing import Any
 
 from gateway.admission.admission import Admission
+from gateway.admission.places import Places
 from gateway.app import compile as compiled
 from gateway.app.breakers import Breakers
 from gateway.app.loop import run_in_loop
-from gateway.app.series import GAUGES, admission_cells, backend_gauges, pool_gauge
+from gateway.app.series import GAUGES, admission_cells, backend_gauges, places_cell, pool_gauge
 from gateway.breakers.hints import TOPIC
 from gateway.config.model import Config
 from gateway.degrade.cache import AnswerCache
@@ -67,12 +68,17 @@ EXPIRE_EVERY = 8  # idle upstream connections are looked at every so many update
 class WorkerProcess:
     """Everything one worker owns."""
 
-    def __init__(self, number: int, channel: Channel, cells: Cells, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self, number: int, workers: int, channel: Channel, cells: Cells, shared: Cells, sockets: list[socket.socket]
+    ) -> None:
         self.number = number
+        self.workers = workers
         self.channel = channel
         self.cells = cells
+        self.shared = shared
         self.sockets = sockets
         self.registry = BackendRegistry()
+        self.registry.places = self._places
         self.tracing = Tracing.from_environment()
         self.catalogue = Catalogue()
         self.health: dict[str, bool] = {}
@@ -119,13 +125,13 @@ class WorkerProcess:
 
     async def _use(self, message: UseSnapshot) -> None:
         config: Config = message.config
+        self.catalogue = message.catalogue
         try:
             contexts = compiled.tls_contexts(config)
             snapshot = compiled.snapshot(config, message.generation, message.catalogue, self.registry, message.secret)
         except (GatewayError, KeyError, ValueError) as error:
             self.channel.send(InForce(message.generation, f"{type(error).__name__}: {error}"))
             return
-        self.catalogue = message.catalogue
         first = self.config is None
         self.config = config
         if first:
@@ -175,6 +181,9 @@ class WorkerProcess:
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: leave it out of every later collection
         gc.set_threshold(20_000, 20, 50)
+
+    def _places(self, pool: str) -> Places:
+        return Places(self.shared.values, places_cell(self.catalogue, pool), self.number, self.workers)
 
     def _store_turned(self, up: bool, forgot: bool) -> None:
         now = time.monotonic_ns()
@@ -256,7 +265,8 @@ class WorkerProcess:
             self._publish_one(metric, catalogue.place(metric), own[metric])
         pools = self.pipeline.snapshot.pools.values()
         self.breakers.publish(values, catalogue, pools, self._publish_one)
-        self.registry.share(self.fleet.members, time.monotonic_ns())
+        members = self.fleet.members
+        self.registry.share(members, max(1, members // self.workers), time.monotonic_ns())
         for pool in pools:
             values[pool_gauge(catalogue, pool.name)] = pool.budget.waiting
             self._set_admission(pool.name, pool.admission)
@@ -268,7 +278,7 @@ class WorkerProcess:
     def _set_admission(self, pool: str, admission: Admission) -> None:
         values, cells = self.cells.values, admission_cells(self.catalogue, pool)
         limit, queue = admission.limit, admission.queue
-        values[cells.limit] = limit.allowed
+        values[cells.limit] = limit.allowed if admission.places.workers == 1 or self.number == 0 else 0
         values[cells.inflight] = admission.inflight
         values[cells.rate] = int(limit.rate * 1000)
         values[cells.latency] = int(limit.latency)
@@ -326,22 +336,22 @@ class WorkerProcess:
         }
 
 
-async def _main(number: int, control: int, cells: int, listeners: list[int]) -> None:
+async def _main(number: int, workers: int, control: int, cells: int, shared: int, listeners: list[int]) -> None:
     # The supervisor decides when to stop; a Ctrl-C in the terminal reaches the whole process group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=control), limit=1 << 20)
     sockets = [socket.socket(fileno=fd) for fd in listeners]
-    await WorkerProcess(number, Channel(reader, writer), Cells(cells), sockets).run()
+    await WorkerProcess(number, workers, Channel(reader, writer), Cells(cells), Cells(shared), sockets).run()
 
 
 def main() -> None:
     """The process's entry."""
-    number, control, cells, *listeners = map(int, sys.argv[1:])
+    number, workers, control, cells, shared, *listeners = map(int, sys.argv[1:])
     set_up_logs(f"worker-{number}")
     sys.setswitchinterval(SWITCH)
-    run_in_loop(_main(number, control, cells, listeners))
+    run_in_loop(_main(number, workers, control, cells, shared, listeners))
     # Nothing is left to do; the interpreter's own shutdown would only take time.
     sys.stdout.flush()
     logging.shutdown()

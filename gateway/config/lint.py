@@ -142,8 +142,9 @@ def drained_pool(config: Config) -> Iterator[Finding]:
 def idle_admission_limit(config: Config) -> Iterator[Finding]:
     for name, pool in config.pools.items():
         limit = pool.admission.limit
-        if isinstance(limit, int) and limit > pool.max_inflight:
-            message = f"more than the pool's max_inflight ({pool.max_inflight}), which holds"
+        workers = config.workers
+        if isinstance(limit, int) and isinstance(workers, int) and limit > pool.max_inflight * workers:
+            message = f"more than max_inflight ({pool.max_inflight}, for each of {workers} workers), which holds"
             yield ("pools", name, "admission", "limit"), message, "raise max_inflight"
 
 

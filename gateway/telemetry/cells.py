@@ -43,7 +43,10 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Metric(NamedTuple):
-    """`kind` is counter, gauge or histogram; `scale` divides the integers on the way out."""
+    """`kind` is counter, gauge, histogram, or shared: memory for the workers themselves, which nobody is told of.
+
+    `scale` divides the integers on the way out.
+    """
 
     name: str
     kind: str
@@ -64,16 +67,17 @@ class Catalogue:
         self._places: dict[tuple[Metric, Labels], int] = {}
         self._next = 0
 
-    def place(self, metric: Metric, labels: Labels = ()) -> int:
-        """The first cell of a series, allotted on first use (by the supervisor only)."""
+    def place(self, metric: Metric, labels: Labels = (), width: int = 0) -> int:
+        """The first cell of a series, allotted on first use (by the supervisor only); `width`: if not the metric's."""
         place = self._places.get((metric, labels))
         if place is None:
-            if self._next + metric.width > self._capacity:
+            width = width or metric.width
+            if self._next + width > self._capacity:
                 raise StartError(
                     f"too many metric series (over {self._capacity} cells): fewer routes or backends are needed"
                 )
             place = self._places[metric, labels] = self._next
-            self._next += metric.width
+            self._next += width
         return place
 
     def series(self) -> Iterable[tuple[Metric, Labels, int]]:

@@ -75,6 +75,7 @@ SHADOW_DURATION: Final = Metric(
     "gateway_shadow_duration_seconds", "histogram", "Time of one shadow copy, whatever its result."
 )
 SHED: Final = Metric("gateway_shed_total", "counter", "Requests over a pool's in-flight limit.")
+ADMISSION_PLACES: Final = Metric("gateway_admission_places", "shared", "Who has which of a pool's places.")
 ADMISSION_LIMIT: Final = Metric(
     "gateway_admission_limit", "gauge", "Requests that the pool may have in flight: learnt, or as configured."
 )

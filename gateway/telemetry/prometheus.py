@@ -25,6 +25,8 @@ def render(catalogue: Catalogue, blocks: Sequence[memoryview]) -> str:
     """All series, summed over the workers' blocks. Series nobody touched are left out, but for gauges."""
     groups: dict[Metric, list[tuple[Labels, list[int]]]] = {}
     for metric, labels, place in catalogue.series():
+        if metric.kind == "shared":
+            continue
         values = [sum(block[place + i] for block in blocks) for i in range(metric.width)]
         if any(values) or metric.kind == "gauge":
             groups.setdefault(metric, []).append((labels, values))

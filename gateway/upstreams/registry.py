@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gateway.admission.admission import Admission, AdmissionSettings
+from gateway.admission.places import Places
 from gateway.breakers.gate import BreakerSettings
 from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
 from gateway.retries.memory import Memory
 from gateway.upstreams.backend import Backend, Speaks
 from gateway.upstreams.pool import Pool
+
+
+def _unshared(pool: str) -> Places | None:
+    del pool
+    return None
 
 
 def backend_key(pool: str, address: Address) -> str:
@@ -23,10 +29,11 @@ class BackendRegistry:
     """Owned by a worker; `retain` is called once a snapshot has replaced its predecessor."""
 
     def __init__(self) -> None:
+        self.places: Callable[[str], Places | None] = _unshared  # of a pool, as all workers share them
         self._backends: dict[str, Backend] = {}
         self.pools: Mapping[str, Pool] = {}  # of the snapshot that was made last
         self._admissions: dict[str, Admission] = {}
-        self._sharers = 1
+        self._sharers = 1, 1  # workers, gateways
         self.retries = Memory()
         self._running = False  # the first snapshot is in force
 
@@ -66,18 +73,18 @@ class BackendRegistry:
         """The pool's admission with its settings brought up to date, or a new one."""
         admission = self._admissions.get(pool)
         if admission is None:
-            admission = self._admissions[pool] = Admission(settings, self._sharers)
+            admission = self._admissions[pool] = Admission(settings, self._sharers[1], self.places(pool))
         else:
-            admission.configure(settings, self._sharers, now)
+            admission.configure(settings, self._sharers[1], now)
         return admission
 
-    def share(self, workers: int, now: int) -> None:
-        """So many workers use the same backends from now on."""
-        if workers == self._sharers or workers < 1:
+    def share(self, workers: int, gateways: int, now: int) -> None:
+        """So many workers, of so many gateways, use the same backends from now on."""
+        if (workers, gateways) == self._sharers or workers < 1 or gateways < 1:
             return
-        self._sharers = workers
+        self._sharers = workers, gateways
         for admission in self._admissions.values():
-            admission.configure(admission.settings, self._sharers, now)
+            admission.configure(admission.settings, gateways, now)
         self.retries.share(workers)
 
     def retain_pools(self, names: set[str]) -> None:

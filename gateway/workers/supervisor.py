@@ -62,7 +62,8 @@ class Worker:
 
 class Supervisor:
     """`first()` makes the first messages of a new worker, what is in force while it serves its first request;
-    `welcome()` what makes it serve; `spans` takes their spans.
+    `welcome()` what makes it serve; `spans` takes their spans. `ended` is told a worker's number when its process has
+    ended; `shared` is memory of all workers.
     """
 
     def __init__(
@@ -71,11 +72,15 @@ class Supervisor:
         welcome: Callable[[], UseSnapshot],
         first: Callable[[], list[Message]],
         spans: Callable[[Any], None] = lambda _: None,
+        ended: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.workers = tuple(workers)
         self._welcome = welcome
         self._first = first
         self._spans = spans
+        self._ended = ended
+        self._shared_fd = Cells.create("sluicegate-shared")
+        self.shared = Cells(self._shared_fd)
         self._keepers: list[asyncio.Task[None]] = []
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
@@ -112,6 +117,7 @@ class Supervisor:
             worker.channel.close()
             worker.channel = None
             worker.generation = 0
+            self._ended(worker.number)
             if not self._stopping:
                 falls = 0 if loop.time() - born > STEADY else falls + 1
                 pause = PAUSES[min(falls, len(PAUSES)) - 1] if falls else 0.0
@@ -138,10 +144,16 @@ class Supervisor:
 
     async def _spawn(self, worker: Worker) -> None:
         ours, theirs = socket.socketpair()
-        fds = [theirs.fileno(), worker.cells_fd, *(sock.fileno() for sock in worker.sockets)]
+        fds = [theirs.fileno(), worker.cells_fd, self._shared_fd, *(sock.fileno() for sock in worker.sockets)]
         command, env = own_module(MODULE)
         worker.process = await asyncio.create_subprocess_exec(
-            *command, str(worker.number), *map(str, fds), pass_fds=fds, preexec_fn=die_with_parent, env=env
+            *command,
+            str(worker.number),
+            str(len(self.workers)),
+            *map(str, fds),
+            pass_fds=fds,
+            preexec_fn=die_with_parent,
+            env=env,
         )
         theirs.close()
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from gateway.admission.admission import Admission, AdmissionSettings
+from gateway.admission.places import Places
 from gateway.admission.queue import Ticket
 from gateway.request import Outcome
 
@@ -42,13 +43,14 @@ class Clock:
 
 
 class Job:
-    """A request at a backend. `gone`: nobody waits for it any more."""
+    """A request at a backend. `gone`: nobody waits for it any more. `service`: what it takes, if it says so itself."""
 
-    __slots__ = ("done", "gone")
+    __slots__ = ("done", "gone", "service")
 
-    def __init__(self, done: Callable[[Outcome], None]) -> None:
+    def __init__(self, done: Callable[[Outcome], None], service: float = 0.0) -> None:
         self.done = done
         self.gone = False
+        self.service = service
 
 
 class Backend(Protocol):
@@ -81,7 +83,7 @@ class Slots:
             job = self._line.pop(0)
             if not job.gone:
                 self._running += 1
-                self._clock.after(self._draw(), self._end, job)
+                self._clock.after(job.service or self._draw(), self._end, job)
 
     def _draw(self) -> float:
         if self.kind == "exp":
@@ -97,6 +99,18 @@ class Slots:
         self._running -= 1
         job.done(Outcome.SUCCESS)
         self.go_on()
+
+
+class Roomy:
+    """Has room for everything; every request takes the time it says, to a tenth."""
+
+    def __init__(self, world: World, service: float = 20 * MS) -> None:
+        self._clock, self._chance = world.clock, world.chance
+        self.service = service
+
+    def submit(self, job: Job) -> None:
+        took = (job.service or self.service) * self._chance.uniform(0.9, 1.1)
+        self._clock.after(took, job.done, Outcome.SUCCESS)
 
 
 class Shared:
@@ -180,6 +194,19 @@ class Stream:
         self.patience, self.deadline = patience, deadline
 
 
+class Loop(Stream):
+    """A closed loop: `clients` that ask, wait for the answer and `think`, from `begins` on; after a refusal they wait
+    for 200 ms. Their requests take `service`, wherever they are served.
+    """
+
+    def __init__(
+        self, name: str, clients: int, service: float, think: float = 0.0, begins: float = 0.0, ends: float = 1e9,
+        patience: float = 60 * S, deadline: float = 30 * S,
+    ) -> None:  # fmt: skip
+        super().__init__(name, 0.0, patience=patience, deadline=deadline)
+        self.clients, self.service, self.think, self.begins, self.ends = clients, service, think, begins, ends
+
+
 class Row(NamedTuple):
     """One request: when it was due, whose, how long it took, and "ok", "refused" or "timeout"."""
 
@@ -216,7 +243,14 @@ def percentile(ordered: Sequence[int], q: float) -> float:
 
 def learning(workers: int = 1, most: int = 1024) -> list[Admission]:
     """The gateway's admission as it is by default, one per worker."""
-    return [Admission(AdmissionSettings(0, most, 1024, TARGET), workers) for _ in range(workers)]
+    memory = [0] * Places.width(workers)
+    settings = AdmissionSettings(0, most, 1024, TARGET)
+    return [Admission(settings, 1, Places(memory, 0, number, workers)) for number in range(workers)]
+
+
+def strangers(gateways: int, most: int = 1024) -> list[Admission]:
+    """Of gateways that only know how many they are."""
+    return [Admission(AdmissionSettings(0, most, 1024, TARGET), gateways) for _ in range(gateways)]
 
 
 class World:
@@ -239,7 +273,11 @@ class World:
         self.rows: list[Row] = []
         self._hop, self._jitter = hop, jitter
         for stream in streams:
-            self.clock.after(self._gap(stream), self._arrive, stream)
+            if isinstance(stream, Loop):
+                for _ in range(stream.clients):
+                    self.clock.after(stream.begins * S + self.chance.random() * MS, self.ask, stream)
+            else:
+                self.clock.after(self._gap(stream), self._arrive, stream)
         for worker in workers:
             self.clock.after(SWEEP, self._sweep, worker)
 
@@ -251,6 +289,10 @@ class World:
         begin, end = since * S, until * S
         rows = [row for row in self.rows if begin <= row.due < end and stream in (None, row.stream)]
         return View(rows, until - since)
+
+    def ask(self, stream: Loop) -> None:
+        if self.clock.now < stream.ends * S:
+            Call(self, stream, self.chance.choice(self.workers))
 
     def way(self) -> float:
         """To the backend, or back."""
@@ -302,7 +344,7 @@ class Call:
 
     def _send(self, mark: int) -> None:
         self._mark, self._sent = mark, self._world.clock.now
-        self._job = Job(self._answered)
+        self._job = Job(self._answered, self._stream.service if isinstance(self._stream, Loop) else 0.0)
         self._world.clock.after(self._world.way(), self._world.backend.submit, self._job)
 
     def _answered(self, outcome: Outcome) -> None:
@@ -329,4 +371,7 @@ class Call:
 
     def _end(self, how: str) -> None:
         self._over = True
-        self._world.rows.append(Row(self._due, self._stream.name, self._world.clock.now - self._due, how))
+        world, stream = self._world, self._stream
+        world.rows.append(Row(self._due, stream.name, world.clock.now - self._due, how))
+        if isinstance(stream, Loop):
+            world.clock.after(200 * MS if how == "refused" else stream.think, world.ask, stream)

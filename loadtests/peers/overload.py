@@ -33,7 +33,6 @@ identity:
 pools:
   slots:
     backends: [{url: "http://%(origin)s"}]
-    admission: {limit: adaptive}
 routes:
   - {name: critical, match: {path: "/critical*"}, pool: slots, priority: critical, timeout: 10s}
   - {name: batch, match: {path: "/batch*"}, pool: slots, priority: batch, timeout: 10s}
@@ -47,9 +46,9 @@ def tenant_key(name: str) -> str:
 
 
 class OverloadedGateway(Sluicegate):
-    """One pool, three routes that differ in priority; admission is adaptive and told nothing."""
+    """One pool, three routes that differ in priority; everything about admission is the default."""
 
-    does: ClassVar[str] = "adaptive admission"
+    does: ClassVar[str] = "admission as it is by default"
     limits: ClassVar[bool] = False
 
     def __init__(self, workers: int = 1, tenants: tuple[str, ...] = ()) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
+from gateway.admission.adaptive import AdaptiveLimit
 from gateway.admission.admission import LONGEST_AWAY, Admission, AdmissionSettings
-from gateway.admission.limit import AdaptiveLimit
+from gateway.admission.places import Places
 from gateway.admission.queue import FULL, LATE, OVERLOAD, Ticket
 from gateway.request import Outcome
 
@@ -303,3 +304,61 @@ def test_no_place_is_ever_lost_whatever_happens():
         assert admission.inflight == len(held)
         assert admission.queue.size == len(waiting)
         assert not waiting or admission.inflight >= admission.limit.allowed
+
+
+class TestWorkers:
+    SETTINGS = AdmissionSettings(3, 100, 10, 0)
+
+    def fleet(self, workers=2):
+        memory = [0] * Places.width(workers)
+        return [Admission(self.SETTINGS, 1, Places(memory, 0, number, workers)) for number in range(workers)]
+
+    def test_a_number_is_for_all_of_them(self):
+        one, two = self.fleet()
+        marks = [one.enter(1, 0), one.enter(1, 0), two.enter(1, 0)]
+        assert min(marks) >= 0
+        assert (one.enter(1, 0), two.enter(1, 0)) == (-1, -1)
+        one.release(marks[0], MS, Outcome.SUCCESS, MS)
+        assert two.enter(1, MS) >= 0
+
+    def test_a_place_that_another_gave_back_is_found_by_the_next_sweep(self):
+        one, two = self.fleet()
+        marks = [one.enter(1, 0) for _ in range(3)]
+        waiting = Waiting(two)
+        one.release(marks[0], MS, Outcome.SUCCESS, MS)
+        assert not waiting.placed
+        two.sweep(2 * MS)
+        assert waiting.placed
+        assert (one.inflight, two.inflight) == (2, 1)
+
+    def test_while_another_waits_nobody_takes_more_than_its_part(self):
+        one, two = self.fleet()
+        marks = [one.enter(1, 0) for _ in range(3)]
+        early, late = Waiting(two, 1), Waiting(one, 2)
+        one.release(marks[0], MS, Outcome.SUCCESS, MS)
+        assert not late.placed, "two of three are more than half"
+        two.sweep(2 * MS)
+        assert early.placed
+
+    def test_whoever_stops_waiting_makes_room_for_the_others_again(self):
+        one, two = self.fleet()
+        marks = [one.enter(1, 0) for _ in range(3)]
+        gone = Waiting(two, 1)
+        two.leave(gone.ticket, MS)
+        waiting = Waiting(one, 2)
+        one.release(marks[0], MS, Outcome.SUCCESS, MS)
+        assert waiting.placed
+
+    def test_switched_off_each_has_its_own_and_switched_on_what_is_taken_counts(self):
+        one, two = self.fleet()
+        off = AdmissionSettings(3, 3, 0, 0, shared=False)
+        marks = [one.enter(1, 0) for _ in range(2)]
+        for each in (one, two):
+            each.configure(off, 1, 0)
+        assert [two.enter(1, 0) >= 0 for _ in range(4)] == [True, True, True, False]
+        assert one.inflight == 2
+        for each in (one, two):
+            each.configure(self.SETTINGS, 1, 0)
+        assert (one.inflight, two.inflight, one.places.all) == (2, 3, 5)
+        one.release(marks[0], MS, Outcome.SUCCESS, MS)
+        assert one.enter(1, MS) == -1

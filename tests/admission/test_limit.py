@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.admission.adaptive import FIRST, AdaptiveLimit
 from gateway.admission.admission import Admission, AdmissionSettings
-from gateway.admission.limit import AdaptiveLimit, Limit
+from gateway.admission.limit import Limit
 from gateway.request import Outcome
 
 # Found by its place: where the compiled package is tested, the sources beside it are not on the path.
@@ -21,8 +22,9 @@ spec = importlib.util.spec_from_file_location("simulator_of_overload", SIM)
 sim = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = sim
 spec.loader.exec_module(sim)
-MS, World, Stream, learning = sim.MS, sim.World, sim.Stream, sim.learning
-Slots, Shared, Batches = sim.Slots, sim.Shared, sim.Batches
+MS, S, World, Stream, Loop = sim.MS, sim.S, sim.World, sim.Stream, sim.Loop
+learning, strangers = sim.learning, sim.strangers
+Slots, Shared, Batches, Roomy = sim.Slots, sim.Shared, sim.Batches, sim.Roomy
 
 SETTLED = 3.0
 
@@ -56,6 +58,78 @@ def test_however_much_is_offered_the_backend_is_busy_and_the_served_are_served_s
     assert seen.timeouts == 0
 
 
+# -- what is no overload ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_long_and_short_requests_in_one_pool_do_not_wait_for_one_another(workers):
+    streams = [Loop("long", 64, 2 * S), Loop("short", 8, 2 * MS, think=50 * MS)]
+    world = World(Roomy, learning(workers), streams)
+    world.run(12)
+    short, long = world.seen(0, 10, "short"), world.seen(0, 10, "long")
+    assert (short.refused, long.refused) == (0, 0)
+    assert short.p(50) < 4
+    assert short.p(98) < 100
+    assert long.p(99) < 2700
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_answers_that_take_seconds_are_no_reason_to_refuse_anybody_on_a_cold_start(workers):
+    world = World(Roomy, learning(workers), [Loop("all", 200, 2 * S)])
+    world.run(12)
+    seen = world.seen(0, 9)
+    assert seen.refused == 0
+    assert seen.p(99) < 2800
+    assert limits(world)[0] >= 200
+
+
+def test_long_requests_after_short_ones_find_room():
+    streams = [Loop("fast", 16, 2 * MS, ends=3), Loop("early", 8, 30 * MS, ends=3), Loop("late", 64, 2 * S, begins=3)]
+    world = World(Roomy, learning(), streams)
+    world.run(12)
+    late = world.seen(3, 9.5, "late")
+    assert late.refused == 0
+    assert late.p(99) < 2700
+
+
+def test_what_an_overload_taught_is_given_up_when_the_work_is_another():
+    """Five places for four slots of 20 ms, and then requests of 2 s to a backend that has room for them."""
+    late = [Loop("long", 64, 2 * S, begins=5), Loop("short", 8, 2 * MS, think=50 * MS, begins=5)]
+    overload = Stream("all", 1000)
+    world = World(Slots, learning(), [overload, *late])
+    world.run(5)
+    assert limits(world)[0] <= 7
+    overload.rate, world.backend.slots = 0, 1000
+    world.run(20)
+    short = world.seen(10, 18, "short")
+    assert limits(world)[0] >= 64
+    assert short.refused == 0
+    assert short.p(50) < 4
+
+
+def test_a_limit_that_was_not_needed_for_long_is_forgotten():
+    overload = Stream("all", 1000)
+    world = World(Slots, learning(), [overload])
+    world.run(5)
+    assert limits(world)[0] <= 7
+    overload.rate = 20
+    world.run(60)
+    assert limits(world)[0] >= FIRST
+
+
+def test_a_backend_that_is_slow_for_another_reason_is_not_held_to_be_full():
+    """Three times as slow with a steady rate: three times as many are in flight, and fewer would not help."""
+    world = World(Roomy, learning(), [Stream("all", 1000, patience=5 * S)])
+    for turn in range(3):
+        world.run(16 * turn + 8)
+        world.backend.service = 60 * MS
+        world.run(16 * turn + 16)
+        world.backend.service = 20 * MS
+    seen = world.seen(0, 47)
+    assert seen.refused <= 0.02 * seen.offered
+    assert seen.p(97) < 100
+
+
 @pytest.mark.parametrize("kind", ["fixed", "exp"])
 def test_below_capacity_nobody_is_refused(kind):
     world = World(lambda w: Slots(w, kind=kind), learning(), [Stream("all", 150)])
@@ -65,9 +139,14 @@ def test_below_capacity_nobody_is_refused(kind):
 
 
 def test_bursts_below_capacity_are_waited_for():
-    world = World(Slots, learning(), [Stream("all", 100, burst=25, patience=5000 * MS)])
-    world.run(30)
-    assert world.seen(0, 28).refused == 0
+    """Sometimes so many come that it is overload for a second; but for those nobody is refused."""
+    refused = []
+    for seed in range(1, 7):
+        world = World(Slots, learning(), [Stream("all", 100, burst=25, patience=5 * S)], seed=seed)
+        world.run(20)
+        refused.append(world.seen(0, 18).refused)
+    assert sorted(refused)[3] == 0
+    assert sum(refused) <= 0.05 * 6 * 18 * 100
 
 
 @pytest.mark.parametrize(("slots", "kind"), [(4, "exp"), (16, "exp"), (4, "bimodal"), (16, "bimodal")])
@@ -80,7 +159,7 @@ def test_service_times_of_all_lengths_do_not_make_it_collapse(slots, kind):
 
 def test_threads_that_share_cores_are_no_other_than_slots():
     world = overloaded(lambda w: Shared(w, 4), 200)
-    assert world.seen(SETTLED, 8).goodput >= 0.97 * 200
+    assert world.seen(SETTLED, 8).goodput >= 0.96 * 200
     assert limits(world)[0] <= 7
 
 
@@ -129,22 +208,58 @@ def test_it_follows_within_two_seconds(change):
     assert seen.p(99) <= 60
 
 
-def test_two_workers_share_a_backend_evenly_without_knowing_of_one_another():
-    world = overloaded(lambda w: Slots(w, 16), 800, workers=2, until=12)
-    assert world.seen(SETTLED, 12).goodput >= 0.96 * 800
+def test_gateways_share_a_backend_evenly_though_they_only_know_how_many_they_are():
+    world = World(lambda w: Slots(w, 16), strangers(2), [Stream("all", 2400)])
+    world.run(14)
+    assert world.seen(4, 14).goodput >= 0.95 * 800
     few, many = sorted(limits(world))
-    assert 15 <= few + many <= 26
-    assert many <= 2 * few
+    assert 15 <= few + many <= 30
+    assert many <= 2.5 * few
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_have_one_limit_and_equal_parts_of_it(workers):
+    world = overloaded(lambda w: Slots(w, 16), 800, workers=workers, until=10)
+    assert len(set(limits(world))) == 1
+    assert 15 <= limits(world)[0] <= 22
+    assert world.seen(SETTLED, 10).goodput >= 0.97 * 800
+    places = [worker.places.taken for worker in world.workers]
+    assert max(places) - min(places) <= 1 + 16 // workers // 4
+
+
+def test_a_worker_with_little_to_do_leaves_its_places_to_the_others():
+    world = World(lambda w: Slots(w, 16), learning(2), [Stream("all", 1600)])
+    busy, idle = world.workers
+    world.chance.choice = lambda workers: idle if world.chance.random() < 0.02 else busy
+    world.run(10)
+    assert world.seen(SETTLED, 10).goodput >= 0.97 * 800
+    assert busy.places.taken >= 14
+
+
+def test_when_the_worker_that_learns_has_gone_another_goes_on():
+    world = World(Slots, learning(2), [Stream("all", 1000)])
+    world.run(5)
+    leader, other = sorted(world.workers, key=lambda worker: not worker.places.leads)
+    assert leader.places.leads
+    world.workers = [other]
+    world.run(5.5)
+    leader.places.clear()  # as the supervisor does
+    world.backend.slots = 8
+    world.backend.go_on()
+    world.run(12)
+    assert other.places.leads
+    assert world.seen(9, 12).goodput >= 0.97 * 400
+    assert 8 <= other.limit.allowed <= 11
 
 
 @pytest.mark.parametrize("workers", [2, 4])
 def test_workers_that_are_more_than_the_slots_neither_lock_up_nor_starve(workers):
     streams = [Stream(f"w{n}", 50 * 3 / workers) for n in range(workers)]
     world = World(lambda w: Slots(w, 1), learning(workers), streams)
-    world.run(10)
-    assert world.seen(SETTLED, 10).goodput >= 0.85 * 50
+    world.run(24)
+    assert world.seen(14, 24).goodput >= 0.9 * 50
     for stream in streams:
-        assert world.seen(SETTLED, 10, stream.name).goodput >= 50 / workers / 3
+        assert world.seen(14, 24, stream.name).goodput >= 50 / workers / 2
     assert all(limit >= 1 for limit in limits(world))
 
 
@@ -169,7 +284,7 @@ def test_a_stall_leaves_what_was_learnt_and_is_over_when_it_is_over():
 def test_a_limit_that_never_bound_learns_nothing():
     world = World(lambda w: Slots(w, 64), learning(), [Stream("all", 100)])
     world.run(10)
-    assert limits(world) == [8]
+    assert limits(world) == [FIRST]
     assert 20 * MS < world.workers[0].limit.latency < 22 * MS
 
 
@@ -211,12 +326,13 @@ def test_a_fixed_limit_stays_and_still_learns_what_is_needed_to_judge_waiting():
 
 
 def test_results_of_an_earlier_block_count_for_nothing():
-    limit = AdaptiveLimit(1, 100, 5 * MS, 4)
-    mark = limit.sent(4, 0)
-    assert mark == limit.block
-    assert limit.sent(3, 0) == 0, "the limit did not bind"
-    now = 0
-    while limit.block == mark:
+    world = overloaded(Slots, 200)
+    limit, now = world.workers[0].limit, world.clock.now
+    assert not limit.open
+    assert limit.sent(limit.allowed - 1, now) == 0, "the limit did not bind"
+    mark, block = limit.sent(limit.allowed, now), limit.block
+    assert mark
+    while limit.block == block:
         now += 20 * MS
         limit.done(mark, 20 * MS, Outcome.SUCCESS, now)
     before = limit.allowed
@@ -227,7 +343,7 @@ def test_results_of_an_earlier_block_count_for_nothing():
 
 def test_it_keeps_to_its_bounds_whatever_it_is_told():
     for seed, outcome in enumerate(Outcome):
-        limit = AdaptiveLimit(2, 9, 5 * MS, 4)
+        limit = AdaptiveLimit(2, 9, 5 * MS)
         now = 0
         for turn in range(5000):
             now += 3 * MS

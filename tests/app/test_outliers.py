@@ -23,7 +23,7 @@ SECOND = 1_000_000_000
 
 def test_the_workers_together_have_enough_calls():
     config, catalogue = load_text(CONFIG, Path("x.yaml")), Catalogue()
-    allot(catalogue, config)
+    allot(catalogue, config, 2)
     own, *workers = (Cells(Cells.create(f"test-{number}")) for number in range(3))
     outliers = Outliers(catalogue, own.values, lambda: [each.values for each in workers])
     outliers.use(config, 0)

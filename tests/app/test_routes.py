@@ -26,7 +26,7 @@ routes:
 def snapshot(config):
     """As a worker makes it: it finds every series allotted by the supervisor."""
     catalogue = Catalogue()
-    allot(catalogue, config)
+    allot(catalogue, config, 2)
     places = len(list(catalogue.series()))
     made = compiled.snapshot(*pickle.loads(pickle.dumps((config, 1, catalogue))), BackendRegistry())
     compiled.snapshot(config, 1, catalogue, BackendRegistry())
@@ -109,7 +109,7 @@ def test_routes_that_answer_by_themselves_have_an_empty_pool(text, expected):
 def test_a_reload_keeps_names_and_series_in_place():
     config = load(EXAMPLE)
     catalogue = Catalogue()
-    allot(catalogue, config)
+    allot(catalogue, config, 2)
     before = {(metric, labels): place for metric, labels, place in catalogue.series()}
-    allot(catalogue, load(EXAMPLE))
+    allot(catalogue, load(EXAMPLE), 2)
     assert {(metric, labels): place for metric, labels, place in catalogue.series()} == before

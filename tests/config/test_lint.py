@@ -101,8 +101,8 @@ CASES = {
         "pools.p.backends[1].priority: no backend has priority 1",
     ),
     "idle_admission_limit": (
-        route("").replace('"http://c:1"}]', '"http://c:1"}], admission: {limit: 2000}'),
-        "more than the pool's max_inflight (1024)",
+        route("").replace('"http://c:1"}]', '"http://c:1"}], admission: {limit: 2049}') + "workers: 2\n",
+        "more than max_inflight (1024, for each of 2 workers)",
     ),
     "urgent_strangers": (
         route("") + "priority: {header: x-priority, critical: [mallory]}\n",

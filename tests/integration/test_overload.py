@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
+import os
+import signal
 import socket
 import threading
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
-from tests.integration.gateways import Backend, Gateway
+from tests.integration.gateways import Backend, Gateway, running
 from tests.integration.test_processes import until
 
 
@@ -70,22 +72,47 @@ def flood(gateway: Gateway, threads: int, seconds: float) -> tuple[list[tuple[in
     return seen, wrong
 
 
-@contextlib.contextmanager
-def adaptive(folder: Path, backend: Backend):
-    one = Gateway(folder, backend, limit="{key: client, rate: 1000000/s, burst: 1000000}")
-    one.path.write_text(one.text.replace('"}]}}', '"}], admission: {limit: adaptive}}}'))
+def limited(gateway: Gateway, places: int) -> None:
+    """Gives its pool a number of places instead of one that is learnt."""
+    gateway.text = gateway.text.replace('"}]}}', f'"}}], admission: {{limit: {places}}}}}}}')
+    gateway.path.write_text(gateway.text)
+
+
+class Counting(Backend):
+    """20 ms each, and remembers how many there were at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server.socket.listen(256)
+        self.most = self.now = 0
+        lock = threading.Lock()
+        handler = self.server.RequestHandlerClass
+        handler.wbufsize = -1
+        answer = handler.do_POST
+
+        def served(one: object) -> None:
+            with lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+            time.sleep(0.02)
+            with lock:
+                self.now -= 1
+            answer(one)
+
+        handler.do_POST = handler.do_GET = served
+
+
+@pytest.fixture
+def gateway(tmp_path: Path):
+    backend = Slow()
+    one = Gateway(tmp_path, backend)
+    one.path.write_text(one.text.replace("rate: 1000/s, burst: 1000", "rate: 1000000/s, burst: 1000000"))
     try:
         one.start()
         yield one
     finally:
         one.child.stop()
         backend.close()
-
-
-@pytest.fixture
-def gateway(tmp_path: Path):
-    with adaptive(tmp_path, Slow()) as one:
-        yield one
 
 
 def test_under_overload_some_are_refused_honestly_and_the_rest_answered(gateway: Gateway) -> None:
@@ -106,7 +133,89 @@ def test_under_overload_some_are_refused_honestly_and_the_rest_answered(gateway:
         assert metric in text
 
 
+def test_long_and_short_requests_share_a_pool_and_nobody_is_refused(tmp_path: Path) -> None:
+    """From cold, and with the default."""
+    with running(tmp_path, workers=2, limit="{key: client, rate: 1000000/s, burst: 1000000}") as gateway:
+        backend = gateway.backend
+        backend.server.socket.listen(256)
+        handler = backend.server.RequestHandlerClass
+        answer = handler.do_POST
+
+        def served(one: BaseHTTPRequestHandler) -> None:
+            if "long" in one.path:
+                time.sleep(1)
+            answer(one)
+
+        handler.do_POST = handler.do_GET = served
+        end = time.monotonic() + 4
+        answers: dict[str, list[tuple[int, float]]] = {"/long": [], "/short": []}
+
+        def ask(path: str) -> None:
+            while time.monotonic() < end:
+                began = time.monotonic()
+                status = gateway.ask(path, b"{}")[0]
+                answers[path].append((status, time.monotonic() - began))
+                time.sleep(0.05)
+
+        threads = [threading.Thread(target=ask, args=(path,)) for path in ["/long"] * 48 + ["/short"] * 4]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {status for each in answers.values() for status, _ in each} == {200}
+        took = sorted(took for _, took in answers["/short"])
+        assert took[len(took) // 2] < 0.5, "they do not wait for the long ones"
+
+
+def test_the_workers_share_the_places(tmp_path: Path) -> None:
+    backend = Counting()
+    gateway = Gateway(tmp_path, backend, workers=2, limit="{key: client, rate: 1000000/s, burst: 1000000}")
+    limited(gateway, 4)
+    try:
+        gateway.start()
+        seen, wrong = flood(gateway, 24, 3)
+        assert not wrong, wrong[:3]
+        assert {status for status, _ in seen} == {200}
+        assert 4 <= backend.most <= 5, "a number that is a moment old costs at most one too many"
+        assert [one["limit"] for one in admission(gateway)] == [4, 4]
+        assert 'gateway_admission_limit{pool="p"} 4' in gateway.admin("/metrics")[1].decode()
+    finally:
+        gateway.child.stop()
+        backend.close()
+
+
+def test_the_places_of_a_worker_that_was_killed_are_free_again(tmp_path: Path) -> None:
+    backend = Backend()
+    gateway = Gateway(tmp_path, backend, workers=2)
+    limited(gateway, 3)
+    try:
+        gateway.start()
+        backend.hold.clear()
+        held = []
+        for _ in range(3):
+            one = socket.create_connection(("127.0.0.1", gateway.port))
+            one.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+            held.append(one)
+        assert until(lambda: sum(int(str(each["inflight"])) for each in admission(gateway)) == 3, 5)
+        workers = gateway.status()["workers"]
+        victim = max(workers, key=lambda worker: worker["admission"][0]["inflight"])
+        others = 3 - victim["admission"][0]["inflight"]
+        os.kill(victim["pid"], signal.SIGKILL)
+        assert until(lambda: gateway.status()["workers"][victim["worker"]]["pid"] not in (victim["pid"], None), 20)
+        assert until(lambda: all(each.get("generation") == 1 for each in gateway.status()["workers"]), 20)
+        assert sum(int(str(each["inflight"])) for each in admission(gateway)) == others
+        backend.hold.set()
+        assert [gateway.ask("/x", b"{}")[0] for _ in range(10)] == [200] * 10
+        for one in held:
+            one.close()
+    finally:
+        gateway.child.stop()
+        backend.close()
+
+
 def test_clients_that_leave_the_queue_leave_nothing(gateway: Gateway) -> None:
+    limited(gateway, 4)
+    assert gateway.admin("/reload", b"")[0] == 200
     gateway.backend.hold.clear()
     sockets = []
     for _ in range(40):
@@ -141,7 +250,9 @@ def test_a_reload_keeps_what_was_learnt_and_who_waits(gateway: Gateway) -> None:
 
 
 def test_a_drain_waits_for_those_who_wait(tmp_path: Path) -> None:
-    with adaptive(tmp_path, Backend()) as gateway:
+    with running(tmp_path) as gateway:
+        limited(gateway, 4)
+        assert gateway.admin("/reload", b"")[0] == 200
         gateway.backend.hold.clear()
         answers: list[int] = []
         threads = [threading.Thread(target=lambda: answers.append(gateway.ask("/x", b"{}")[0])) for _ in range(20)]

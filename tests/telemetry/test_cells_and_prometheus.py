@@ -124,3 +124,14 @@ def test_two_processes_see_the_same_cells(make):
         assert one.values[7] == 0
     finally:
         os.close(fd)
+
+
+def test_memory_that_workers_share_is_told_to_nobody_and_is_as_wide_as_was_asked_for(make):
+    catalogue, block = Catalogue(), make()
+    shared = catalogue.place(Metric("places", "shared", "Not a metric."), (("pool", "p"),), width=12)
+    after = catalogue.place(COUNTER)
+    assert after == shared + 12
+    assert catalogue.place(Metric("places", "shared", "Not a metric."), (("pool", "p"),)) == shared
+    block.values[shared] = 7
+    block.add(after)
+    assert set(parse(catalogue, block)) == {"things"}

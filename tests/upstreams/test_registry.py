@@ -100,12 +100,12 @@ def test_a_pools_admission_keeps_what_it_holds_and_has_learnt_through_a_reload()
     assert registry.admission("q", PLACES, 0) is not admission
 
 
-def test_every_admission_is_told_how_many_workers_share_the_backends():
+def test_every_admission_is_told_how_many_gateways_share_the_backends():
     registry = BackendRegistry()
     early = registry.admission("p", PLACES, 0)
-    registry.share(3, 0)
+    registry.share(6, 3, 0)
     late = registry.admission("q", PLACES, 0)
-    assert (early.limit.sharers, late.limit.sharers) == (3, 3)
+    assert (early.limit.gateways, late.limit.gateways) == (3, 3)
 
 
 def test_the_admission_of_a_pool_that_no_snapshot_names_is_forgotten():

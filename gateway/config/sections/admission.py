@@ -8,7 +8,6 @@ from gateway.config.scalars import Duration, Text, Whole, refuse
 from gateway.config.sections.base import Section
 from gateway.config.sections.matching import FIELD
 
-QUEUE = 1024
 CLIENT = Text(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", "1 to 64 letters, digits or any of . _ @ -")
 
 
@@ -16,13 +15,13 @@ class Admission(Section):
     """How much a pool is given at a time, and who waits for the rest (docs/overload.md)."""
 
     limit: Annotated[int | Literal["adaptive", "off"], Whole(1, 1_000_000, ("adaptive", "off"))] = Field(
-        default="off",
-        description="Requests in flight in the pool, per worker: 'adaptive' learns how many are worth while (for pools "
-        "whose requests take similar times, see docs/overload.md), a number is for a capacity that is known, 'off' "
-        "leaves it at the pool's max_inflight and lets nobody wait.",
+        default="adaptive",
+        description="Requests in flight in the pool, of all workers of the gateway: 'adaptive' holds nobody back until "
+        "answers take longer because of it, and then learns how many pay; a number is for a capacity that is known; "
+        "'off' leaves it at the pool's max_inflight for each worker and lets nobody wait.",
     )
     queue: Annotated[int, Whole(0, 100_000)] = Field(
-        default=QUEUE,
+        default=1024,
         description="Most requests that wait for a place, per worker. Under standing overload only a few do, whatever "
         "is written here; the others are refused at once.",
     )
@@ -34,7 +33,7 @@ class Admission(Section):
 
     @model_validator(mode="after")
     def _nobody_waits(self) -> Self:
-        if self.limit == "off" and self.queue != QUEUE:
+        if self.limit == "off" and "queue" in self.model_fields_set:
             raise refuse(" is of no use with limit: off, for nobody waits then", "remove it", at="queue")
         return self
 

@@ -1,0 +1,105 @@
+"""Whether answers take longer because more is in flight: the onset of queueing in the backend.
+
+Nothing is held back here: every answer tells how many were in flight when its request was sent, and how long it took.
+In a backend that has room the one does not depend on the other; in one that is full, twice as many take twice as long.
+So the means of ln(latency) by octaves of the number in flight, compared, give the elasticity of throughput,
+1 - d ln R / d ln L, between any two levels that the pool's own traffic has visited. The mean of logarithms is robust to
+a few that take ten times as long.
+
+It is a suspicion and not yet a finding: with a steady rate of arrivals a backend that is slow for another reason has
+more in flight, too (Little's law read backwards), and so has one that is asked for longer work by more clients. Whoever
+acts on it compares what then happens, and says so if it was `unfounded`: the next suspicion waits for longer each time.
+
+Sources: J. Little 1961; L. Kleinrock 1979 on the knee; B. Welford 1962. Times are nanoseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+OCTAVES: Final = 24
+FEWEST: Final = 4  # samples in an octave that is compared
+MEMORY: Final = 64  # samples: older ones fade
+APART: Final = 0.5  # least distance in ln(in flight)
+HALF: Final = math.log(2)  # of what there was is tried, or more
+FULL: Final = 0.4  # elasticity, with its error, under which a backend has no room
+CERTAIN: Final = 2.0  # standard errors
+SHRINKS: Final = -0.5  # elasticity below which it is other work, not a queue: that costs no throughput
+SOONEST: Final = 1_000_000_000  # until the next suspicion after one that was unfounded
+LATEST: Final = 64_000_000_000
+
+
+class Octave:
+    """What was seen with twice as many in flight as in the octave below: means and variance of logarithms."""
+
+    __slots__ = ("count", "inflight", "took", "variance")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.inflight = 0.0
+        self.took = 0.0
+        self.variance = 0.0
+
+    def add(self, inflight: float, took: float) -> None:
+        self.count = min(MEMORY, self.count + 1)
+        part = 1.0 / self.count
+        self.inflight += (inflight - self.inflight) * part
+        off = took - self.took
+        self.took += off * part
+        self.variance += (off * off * (1.0 - part) - self.variance) * part
+
+
+class Onset:
+    """One per limit that has not been learnt."""
+
+    __slots__ = ("_next", "_octaves", "_pause", "enough", "throughput")
+
+    def __init__(self) -> None:
+        self._octaves = [Octave() for _ in range(OCTAVES)]
+        self._pause = SOONEST
+        self._next = 0
+        # of the last suspicion:
+        self.enough = 0  # so many in flight bring as much
+        self.throughput = 0.0  # ln(answers per nanosecond)
+
+    def seen(self, inflight: int, took: int, now: int) -> bool:
+        """One answer. Whether the backend is suspected to be full; `enough` and `throughput` are then set."""
+        place = min(OCTAVES, inflight.bit_length()) - 1
+        top = self._octaves[place]
+        top.add(math.log(inflight), math.log(took))
+        if top.count < FEWEST or now < self._next:
+            return False
+        for below in range(place - 1, -1, -1):
+            low = self._octaves[below]
+            if low.count < FEWEST or top.inflight - low.inflight < APART:
+                continue
+            share = top.inflight - low.inflight
+            elasticity = 1.0 - (top.took - low.took) / share
+            error = CERTAIN * math.sqrt(top.variance / top.count + low.variance / low.count) / share
+            if elasticity + error < SHRINKS:
+                return False
+            if elasticity + error < FULL and elasticity > SHRINKS:
+                self.enough = max(1, round(math.exp(max(low.inflight, top.inflight - HALF))))
+                self.throughput = top.inflight - top.took
+                return True
+        return False
+
+    def listens(self, now: int) -> bool:
+        """Whether a suspicion is welcome again after one that was unfounded."""
+        return now >= self._next
+
+    def founded(self) -> None:
+        """The last suspicion was right."""
+        self._pause = SOONEST
+        self.forget()
+
+    def unfounded(self, now: int) -> None:
+        """The last suspicion was wrong, and what it came from is worth nothing."""
+        self._next = now + self._pause
+        self._pause = min(LATEST, 2 * self._pause)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins anew."""
+        self._octaves = [Octave() for _ in range(OCTAVES)]
