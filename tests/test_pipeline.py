@@ -41,6 +41,8 @@ from gateway.upstreams.sticky import Sticky
 from tests.limits.fakes import FakeStore
 from tests.upstreams.scene import CELLS
 
+pytestmark = pytest.mark.undisturbed
+
 PREDICT = b"/v1/models/digits:predict"
 LIMIT = LimitPolicy("per-client", spec=BucketSpec(2.0, 10.0))
 KEYS = KeyRing(clients={hashlib.sha256(b"secret").hexdigest(): "alice"}, anonymous=True)

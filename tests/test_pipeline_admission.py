@@ -18,6 +18,8 @@ from gateway.stream import Stream
 from gateway.testing import OK, Close, Never, Pause, answer
 from tests.test_pipeline import PREDICT, SHED, said, scene
 
+pytestmark = pytest.mark.undisturbed
+
 MS = 1_000_000
 OTHER = b"/other"  # no path of a model protocol
 

@@ -22,6 +22,8 @@ from gateway.testing import OK, Never, Pause, Reset, Say, answer
 from gateway.upstreams.shadow import ShadowCells, ShadowRules
 from tests.test_pipeline import DURATIONS, PREDICT, SHED, said, scene
 
+pytestmark = pytest.mark.undisturbed
+
 SIDES = (3020, 3021)
 SHADOW = ShadowCells((3030, 3031, 3032, 3033, 3034), 3035, 3036, 3040)
 TEMPLATE = template.parse("/v1/models/{model}:predict")
@@ -53,7 +55,7 @@ def shadowed(one, share=1.0, most=2, timeout=1.0, rewrite=()):
 
 async def settled(one, copies):
     """Waits until that many copies have an outcome."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while sum(one.count(cell) for cell in (*SHADOW.classes, SHADOW.failed)) < copies:
             await asyncio.sleep(0.001)
 

@@ -68,7 +68,7 @@ class ClientLimits:
 
     max_connections: int = 256
     idle: float = 50.0
-    connect_timeout: float = 0.25
+    connect_timeout: float = 10.0  # patient, where no configuration says less
     max_response: int = 64 * 1024 * 1024
     whole: int = 1024 * 1024  # an answer of a stated length up to this is waited for
     gather: float = 0.02  # an answer of unstated length is waited for so long, but for server-sent events

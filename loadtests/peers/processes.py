@@ -95,10 +95,11 @@ def free_ports(count: int) -> list[int]:
     """Different ports that nobody listens on now, on any address.
 
     They are below the range from which the kernel takes ports for outgoing connections (from 32768), since one of
-    those to or from another loopback address could have taken a port before its server binds it.
+    those to or from another loopback address could have taken a port before its server binds it. No seed decides which:
+    two seeded processes would take the same ones.
     """
     free: list[int] = []
-    for port in random.sample(range(FIRST_PORT, LAST_PORT + 1), LAST_PORT - FIRST_PORT + 1):
+    for port in random.SystemRandom().sample(range(FIRST_PORT, LAST_PORT + 1), LAST_PORT - FIRST_PORT + 1):
         if len(free) == count:
             break
         with contextlib.suppress(OSError), socket.socket() as each:

@@ -28,7 +28,7 @@ class Client:
         self.patience = patience
 
     @classmethod
-    async def connect(cls, port: int, patience: float = 8.0) -> Self:
+    async def connect(cls, port: int, patience: float = 30.0) -> Self:
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 22), patience)
 
     async def __aenter__(self) -> Self:

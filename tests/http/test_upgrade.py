@@ -12,6 +12,8 @@ from gateway.http.client import Address, ClientLimits, ConnectionPool
 from gateway.request import Request
 from gateway.stream import HIGH, Stream
 
+pytestmark = pytest.mark.undisturbed
+
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: internal\r\n\r\n"
 
@@ -54,7 +56,7 @@ class Tunnel:
         self.request.upgrade = b"websocket"
         self.request.stream = self.client
 
-    async def ask(self, seconds=2.0):
+    async def ask(self, seconds=30.0):
         deadline = asyncio.get_running_loop().time() + seconds
         return await self.pool.ask(self.request, b"/ws", b"a", int(seconds * 1e9), frozenset(), deadline=deadline)
 
@@ -86,7 +88,7 @@ async def test_what_follows_an_upgrade_waits_for_the_backends_consent():
         response = await asking
         assert response.status == 101
         one.client.feed(b" late")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while one.backend.behind != b"early late":
                 await asyncio.sleep(0.001)
         one.client.end()
@@ -174,7 +176,7 @@ async def test_a_tunnel_on_which_only_the_client_talks_is_not_silent():
             one.client.feed(b"x")
             await asyncio.sleep(0.01)
         assert not response.stream.done
-        async with asyncio.timeout(2):  # and once nobody does, it is
+        async with asyncio.timeout(30):  # and once nobody does, it is
             await one.backend.ended.wait()
         assert one.backend.behind == b"x" * 15
 

@@ -23,7 +23,7 @@ listen: 127.0.0.1:{port}
 workers: {workers}
 admin: {{listen: "127.0.0.1:{admin}"}}
 limits: {{per-client: {limit}}}
-pools: {{p: {{backends: [{{url: "http://127.0.0.1:{backend}"}}]}}}}
+pools: {{p: {{connections: {{connect_timeout: 10s}}, backends: [{{url: "http://127.0.0.1:{backend}"}}]}}}}
 routes:
   - {{name: all, match: {{path: "/*"}}, pool: p, limits: [per-client], timeout: 5s}}
 """
@@ -84,7 +84,7 @@ class Gateway:
 
     def start(self) -> None:
         self.child.start()
-        assert self.child.wait_until(f"http://127.0.0.1:{self.admin_port}/readyz", 20), self.log()
+        assert self.child.wait_until(f"http://127.0.0.1:{self.admin_port}/readyz", 60), self.log()
 
     def ask(
         self, path: str = "/", body: bytes | None = None, headers: dict[str, str] | None = None
@@ -108,7 +108,7 @@ class Gateway:
 def fetch(url: str, body: bytes | None, headers: dict[str, str] | None) -> tuple[int, bytes, dict[str, str]]:
     request = urllib.request.Request(url, body, headers or {})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.read(), {k.lower(): v for k, v in answer.headers.items()}
     except urllib.error.HTTPError as error:
         with error:

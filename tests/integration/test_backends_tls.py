@@ -71,9 +71,11 @@ def gateway(folder: Path, pools: Mapping[str, str], workers: int = 1) -> Iterato
     assert "Traceback" not in one.log()
 
 
-def pool(port: int, tls: str | None = "ca: ca.pem", host: str = "127.0.0.1", more: str = "") -> str:
+def pool(
+    port: int, tls: str | None = "ca: ca.pem", host: str = "127.0.0.1", more: str = "", connect: str = "10s"
+) -> str:
     section = "" if tls is None else f", tls: {{{tls}}}"
-    return f'backends: [{{url: "https://{host}:{port}"}}], connections: {{connect_timeout: 300ms}}{section}{more}'
+    return f'backends: [{{url: "https://{host}:{port}"}}], connections: {{connect_timeout: {connect}}}{section}{more}'
 
 
 NGINX_CONF = """\
@@ -184,14 +186,14 @@ def test_a_handshake_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Authority(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as mute:  # the kernel accepts, nobody answers
         port = mute.getsockname()[1]
-        with gateway(tmp_path, {"mute": pool(port, more=", breaker: {failures: 2, open_for: 1h}")}) as one:
-            begun = time.monotonic()
-            assert one.ask("/mute/", None, {"X-Request-Timeout": "100ms"})[0] == 504
-            assert time.monotonic() - begun < 0.25, "the request's own deadline was nearer"
+        with gateway(
+            tmp_path, {"mute": pool(port, more=", breaker: {failures: 2, open_for: 1h}", connect="500ms")}
+        ) as one:
+            assert one.ask("/mute/", None, {"X-Request-Timeout": "100ms"})[0] == 504, "its own deadline was nearer"
             begun = time.monotonic()
             assert one.get("mute")[::2] == (502, "tls_protocol_error")
-            assert 0.25 < time.monotonic() - begun < 2
-            assert "no TLS handshake within 300 ms" in one.log()
+            assert time.monotonic() - begun > 0.4
+            assert "no TLS handshake within 500 ms" in one.log()
             one.get("mute")
             assert one.backend_of("mute")["breaker"] == "open"
 
@@ -301,11 +303,11 @@ async def test_streams_and_tunnels(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 assert (await answer.read()).endswith(b"data: 4\n\n")
             async with session.ws_connect(f"{base}/ws") as tunnel:
                 await tunnel.send_str("before")
-                assert await tunnel.receive_str(timeout=2) == "BEFORE"
+                assert await tunnel.receive_str(timeout=30) == "BEFORE"
                 await asyncio.to_thread(one.reload, {"p": pool(port, 'ca: ca.pem, min_version: "1.3"')})
                 blob = os.urandom(300_000)
                 await tunnel.send_bytes(blob)  # what is under way finishes on the connection it has
-                assert await tunnel.receive_bytes(timeout=2) == blob
+                assert await tunnel.receive_bytes(timeout=30) == blob
             async with session.get(f"{base}/bytes/10") as answer:
                 assert await answer.read() == b"x" * 10
         finally:

@@ -22,6 +22,7 @@ admin: {{listen: "127.0.0.1:{admin}"}}
 pools:
   p:
     {pool}
+    connections: {{connect_timeout: 10s}}
     backends: [{backends}]
     breaker: {{failures: 2, open_for: 300ms, jitter: 0}}
 routes:
@@ -108,7 +109,7 @@ def front(tmp_path):
         one = Front(tmp_path, pool, each)
         fronts.append(one)
         one.child.start()
-        assert one.child.wait_until(f"http://127.0.0.1:{one.admin_port}/readyz", 20)
+        assert one.child.wait_until(f"http://127.0.0.1:{one.admin_port}/readyz", 60)
         return one
 
     yield make

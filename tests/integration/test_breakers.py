@@ -62,7 +62,7 @@ def pair() -> Iterator[list[Scripted]]:
         each.close()
 
 
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it never came true"
@@ -74,8 +74,8 @@ def serve(gateway: Gateway, backends: list[Scripted], breaker: str = "{failures:
     """Puts the backends in the place of the gateway's own."""
     urls = ", ".join(f'{{url: "http://127.0.0.1:{each.port}"}}' for each in backends)
     text = gateway.text.replace(
-        f'pools: {{p: {{backends: [{{url: "http://127.0.0.1:{gateway.backend.port}"}}]}}}}',
-        f"pools: {{p: {{backends: [{urls}], balance: weighted-round-robin, breaker: {breaker}{extra}}}}}",
+        f'backends: [{{url: "http://127.0.0.1:{gateway.backend.port}"}}]}}}}',
+        f"backends: [{urls}], balance: weighted-round-robin, breaker: {breaker}{extra}}}}}",
     )
     assert text != gateway.text
     gateway.path.write_text(text)
@@ -89,7 +89,7 @@ def breaker(gateway: Gateway, backend: Scripted) -> dict[str, Any]:
 
 def say(gateway: Gateway, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(GATEWAY), "breaker", *arguments, "-c", str(gateway.path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 def test_an_operators_word_reaches_all_workers_and_outlasts_reloads_and_workers(
@@ -233,7 +233,7 @@ def test_a_trip_makes_another_gateway_probe(tmp_path: Path, pair: list[Scripted]
     first, _ = pair
     store = Valkey(tmp_path)
     store.start()
-    extra = f"store: {{url: 'unix://{store.path}'}}\n"
+    extra = f"store: {{url: 'unix://{store.path}', timeout: 5s, connect_timeout: 10s}}\n"
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     try:

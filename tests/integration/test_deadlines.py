@@ -16,7 +16,7 @@ from gateway.testing import RawClient
 from loadtests import bench_peers
 from loadtests.peers.programs import find_go
 from loadtests.slot_stand import standing
-from tests.integration.test_link import PREDICT, serving
+from tests.integration.test_link import PREDICT, serving, until_it_runs
 from tests.link.peer import DROPPED, request
 
 
@@ -31,7 +31,7 @@ def slotserver():
 
 async def counted(stand, number=0, **expected):
     """Waits (bounded) until a backend has counted so; leaving takes a moment to be noticed."""
-    for _ in range(300):
+    for _ in range(3000):
         stats = await asyncio.to_thread(stand.backends[number].stats)
         if all(getattr(stats, name) == value for name, value in expected.items()):
             return
@@ -71,8 +71,8 @@ async def test_pipelined_requests_whose_time_runs_out_in_the_line_are_not_sent()
 
 async def test_a_try_that_takes_too_long_and_a_hedge_that_loses_are_cancelled_where_they_run():
     for route in (
-        "timeout: 3s\nretry: {attempts: 2, replayable: true, per_try: 50ms}",
-        "timeout: 3s\nretry: {attempts: 1, replayable: true}\nhedge: {after: 50ms}",
+        "timeout: 30s\nretry: {attempts: 2, replayable: true, per_try: 50ms}",
+        "timeout: 30s\nretry: {attempts: 1, replayable: true}\nhedge: {after: 50ms}",
     ):
         with standing(2, route=route, slots=1, service_us=1000) as stand:
             stand.backends[0].set(stall=True)
@@ -80,7 +80,7 @@ async def test_a_try_that_takes_too_long_and_a_hedge_that_loses_are_cancelled_wh
                 for _ in range(4):
                     began = time.monotonic()
                     assert (await client.get("/")).status == 200
-                    assert time.monotonic() - began < 2.0
+                    assert time.monotonic() - began < 25
             stats = stand.backends[0].stats()
             assert stats.received > 0
             await counted(stand, abandoned=stats.received, waiting=0, started=0)
@@ -100,7 +100,7 @@ async def test_go_infer_drops_over_http_what_is_late_and_what_was_left():
             return await pool.ask(asked, PREDICT, b"a", int(seconds * 1e9), DROPPED, deadline=end)
 
         busy = [asyncio.create_task(ask(rows)) for _ in range(8)]
-        await asyncio.sleep(0.1)
+        await until_it_runs(server)
         late = [asyncio.create_task(ask(json.dumps({"instances": digits[:1]}).encode(), 0.01)) for _ in range(5)]
         assert all(
             isinstance(each, UpstreamTimeout) or each.status == 504
@@ -115,7 +115,7 @@ async def test_go_infer_drops_over_http_what_is_late_and_what_was_left():
             lines = [line for line in server.get("/metrics").splitlines() if line.startswith("go_infer_dropped_total")]
             return sum(float(line.rpartition(" ")[2]) for line in lines if f'reason="{reason}"' in line)
 
-        for _ in range(300):
+        for _ in range(3000):
             if await asyncio.to_thread(dropped, "expired") >= 1 and await asyncio.to_thread(dropped, "gone") >= 100:
                 break
             await asyncio.sleep(0.01)

@@ -18,7 +18,7 @@ def valkey_of_our_own(tmp_path):
     server.kill()
 
 
-def eventually(condition, seconds=10.0):
+def eventually(condition, seconds=30.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came true"
@@ -26,7 +26,7 @@ def eventually(condition, seconds=10.0):
 
 
 def test_local_limits_are_divided_by_the_workers_of_all_gateways(tmp_path, valkey_of_our_own):
-    extra = f"store: {{url: 'unix://{valkey_of_our_own.path}'}}\n"
+    extra = f"store: {{url: 'unix://{valkey_of_our_own.path}', timeout: 5s, connect_timeout: 10s}}\n"
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
 

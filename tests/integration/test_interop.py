@@ -28,7 +28,7 @@ version: 1
 listen: 127.0.0.1:{port}
 workers: 1
 admin: {{listen: "127.0.0.1:{admin}"}}
-pools: {{p: {{backends: [{{url: "http://127.0.0.1:{backend}"}}]}}}}
+pools: {{p: {{connections: {{connect_timeout: 10s}}, backends: [{{url: "http://127.0.0.1:{backend}"}}]}}}}
 routes:
   - {{name: ws, match: {{path: "/{{run}}/ws"}}, pool: p, upgrade: [websocket]}}
   - {{name: all, match: {{path: "/{{run}}/o/*"}}, pool: p}}
@@ -107,7 +107,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
             gateway = Child("gateway", [GATEWAY, "run", "-c", path], folder / "log")
             processes.append(gateway)
             gateway.start()
-            assert gateway.wait_until(f"http://127.0.0.1:{admin}/readyz", 20), (folder / "log").read_text()
+            assert gateway.wait_until(f"http://127.0.0.1:{admin}/readyz", 60), (folder / "log").read_text()
             try:
                 needed("nginx")
             except NotHere as reason:
@@ -161,7 +161,7 @@ def judge(chain: Chain, run: str, case: str, seen: dict[str, Any]) -> None:
         assert chain.origin.connections[run] == 1
     elif case == "early-close":
         assert seen == {"status": 200, "some": True}
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while run not in chain.origin.broken_off:
             assert time.monotonic() < end, "the origin never heard that the client went away"
             time.sleep(0.02)
@@ -184,7 +184,7 @@ def judge(chain: Chain, run: str, case: str, seen: dict[str, Any]) -> None:
             "text": "grüße",
             "sha256": hashlib.sha256(LARGE[:500_000]).hexdigest(),
         }
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while 4002 not in chain.origin.closes[run]:
             assert time.monotonic() < end, f"the origin was told {chain.origin.closes[run]}"
             time.sleep(0.02)

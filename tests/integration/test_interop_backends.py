@@ -22,7 +22,7 @@ workers: 1
 admin: {{listen: "127.0.0.1:{admin}"}}
 pools:
 """
-POOL = '  {name}: {{backends: [{{url: "http://127.0.0.1:{port}"}}], stream_above: 64KiB, stream_after: 1ms}}\n'
+POOL = '  {name}: {{connections: {{connect_timeout: 10s}}, backends: [{{url: "http://127.0.0.1:{port}"}}], stream_above: 64KiB, stream_after: 1ms}}\n'
 ROUTE = '  - {{name: {name}, match: {{path: "/{name}/*"}}, pool: {name}, rewrite: {{prefix: {{"/{name}/": "/"}}}}}}\n'
 CHUNKED = b"".join(bytes([97 + number]) * 65536 for number in range(16))
 FILES = ("http.server", "nginx")  # these serve files and take none
@@ -36,7 +36,7 @@ class House:
     def client(self, name: str) -> http.client.HTTPConnection:
         if name in self._reasons:
             pytest.skip(self._reasons[name])
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         path.write_text(HEAD.format(port=port, admin=admin) + pools + "routes:\n" + routes)
         gateway = Child("gateway", [GATEWAY, "run", "-c", path], folder / "log")
         gateway.start()
-        assert gateway.wait_until(f"http://127.0.0.1:{admin}/readyz", 20), (folder / "log").read_text()
+        assert gateway.wait_until(f"http://127.0.0.1:{admin}/readyz", 60), (folder / "log").read_text()
         for process, own in started:
             process.wait_for_port(own, 30)
         yield House(port, reasons)

@@ -39,7 +39,7 @@ def fleet(tmp_path, server):
 
 
 def shared(server):
-    return f"store: {{url: 'unix://{server.path}', key_prefix: t}}\n"
+    return f"store: {{url: 'unix://{server.path}', key_prefix: t, timeout: 5s, connect_timeout: 10s}}\n"
 
 
 def store(server):
@@ -95,7 +95,7 @@ def test_a_busy_key_is_leased_and_what_was_not_used_comes_back(fleet, server):
     for _ in range(300):
         status, fields = told(gateway)
         assert status == 200
-    eventually(lambda: b"\ngateway_store_calls_total " in gateway.admin("/metrics")[1])  # told four times a second
+    eventually(lambda: b"\ngateway_store_calls_total " in gateway.admin("/metrics")[1])  # published four times a second
     metrics = gateway.admin("/metrics")[1]
     assert b'store="leased",result="allowed"' in metrics
     calls = next(line for line in metrics.splitlines() if line.startswith(b"gateway_store_calls_total "))

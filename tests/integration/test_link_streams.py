@@ -27,9 +27,9 @@ admin: {{listen: "127.0.0.1:{admin}"}}
 http: {{max_body: 1GiB}}
 access_log: {{path: "{log}"}}
 pools:
-  p: {{protocol: link, backends: [{{url: "http://127.0.0.1:{backend}"}}], stream_idle: 1s, max_response: 1GiB}}
+  p: {{protocol: link, connections: {{connect_timeout: 10s}}, backends: [{{url: "http://127.0.0.1:{backend}"}}], stream_idle: 3s, max_response: 1GiB}}
 routes:
-  - {{name: all, match: {{path: "/*"}}, pool: p, timeout: 500ms, max_body: 1GiB}}
+  - {{name: all, match: {{path: "/*"}}, pool: p, timeout: 1500ms, max_body: 1GiB}}
 """
 MB = 1024 * 1024
 CUT = (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)
@@ -57,13 +57,13 @@ class Chain:
             return dict(await answer.json())
 
     async def until(self, session: aiohttp.ClientSession, **wanted: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not wanted.items() <= (await self.told(session)).items():
                 await asyncio.sleep(0.02)
 
     async def backend(self, session: aiohttp.ClientSession) -> dict[str, object]:
         """Once nothing is under way, the worker's account of its backend."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 async with session.get(f"{self.admin}/status") as answer:
                     worker = (await answer.json())["workers"][0]
@@ -72,7 +72,7 @@ class Chain:
                 await asyncio.sleep(0.02)
 
     async def logged(self, status: int) -> None:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             while f'"status":{status}' not in self.log.read_text():
                 await asyncio.sleep(0.02)
 
@@ -98,7 +98,7 @@ async def chain(linkecho: str, tmp_path: Path) -> AsyncIterator[Chain]:
     child = Child("gateway", [GATEWAY, "run", "-c", path], tmp_path / "log")
     child.start()
     try:
-        ready = await asyncio.to_thread(child.wait_until, f"http://127.0.0.1:{ports[1]}/readyz", 20)
+        ready = await asyncio.to_thread(child.wait_until, f"http://127.0.0.1:{ports[1]}/readyz", 60)
         assert ready, (tmp_path / "log").read_text()
         yield Chain(child, echo, ports, tmp_path)
     finally:
@@ -115,7 +115,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def event(answer: aiohttp.ClientResponse) -> bytes:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         return (await answer.content.readuntil(b"\n\n")).strip()
 
 
@@ -123,7 +123,7 @@ async def test_each_event_arrives_before_the_next_is_sent(chain: Chain, session:
     async with session.get(f"{chain.base}/stream/events?count=4") as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         assert await event(answer) == b"data: 0"
-        await asyncio.sleep(0.6)  # longer than the route's timeout, which is for the beginning of an answer
+        await asyncio.sleep(1.7)  # longer than the route's timeout, which is for the beginning of an answer
         for number in range(1, 4):
             assert (await session.post(f"{chain.base}/stream/next")).status == 200
             assert await event(answer) == b"data: %d" % number
@@ -181,7 +181,7 @@ async def test_a_stream_that_falls_silent_is_cut_and_its_handler_ends(
     with pytest.raises(CUT):
         async with session.get(f"{chain.base}/stream/events") as answer:
             assert await event(answer) == b"data: 0"
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(30):
                 await answer.content.read()
     await chain.until(session, open=0, cancelled=1)
     await chain.logged(502)
@@ -194,7 +194,7 @@ async def test_a_backend_that_dies_in_the_middle_is_seen_by_the_client(
         assert await event(answer) == b"data: 0"
         chain.echo.kill()
         with pytest.raises(CUT):
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(30):
                 await answer.content.read()
     await chain.logged(502)
 
@@ -216,7 +216,7 @@ async def test_what_does_not_end_before_its_backend_has_drained_is_cut(
         assert await event(answer) == b"data: 0"
         chain.echo.send_signal(signal.SIGTERM)
         with pytest.raises(CUT):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await answer.content.read()
     await chain.logged(502)
 

@@ -31,7 +31,7 @@ needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="openssl is not insta
 TRUSTING = "http: {trusted_proxies: [127.0.0.1]}\n"
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -87,7 +87,7 @@ class Authority:
 
 def ask_https(port: int, context: ssl.SSLContext) -> tuple[int, bytes, str]:
     """Status, body and the serial number of the server's certificate, on a new connection."""
-    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=5)
+    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
     try:
         connection.request("POST", "/x", b"hello")
         serial = connection.sock.getpeercert()["serialNumber"]
@@ -162,7 +162,7 @@ def test_a_certificate_is_renewed_under_load(tmp_path: Path) -> None:
                     failures.append(error)
 
         def regular() -> None:
-            connection = http.client.HTTPSConnection("127.0.0.1", port, context=authority.client(), timeout=5)
+            connection = http.client.HTTPSConnection("127.0.0.1", port, context=authority.client(), timeout=30)
             connection.connect()
             first = connection.sock
             try:
@@ -237,11 +237,11 @@ def test_unix_socket(tmp_path: Path) -> None:
         assert gateway.backend.seen[-1][1]["x-forwarded-for"] == "unknown"
         if CURL is not None:
             command = [CURL, "-s", "--unix-socket", str(path), "-d", "hello", "http://localhost/y"]
-            assert subprocess.run(command, capture_output=True, timeout=10).stdout == b"hello"
+            assert subprocess.run(command, capture_output=True, timeout=30).stdout == b"hello"
         twin = gateway.path.with_name("twin.yaml")
         [free] = free_ports(1)
         twin.write_text(gateway.text.replace(str(gateway.port), str(free)))
-        done = subprocess.run([str(GATEWAY), "run", "-c", str(twin)], capture_output=True, text=True, timeout=20)
+        done = subprocess.run([str(GATEWAY), "run", "-c", str(twin)], capture_output=True, text=True, timeout=60)
         assert f"unix:{path} is already in use" in done.stderr
         assert path.exists(), "the one that could not start leaves the other's socket alone"
         gateway.child.signal(signal.SIGTERM)
@@ -266,7 +266,7 @@ def test_the_admin_listener_on_a_unix_socket(tmp_path: Path) -> None:
     gateway.child.start()
     try:
         command = [str(GATEWAY), "status", "-c", str(gateway.path)]
-        assert until(lambda: subprocess.run(command, capture_output=True, timeout=20).returncode == 0), gateway.log()
+        assert until(lambda: subprocess.run(command, capture_output=True, timeout=60).returncode == 0), gateway.log()
         assert stat.S_IMODE(path.lstat().st_mode) == 0o600
         gateway.child.signal(signal.SIGTERM)
         assert until(lambda: not gateway.child.alive)
@@ -277,7 +277,7 @@ def test_the_admin_listener_on_a_unix_socket(tmp_path: Path) -> None:
 
 
 def raw(port: int, data: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as one:
         one.sendall(data)
         try:
             return one.recv(65536)

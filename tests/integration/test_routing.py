@@ -25,9 +25,9 @@ workers: {workers}
 admin: {{listen: "127.0.0.1:{admin}"}}
 limits: {{per-client: {{key: client, rate: 100000/s, burst: 100000}}}}
 pools:
-  stable: {{backends: [{{url: "http://127.0.0.1:{stable}"}}]}}
-  canary: {{backends: [{{url: "http://127.0.0.1:{canary}"}}]}}
-  lab: {{backends: [{{url: "http://127.0.0.1:{lab}"}}], breaker: {{failures: 3, open_for: 10s}}}}
+  stable: {{connections: {{connect_timeout: 10s}}, backends: [{{url: "http://127.0.0.1:{stable}"}}]}}
+  canary: {{connections: {{connect_timeout: 10s}}, backends: [{{url: "http://127.0.0.1:{canary}"}}]}}
+  lab: {{connections: {{connect_timeout: 10s}}, backends: [{{url: "http://127.0.0.1:{lab}"}}], breaker: {{failures: 3, open_for: 10s}}}}
 routes:
 """
 
@@ -57,7 +57,7 @@ class Place:
         assert status == 200, body
 
     def connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=10)
+        return http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=30)
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum over all series of that name that have these labels."""

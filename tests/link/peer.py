@@ -38,7 +38,7 @@ class Session(Recorder):
 
     async def heard(self, kind=None):
         """The next frame, or the next of a kind."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 while self.taken < len(self.seen):
                     self.taken += 1
@@ -99,7 +99,7 @@ class LinkBackend:
                     return
 
     async def session(self):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             one = await self.sessions.get()
             await one.heard("hello")
             return one

@@ -17,6 +17,8 @@ from tests.link.fuzz import fuzz_exchanges
 from tests.link.peer import ACCEPTED, DROPPED, SERVER, Nowhere, request
 from tests.link.test_connection import JSON, opened, scene
 
+pytestmark = pytest.mark.undisturbed
+
 EVENTS = frames.response_head([(b"content-type", b"text/event-stream; charset=utf-8")])
 
 
@@ -201,12 +203,12 @@ async def test_a_slow_reader_holds_up_its_own_stream_and_no_other():
             sender.send(number, size)
         listening = asyncio.create_task(sender.listen(size))
         got = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while got < size:
                 got += len(await moving.read())
                 assert stuck._waiting <= WINDOW
         assert sender.sent[slow] == WINDOW
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while sender.sent[slow] < 3 * WINDOW:
                 assert 0 < len(await stuck.read()) <= WINDOW
         listening.cancel()
@@ -304,7 +306,7 @@ async def test_a_silent_link_breaks_its_streams():
 
 
 async def test_who_only_listens_gives_signs_of_life():
-    async with scene(times=LinkLimits(sign_of_life=0.05)) as one:
+    async with scene(times=LinkLimits(5, 5, sign_of_life=0.05)) as one:
         session = await opened(one)
         number, stream = await begun(one, session)
         for _ in range(15):

@@ -10,15 +10,16 @@ from gateway.store import answers
 from gateway.store.address import StoreAddress
 from gateway.store.answers import SharedAnswers
 from gateway.store.link import StoreLink, StoreTimes
+from tests.patience import GUARD
 
 ANSWER = Response(200, [(b"content-type", b"a/b"), (b"x", b"\xfc")], b"one\ntwo\x00\xff")
 
 
 @pytest.fixture
 async def link(valkey):
-    link = StoreLink(StoreAddress(unix_path=valkey), StoreTimes(deadline=0.1))
+    link = StoreLink(StoreAddress(unix_path=valkey), StoreTimes(GUARD, GUARD))
     link.start()
-    assert await link.ready(2)
+    assert await link.ready(GUARD)
     yield link
     await link.close()
 

@@ -67,7 +67,7 @@ class Scene:
         """By reason, without those there were none for."""
         return {reason: self.count(cell) for reason, cell in RETRIES.items() if self.count(cell)}
 
-    async def ask(self, method=b"GET", seconds=2.0, rules="default", body=b"", fair=0, headers=()):
+    async def ask(self, method=b"GET", seconds=30.0, rules="default", body=b"", fair=0, headers=()):
         request = Request(method, b"/x", b"/x", {b"host": b"a", **dict(headers)}, body, peer=b"10.0.0.9")
         deadline = time.monotonic_ns() + int(seconds * 1e9)
         rules = self.rules() if rules == "default" else rules
@@ -78,7 +78,7 @@ class Scene:
 
     async def gone(self, number):
         """Waits until the backend sees that its connections have ended, as it does when an attempt is called off."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.servers[number].open:
                 await asyncio.sleep(0.001)
 

@@ -15,6 +15,8 @@ from gateway.request import Outcome, Request
 from gateway.testing import OK, Close, Never, Pause, Reset, Say, answer
 from tests.upstreams.scene import DEAD, DENIED, scene
 
+pytestmark = pytest.mark.undisturbed
+
 ASKED = Request(b"GET", b"/x", b"/x", {})
 
 

@@ -14,6 +14,8 @@ from gateway.retries.latencies import Latencies
 from gateway.testing import OK, Never, Pause, Reset, answer
 from tests.upstreams.scene import DEAD, scene
 
+pytestmark = pytest.mark.undisturbed
+
 MS = 1_000_000
 EVERY = ("connect", "reset", "500", "502", "503", "504")
 LATE = (Pause(0.03), OK)

@@ -12,6 +12,8 @@ from gateway.admission.queue import FULL, LATE
 from gateway.request import Outcome
 from gateway.upstreams.entrance import Entrance
 
+pytestmark = pytest.mark.undisturbed
+
 MS = 1_000_000
 
 

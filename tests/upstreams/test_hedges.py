@@ -23,6 +23,8 @@ SLOW = (Pause(0.5), answer(b"slow"))
 LATE = answer(b"late")
 EVERY = ("connect", "reset", "429", "500", "502", "503", "504")
 
+pytestmark = pytest.mark.undisturbed
+
 
 def after(milliseconds=15, most=1):
     return HedgeRules(Latencies(0), after=milliseconds * MS, most=most)

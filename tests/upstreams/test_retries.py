@@ -15,6 +15,8 @@ from gateway.testing import OK, Never, Pause, Reset, answer
 from tests.retries.test_budget import allows
 from tests.upstreams.scene import DEAD, DENIED, WASTED, scene
 
+pytestmark = pytest.mark.undisturbed
+
 MS = 1_000_000
 BUSY = answer(b"busy", 503)
 BUSY_FOR_A_SECOND = answer(b"busy", 503, headers=[("Retry-After", "1")])

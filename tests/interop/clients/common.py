@@ -46,7 +46,7 @@ def tell(name: str, do: Callable[[], dict[str, Any]]) -> None:
 
 async def atell(name: str, do: Callable[[], Awaitable[dict[str, Any]]]) -> None:
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             seen = await do()
     except Exception as error:  # noqa: BLE001 - whatever it was, it is told
         traceback.print_exc(file=sys.stderr)

@@ -90,9 +90,9 @@ async def cases(session):
     async def websocket():
         async with session.ws_connect(f"{base}/ws", protocols=("a", "echo")) as socket:
             await socket.send_str("grüße")
-            text = await socket.receive_str(timeout=5)
+            text = await socket.receive_str(timeout=30)
             await socket.send_bytes(BINARY)
-            binary = await socket.receive_bytes(timeout=5)
+            binary = await socket.receive_bytes(timeout=30)
             seen = {"protocol": socket.protocol, "text": text, "sha256": digest(binary)}
             await socket.close(code=4002, message=b"enough")
         return seen
@@ -100,18 +100,18 @@ async def cases(session):
     async def websocket_ping():
         async with session.ws_connect(f"{base}/ws", autoping=False) as socket:
             await socket.ping(b"are you there")
-            message = await socket.receive(timeout=5)
+            message = await socket.receive(timeout=30)
             return {"pong": message.data.decode(), "kind": message.type.name}
 
     async def websocket_pinged():
         async with session.ws_connect(f"{base}/ws") as socket:
             await socket.send_str("ping me")
-            return {"text": await socket.receive_str(timeout=5)}
+            return {"text": await socket.receive_str(timeout=30)}
 
     async def websocket_closed():
         async with session.ws_connect(f"{base}/ws") as socket:
             await socket.send_str("close 4001 bye")
-            message = await socket.receive(timeout=5)
+            message = await socket.receive(timeout=30)
             return {"code": socket.close_code, "reason": message.extra}
 
     await atell("get", get)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0  # seconds until a command that does not end is taken for hung
 
 
@@ -77,7 +77,7 @@ class Command:
 
     def left(self) -> bool:
         """True if the group lives on; what was killed is given a moment to die."""
-        until = time.monotonic() + 2
+        until = time.monotonic() + PATIENCE
         while self.alive() and time.monotonic() < until:
             time.sleep(0.01)
         return self.alive()
