@@ -168,8 +168,12 @@ class Asking:
             return self._follow(following, "timeout", now)
         self._not_before = max(self._not_before, now + failed.asks_to_wait)
         others = self.others(now)
-        step = self.decide(failed.failed(self._not_before - now), others, now)
-        if not step.again or not (self.paid != NOTHING or self.reserve(now)):
+        told = failed.failed(self._not_before - now)
+        step = self.decide(told, others, now)
+        if not step.again:
+            return None
+        free = told.unseen and not step.pause  # the pool had no work of it, and somebody else has not been asked
+        if not (free or self.paid != NOTHING or self.reserve(now)):
             return None
         if step.pause:
             await asyncio.sleep(step.pause / 1e9)
@@ -180,7 +184,8 @@ class Asking:
     def _follow(self, following: Attempt, reason: str, now: int) -> Attempt:
         """Counts a retry, which is sent now."""
         assert self.rules is not None
-        self.spend(now)
+        if self.paid != NOTHING:
+            self.spend(now)
         self.tries += 1
         self.caller.cells.add(self.rules.cells.retries[reason])
         following.began = now

@@ -59,21 +59,40 @@ async def test_no_more_than_the_attempts_allowed():
 
 
 async def test_without_budget_there_is_no_retry():
-    async with scene(DEAD, [[OK]]) as one:
+    async with scene([[answer(b"busy", 503)]], [[OK]]) as one:
         one.spend_all()
-        got = await one.ask()
-        assert isinstance(got.error, ConnectFailed)
+        got = await one.ask(rules=one.rules(on=("503",)))
+        assert got.response.status == 503
         assert (got.attempts, one.count(DENIED), one.retries) == (1, 1, {})
 
 
-async def test_a_denied_retry_takes_no_probe():
+async def test_one_that_could_not_be_reached_had_no_work_of_it_so_another_is_asked_whatever_the_budget():
     async with scene(DEAD, [[OK]]) as one:
+        one.spend_all()
+        got = await one.ask()
+        assert (got.response.status, got.attempts, one.count(DENIED)) == (200, 2, 0)
+        assert one.retries == {"connect": 1}
+
+
+async def test_but_not_again_and_again():
+    """The second time there is a pause, and that is paid for."""
+    async with scene(DEAD, DEAD, [[OK]]) as one:
+        one.spend_all()
+        one.backends[2].mark(healthy=False, now=0)  # it is asked last
+        got = await one.ask(rules=one.rules(attempts=4, on=("connect",)))
+        assert isinstance(got.error, ConnectFailed)
+        assert (got.attempts, one.count(DENIED)) == (2, 1)
+
+
+async def test_a_denied_retry_takes_no_probe():
+    async with scene([[answer(b"busy", 503)]], [[OK]]) as one:
         one.spend_all()
         gate = one.backends[1].gate
         for _ in range(2):
             gate.release(gate.try_acquire(0), Outcome.FAILURE, 0)
         one.backends[1].mark(healthy=False, now=0)  # else it would be asked first
-        await one.ask()
+        await one.ask(rules=one.rules(on=("503",)))
+        assert one.count(DENIED) == 1
         assert gate.state == "open"
 
 

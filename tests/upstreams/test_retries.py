@@ -218,11 +218,11 @@ async def test_a_status_that_is_not_of_the_route_is_the_answer():
 
 async def test_the_budget_is_the_pools():
     """Two routes that share a pool share what may be sent on top."""
-    async with scene(DEAD, [[OK]]) as one:
+    async with scene([[BUSY] * 8], [[OK] * 8]) as one:
         one.backends[0].gate.configure(BreakerSettings(failures=1000))
         one.budget = one.pool.budget = RetryBudget(0.0, 3.0, time.monotonic_ns())
         for number in range(8):
-            await one.ask(rules=one.rules(attempts=2 + number % 2))
+            await one.ask(rules=one.rules(attempts=2 + number % 2, on=("503",)))
         assert sum(one.retries.values()) == 3
         assert one.count(DENIED) == 1  # half of the others came to the living one first
 
