@@ -87,10 +87,11 @@ class Checked:
     violations: list[str] = field(default_factory=list)
 
 
-def check_history(asked: Sequence[Asked], rate: float, burst: float) -> Checked:
+def check_history(asked: Sequence[Asked], rate: float, burst: float, refunded: float = 0.0) -> Checked:
     """One memory of the store: decisions in its own order against a bucket that is refilled and taken from one by one.
 
-    Within one call of the script its clock stands still; there a level only falls, so that is the order.
+    Within one call of the script its clock stands still; there a level only falls, so that is the order. `refunded`:
+    tokens that workers gave back, which a late store had taken for nothing.
     """
     checked = Checked()
     level = clock = 0.0
@@ -98,7 +99,9 @@ def check_history(asked: Sequence[Asked], rate: float, burst: float) -> Checked:
         if checked.decisions:
             had = min(burst, level + rate * (one.clock - clock) / 1e6)
             found = one.level + one.allowed
-            if found > had + TOLERANCE:
+            if TOLERANCE < found - had <= refunded + TOLERANCE:
+                refunded -= found - had
+            elif found > had + TOLERANCE:
                 checked.violations.append(f"{found - had:.3f} tokens from nowhere at {one.clock:.0f} us")
             elif found < had - TOLERANCE:
                 checked.unobserved += max(1, round(had - found))
@@ -383,7 +386,8 @@ def judge(ran: Scenario) -> tuple[list[Bar], tuple[str, ...]]:
             [o for o in answered if o.after <= ran.broke + GRACE],
             [o for o in answered if o.before > ran.broke + GRACE],
         ]
-    checks = [check_history(era, RATE, BURST) for era in eras]
+    refunded = sum(told.refunded for told in ran.told)
+    checks = [check_history(era, RATE, BURST, refunded) for era in eras]
     violations = [each for one in checks for each in one.violations]
     for each in violations[:5]:
         print(f"{name}: {each}", file=sys.stderr)

@@ -72,6 +72,7 @@ class Told:
     failures: int = 0
     losses: int = 0  # connections to the store given up
     doubts: int = 0  # and not given up
+    refunded: float = 0.0  # tokens that a late store had taken for nothing
     cpu_s: float = 0.0
     seconds: float = 0.0
     members: int = 1
@@ -126,7 +127,7 @@ class Worker:
         told = self.told
         told.cpu_s, told.seconds = cpu() - used, time.monotonic() - began
         told.calls, told.failures, told.members = self.store.calls - calls, self.store.failures, self.fleet.members
-        told.losses, told.doubts = self.store.losses, self.store.doubts
+        told.losses, told.doubts, told.refunded = self.store.losses, self.store.doubts, self.limiter.refunded
         ticker.cancel()
         self.limiter.return_leases()
         self.store.flush()

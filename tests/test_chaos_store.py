@@ -42,6 +42,14 @@ def test_takes_whose_answers_were_lost_are_counted():
     assert 1 <= checked.unobserved <= 7
 
 
+def test_what_came_back_is_not_from_nowhere_but_no_more_than_that():
+    made = sorted(history(), key=lambda one: (one.clock, -one.level))
+    last = next(i for i, one in enumerate(made) if i > 1000 and one.allowed)
+    spare = [*made[:last], changed(made[last], level=made[last].level + 2.0)]
+    assert check_history(spare, RATE, BURST, refunded=2.0).violations == []
+    assert check_history(spare, RATE, BURST, refunded=1.0).violations
+
+
 def changed(one, **fields):
     return Asked(*[fields.get(name, getattr(one, name)) for name in Asked.__slots__])
 

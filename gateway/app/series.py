@@ -30,6 +30,7 @@ GAUGES: Final[tuple[Metric, ...]] = (
     names.REFUSED_PER_ADDRESS, names.HANDSHAKE_FAILURES, names.PROXY_ERRORS, names.REQUEST_LIMITS, names.CACHE_BYTES,
     names.FLEET_WORKERS, names.FLEET_DROPPED, names.STORE_UP, names.STORE_CALLS, names.STORE_FAILURES, names.STORE_LATE,
     names.LEASED_KEYS, names.HELD_PLACES, names.ADJUSTMENTS, names.COSTS_MISREAD,
+    names.LATE_REFUNDED, names.LATE_OWED,
     names.LOG_DROPPED, names.SPANS_DROPPED,
     names.BREAKER_HINTS_TOLD, names.BREAKER_HINTS_HEEDED, names.BREAKER_HINTS_IGNORED,
 )  # fmt: skip

@@ -254,6 +254,8 @@ class WorkerProcess:
             names.HELD_PLACES: self.limiter.held_places,
             names.ADJUSTMENTS: self.limiter.adjusted,
             names.COSTS_MISREAD: self.limiter.misread,
+            names.LATE_REFUNDED: int(self.limiter.refunded),
+            names.LATE_OWED: int(self.limiter.owed),
             names.STORE_CALLS: self.store.calls,
             names.STORE_FAILURES: self.store.failures,
             names.STORE_LATE: self.store.doubts,

@@ -5,7 +5,7 @@ workers together never admit more than the bucket allows. Its size follows the k
 need) and is bounded by a share of the burst; the next one is asked for when half is left, so that nobody waits for it.
 When the bucket is empty the worker refuses by itself for a short while. A lease ends `LIFE` seconds after the last
 tokens came; what is left then is given back. Tokens of which nothing was heard (the store was lost on the way)
-are taken for spent.
+are taken for spent; those of which something is heard late are not.
 
 Precedent: the token leases of Amazon's DynamoDB global admission control (Elhemali et al., USENIX ATC 2022).
 Pure: `now` is monotonic nanoseconds, asking and giving back go through the limiter.
@@ -83,6 +83,13 @@ class Lease:
             self.pause(now)
         else:
             self.short = False
+
+    def found(self, granted: float, now: int) -> None:
+        """What the store gave, heard of when nobody expected it any more."""
+        if granted > 0:
+            self.tokens += granted
+            self.end = now + LIFE
+            self.low = self.tokens / 2
 
     def pause(self, now: int) -> None:
         """The bucket is empty: nobody is asked while `CALLS` requests come. It must not fill meanwhile, though."""

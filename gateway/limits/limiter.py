@@ -10,6 +10,7 @@ Pure: `now` is monotonic nanoseconds, the store does the waiting.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from gateway.limits.bucket import BucketSpec
@@ -48,6 +49,8 @@ class Limiter(Decider):
         self.adjusted = 0
         self.misread = 0  # costs that a backend told and that are none
         self.lease_calls = 0
+        self.refunded = 0.0  # tokens that the store took after all, and for nothing
+        self.owed = 0.0  # tokens that were spent here, and that the store turned out to have refused
 
     @property
     def leased_keys(self) -> int:
@@ -145,6 +148,9 @@ class Limiter(Decider):
         if self._alone_us is None:
             self._alone_us = now_us
         verdict.by = ALONE
+        asked = verdict.pending is not None
+        if asked:
+            verdict.reserved = verdict.costs
         levels: list[float] = []
         flags = bytearray()
         refused = -1
@@ -157,7 +163,6 @@ class Limiter(Decider):
                 free = self._places.free(verdict.keys[i], policy.concurrent, self.workers)
                 fits, level = free > 0, float(max(0, free - 1))
             else:
-                asked = verdict.pending is not None
                 taken = self._local.take(
                     verdict.keys[i], policy.spec, self.workers, now_us, self._alone_us, cost, asked=asked
                 )
@@ -173,11 +178,36 @@ class Limiter(Decider):
         if refused >= 0:
             for i, policy in enumerate(verdict.policies):  # or takes from none
                 if verdict.flags[i] == YES and not policy.concurrent and policy.on_store_failure == "local":
-                    self._local.adjust(verdict.keys[i], verdict.costs[i])
+                    self._local.adjust(verdict.keys[i], verdict.costs[i], asked=asked)
         elif verdict.limits.holds:
             self._hold(verdict)
         if verdict.gone:
             self._give_back(verdict)
+
+    def late(self, verdict: LimitVerdict, places: Sequence[int], flags: bytes) -> None:
+        """What the store took pays for what was admitted here meanwhile, and comes back if nothing was; what was spent
+        here and the store would not give is owed.
+        """
+        policies = verdict.policies
+        admitted = all(flags[at] == YES or policies[i].shadow for at, i in enumerate(places))
+        paid = bytearray(verdict.paid or bytes(len(policies)))
+        for at, i in enumerate(places):
+            policy, key = policies[i], verdict.keys[i]
+            took = admitted and flags[at] == YES
+            if policy.concurrent:
+                if took and not verdict.holding:
+                    self._store.release(key, verdict.member)
+                continue
+            asked = verdict.reserved[i]
+            spent = verdict.costs[i] if verdict.allowed else 0.0
+            if took:
+                paid[i] = YES
+                if asked > spent and self._store.adjust(key, policy.spec, asked - spent):
+                    self.refunded += asked - spent
+            elif spent > 0 and verdict.flags[i] == YES and policy.on_store_failure == "local":
+                self._local.owe(key, min(asked, spent))
+                self.owed += min(asked, spent)
+        verdict.paid = bytes(paid)
 
     def away(self, now: int) -> None:
         """The store is lost."""
@@ -291,6 +321,12 @@ class Limiter(Decider):
         """Nobody knows whether the tokens were taken: they are not spent."""
         lease.asked = False
 
+    def granted_late(self, lease: Lease, tokens: float) -> None:
+        """They were taken after all: they are spent, or given back if the lease is over."""
+        lease.found(tokens, self._now)
+        if self._book.get(lease.key) is not lease:
+            self._return(lease)
+
     def _return(self, lease: Lease) -> None:
         tokens, lease.tokens = lease.tokens, 0.0
         if tokens > 0:
@@ -357,10 +393,9 @@ class Limiter(Decider):
         levels[i] = min(policy.spec.burst, levels[i] + back)
         verdict.levels = levels
         self.adjusted += 1
-        if verdict.by == ALONE:
-            self._local.adjust(verdict.keys[i], back)
-        else:
-            self._store.adjust(verdict.keys[i], policy.spec, back)
+        shared = verdict.by != ALONE or (verdict.paid and verdict.paid[i] == YES)
+        if (not shared or not self._store.adjust(verdict.keys[i], policy.spec, back)) and verdict.by == ALONE:
+            self._local.adjust(verdict.keys[i], back, asked=bool(verdict.reserved))
 
     def _give_back(self, verdict: LimitVerdict) -> None:
         """Everything: the request was not carried out."""
@@ -370,6 +405,8 @@ class Limiter(Decider):
             for i, policy in enumerate(verdict.policies):
                 if not policy.concurrent and verdict.flags[i] == YES and verdict.costs[i]:
                     self._adjust(verdict, i, verdict.costs[i])
+            if verdict.by == ALONE:
+                verdict.costs = [0.0] * len(verdict.costs)  # for a store that was late, and will say what it took
 
     def _hold(self, verdict: LimitVerdict) -> None:
         verdict.holding = True

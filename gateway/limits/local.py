@@ -78,13 +78,23 @@ class LocalBuckets:
     def _share(spec: BucketSpec, workers: int, cost: float) -> BucketSpec:
         return BucketSpec(spec.rate / workers, max(spec.burst / workers, min(cost, spec.burst)))
 
-    def adjust(self, key: bytes, tokens: float) -> None:
-        """Gives back (or charges, if negative) what a request took here and did not cost (or cost besides)."""
+    def adjust(self, key: bytes, tokens: float, *, asked: bool = False) -> None:
+        """Gives back (or charges, if negative) what a request took here and did not cost (or cost besides).
+
+        Of a request about which the store was `asked` nothing was a debt, so giving it back makes none less.
+        """
         known = self._young.get(key) or self._old.get(key)
         if known is not None and known[2] != TOLD:
-            debt = max(0.0, known[3] - tokens)
+            debt = known[3] if asked and tokens > 0 else max(0.0, known[3] - tokens)
             self.owing = self.owing or debt > 0
             self._young[key] = (known[0] + tokens, known[1], known[2], debt)
+
+    def owe(self, key: bytes, tokens: float) -> None:
+        """The store was asked and did not give what a request took here."""
+        known = self._young.get(key) or self._old.get(key)
+        if known is not None:
+            self.owing = True
+            self._young[key] = (known[0], known[1], known[2], known[3] + tokens)
 
     def owed(self, key: bytes, spec: BucketSpec, now_us: float) -> float:
         """What the store is to be charged for `key`: by how much more it would hold had nothing been spent here."""

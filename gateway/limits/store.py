@@ -13,7 +13,7 @@ class BucketStore(Protocol):
     """Where the shared buckets live. Nothing here raises or waits."""
 
     def take(self, verdict: LimitVerdict) -> bool:
-        """Asks; sets `pending`, and later calls `told` or `lost`. False: the store is away."""
+        """Asks; sets `pending`, and later calls `told`, or `lost` and perhaps `late`. False: the store is away."""
 
     def adjust(self, key: bytes, spec: BucketSpec, tokens: float) -> bool:
         """Gives tokens back, or charges them if negative. False: it could not be sent."""
@@ -25,7 +25,9 @@ class BucketStore(Protocol):
         """Holds a place for longer."""
 
     def lease(self, lease: Lease, want: float, to: LeaseHolder) -> bool:
-        """Takes up to `want` whole tokens in advance; later calls `granted` or `lease_lost`."""
+        """Takes up to `want` whole tokens in advance; later calls `granted`, or `lease_lost`, and then perhaps
+        `granted_late`.
+        """
 
     def hint(self, key: bytes, spec: BucketSpec, level: float) -> None:
         """The level of a bucket, for a store that may have lost it."""
@@ -37,3 +39,5 @@ class LeaseHolder(Protocol):
     def granted(self, lease: Lease, tokens: float, level: float) -> None: ...
 
     def lease_lost(self, lease: Lease) -> None: ...
+
+    def granted_late(self, lease: Lease, tokens: float) -> None: ...

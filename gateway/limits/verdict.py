@@ -61,17 +61,22 @@ class Decider:
     def lost(self, verdict: LimitVerdict) -> None:
         raise NotImplementedError
 
+    def late(self, verdict: LimitVerdict, places: Sequence[int], flags: bytes) -> None:
+        """After `lost`: what the store decided for the limits at these places, and did."""
+        raise NotImplementedError
+
 
 class LimitVerdict:
     """One request's decision over all limits of its route, and what it holds until it ends.
 
     `policies`, `keys`, `costs`, `levels` (tokens or places left) and `flags` (1 or 0, as digits: would this limit alone
-    admit it) are parallel. `pending` is awaited while the store is asked; `by` says who decided.
+    admit it) are parallel. `pending` is awaited while the store is asked; `by` says who decided. `reserved`: the costs
+    that a store which did not answer in time was asked for; `paid`: those limits for which it took them all the same.
     """
 
     __slots__ = (
         "_owner", "allowed", "by", "costs", "flags", "gone", "holding", "keys", "levels", "life_ns", "limits", "member",
-        "now", "pending", "policies", "refused", "shape",
+        "now", "paid", "pending", "policies", "refused", "reserved", "shape",
     )  # fmt: skip
 
     def __init__(self, owner: Decider, limits: RouteLimits, keys: list[bytes], now: int) -> None:
@@ -92,6 +97,8 @@ class LimitVerdict:
         self.holding = False
         self.member = b""
         self.life_ns = 0
+        self.reserved: Sequence[float] = ()
+        self.paid = b""
 
     # -- what the store calls -----------------------------------------------------------------------------------
 
@@ -104,6 +111,10 @@ class LimitVerdict:
     def lost(self) -> None:
         """The store is away, or did not answer in time."""
         self._owner.lost(self)
+
+    def late(self, flags: bytes, places: Sequence[int] | None = None) -> None:
+        """The store's decision (for the limits at these places), when another has been made."""
+        self._owner.late(self, range(len(flags)) if places is None else places, flags)
 
     # -- what is said of it -------------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 """The shared buckets in Redis/Valkey: every operation of one loop tick leaves in one EVALSHA.
 
 Implements `limits.store.BucketStore`: nothing raises, and nothing waits longer than the link's deadline. What is not
-a decision (given back, charged, renewed) rides along with the decisions of its tick, and is lost if the store is.
+a decision (given back, charged, renewed) rides along with the decisions of its tick, also to a store that is late, and
+is lost if the store is. A reply that comes after the worker decided by itself is told, too: what the store took for
+nothing is given back.
 """
 
 from __future__ import annotations
@@ -107,14 +109,14 @@ class SharedBuckets:
         self._add(program.HINT, key, program.triple(spec.rate, spec.burst, level))
 
     def lease(self, lease: Lease, want: float, to: LeaseHolder) -> bool:
-        if not self._add(program.LEASE, lease.key, program.triple(lease.rate, lease.burst, want)):
+        if not self.connected or not self._add(program.LEASE, lease.key, program.triple(lease.rate, lease.burst, want)):
             return False
         self._leases.append((lease, to))
         return True
 
     def _add(self, operation: int, key: bytes, numbers: bytes) -> bool:
         link = self._link
-        if link.connection is None:
+        if link.open is None:
             return False
         if not self._due:
             self._due = True
@@ -218,6 +220,8 @@ class SharedBuckets:
 
     def _send(self, call: Call) -> None:
         connection = self._link.connection
+        if connection is None and not call.taken and not call.leases:
+            connection = self._link.open
         if connection is None:
             call.fail()
             return
@@ -243,7 +247,7 @@ class Call:
     def send(self, connection: StoreConnection) -> None:
         self.connection = connection
         command = (b"EVALSHA", SHA, len(self.keys), *self.keys, b"".join(self.parts))
-        connection.send(hiredis.pack_command(command), self.on_reply)  # type: ignore[arg-type]  # the stub says 1-tuple
+        connection.send(hiredis.pack_command(command), self.on_reply, self.too_late)  # type: ignore[arg-type]  # the stub says 1-tuple
 
     def again(self, link: StoreLink, *, asking: bool) -> bool:
         """Sends it to another node, that the first one named. False: not connected, or enough of it."""
@@ -289,6 +293,22 @@ class Call:
                 _wake(verdict)
         for lease, to in self.leases:
             to.granted(lease, numbers[at], numbers[at + 1])
+            at += 2
+
+    def too_late(self, reply: Any) -> None:
+        """Everybody has decided alone, and here is what the store did. An error took nothing, and stays unsaid."""
+        doubles = self.asks + 2 * len(self.leases)
+        if not isinstance(reply, bytes) or len(reply) != 8 * doubles + self.asks:
+            return
+        flag = 8 * doubles
+        for width, verdicts in self.taken:
+            for verdict in verdicts:
+                verdict.late(reply[flag : flag + width])
+                flag += width
+        numbers = program.numbers(reply, doubles)
+        at = self.asks
+        for lease, to in self.leases:
+            to.granted_late(lease, numbers[at])
             at += 2
 
     def fail(self) -> None:

@@ -8,6 +8,7 @@ a moment they may hold less than they should, never more.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from gateway.limits.bucket import BucketSpec
@@ -151,19 +152,28 @@ class _Whole(Decider):
         self._lost = True
         self._one()
 
+    def late(self, verdict: LimitVerdict, places: Sequence[int], flags: bytes) -> None:
+        verdict.flags = flags  # of a part: all its places
+        if not self._missing:
+            for part, indices in self._parts:
+                if part is verdict:
+                    self._verdict.late(flags, [indices[at] for at in places])
+
     def _one(self) -> None:
         self._missing -= 1
         if self._missing:
             return
         verdict = self._verdict
-        allowed = not self._lost and all(part.allowed for part, _ in self._parts)
-        if not allowed:
-            for part, _ in self._parts:
-                if part.allowed:
-                    self._undo(part)
         if self._lost:
             verdict.lost()
+            for part, indices in self._parts:
+                if part.flags:  # it pays for what was decided without the others, or comes back
+                    verdict.late(part.flags, indices)
         else:
+            if not all(part.allowed for part, _ in self._parts):
+                for part, _ in self._parts:
+                    if part.allowed:
+                        self._undo(part)
             levels = [0.0] * len(verdict.keys)
             flags = bytearray(len(verdict.keys))
             for part, indices in self._parts:

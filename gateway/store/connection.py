@@ -2,8 +2,8 @@
 
 Invariants: commands are answered in the order they were sent (FIFO); no request ever cancels a command, so one
 reply can never be taken for another's (the fault of redis-py issues 2624 and 2665); when the connection breaks,
-or its oldest command is older than the deadline, every waiting command is failed at once. Late replies are worth
-nothing and are thrown away; whether the connection is, too, says `on_late`.
+or its oldest command is older than the deadline, every waiting command is failed at once. Whether the connection is
+kept then says `on_late`; late replies on it are told to those who want to hear of them, as nobody waits any more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Reply = Callable[[Any], None]
 
 
 class StoreConnection:
-    """`on_reply(reply)` is called once per command; a failure is passed as an exception object.
+    """`on_reply(reply)` is called once per command; a failure is passed as an exception object. `too_late(reply)` is
+    called after that, if the reply was overdue and comes all the same.
 
     `on_late(connection)` is asked after a deadline was missed, when everybody who waited has been told: whether to keep
     the connection; without it that is dropped. `pushed` gets what the server says unasked (RESP3 pushes: messages of
@@ -45,11 +46,11 @@ class StoreConnection:
         self._pushed = pushed
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
-        self._waiting: deque[tuple[float, Reply]] = deque()
+        self._waiting: deque[tuple[float, Reply, Reply | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._answered = 0
-        self._late = 0  # replies that nobody waits for any more
+        self._late: deque[Reply | None] = deque()  # for replies that nobody waits for any more
         self.lost = False
 
     @property
@@ -65,13 +66,13 @@ class StoreConnection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
 
-    def send(self, command: bytes, on_reply: Reply) -> None:
+    def send(self, command: bytes, on_reply: Reply, too_late: Reply | None = None) -> None:
         """Queues one packed command. On a lost connection it fails, soon and not within this call."""
         if self.lost:
             self._loop.call_soon(on_reply, StoreError("the connection is lost"))
             return
         assert self._transport is not None
-        self._waiting.append((self._loop.time() + self._deadline, on_reply))
+        self._waiting.append((self._loop.time() + self._deadline, on_reply, too_late))
         if self._timer is None:
             self._timer = self._loop.call_later(self._deadline, self._look)
         self._transport.write(command)
@@ -105,8 +106,10 @@ class StoreConnection:
                     self._pushed(reply)
                     continue
                 if self._late:
-                    self._late -= 1
                     self._answered += 1
+                    too_late = self._late.popleft()
+                    if too_late is not None:
+                        too_late(reply)
                     continue
                 if not waiting:
                     raise hiredis.ProtocolError("a reply nobody asked for")
@@ -147,8 +150,8 @@ class StoreConnection:
             return
         error = StoreError(f"no reply within {self._deadline * 1e3:.0f} ms")
         waiting, self._waiting = self._waiting, deque()
-        self._late += len(waiting)
-        for _, reply in waiting:
+        self._late.extend([too_late for _, _, too_late in waiting])
+        for _, reply, _ in waiting:
             reply(error)
         if not self.lost and (self._on_late is None or not self._on_late(self)):
             self.drop(error)
@@ -163,6 +166,7 @@ class StoreConnection:
         if self._transport is not None:
             self._transport.abort()
         waiting, self._waiting = self._waiting, deque()
-        for _, reply in waiting:
+        self._late.clear()
+        for _, reply, _ in waiting:
             reply(error)
         self._on_lost(self)

@@ -85,6 +85,11 @@ class StoreLink:
         self._doubt_ended = -STEADY
         self._pings = 1
 
+    @property
+    def open(self) -> StoreConnection | None:
+        """The connection, or one in doubt: good enough for what nobody waits for."""
+        return self.connection if self.connection is not None else self._doubted
+
     def start(self) -> None:
         """Begins connecting in the background."""
         self._task = self.loop.create_task(self._keep_connected())

@@ -145,6 +145,16 @@ HELD_PLACES: Final = Metric("gateway_held_places", "gauge", "Requests that hold 
 ADJUSTMENTS: Final = Metric(
     "gateway_limit_adjustments_total", "counter", "Costs given back or charged after the decision."
 )
+LATE_REFUNDED: Final = Metric(
+    "gateway_limit_late_refunded_tokens_total",
+    "counter",
+    "Tokens the store took too late, for nothing, and was given back.",
+)
+LATE_OWED: Final = Metric(
+    "gateway_limit_late_owed_tokens_total",
+    "counter",
+    "Tokens spent while the store was late, which it would not have given.",
+)
 COSTS_MISREAD: Final = Metric(
     "gateway_limit_costs_misread_total", "counter", "Answers whose cost header held no cost; the reserve stayed."
 )

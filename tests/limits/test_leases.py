@@ -175,6 +175,20 @@ def test_a_grant_that_comes_after_the_lease_ended_is_given_back():
     assert store.adjusted == [(b"k", 7.0)]
 
 
+def test_a_grant_that_comes_late_is_spent_or_given_back():
+    store = FakeStore(Taken(True, 100.0))
+    limiter = Limiter(store)
+    for now in range(BUSY):
+        lease = limiter._book.find(b"k", 1000.0, 400.0, now)
+    limiter._ask(lease)
+    limiter.lease_lost(lease)
+    limiter.granted_late(lease, 7.0)
+    assert (lease.tokens, lease.asked, store.adjusted) == (7.0, False, [])
+    limiter.return_leases()
+    limiter.granted_late(lease, 5.0)
+    assert store.adjusted == [(b"k", 7.0), (b"k", 5.0)]
+
+
 def test_a_lease_ends():
     lease = Lease(b"k", 1000.0, 400.0, 0)
     lease.came(5.0, 10.0, 0)

@@ -184,6 +184,120 @@ async def test_what_was_asked_when_the_store_was_lost_is_not_charged_twice():
     assert store.adjusted == []
 
 
+async def late(*policies, deadline=0, store_says=YES, **how):
+    """One request about which the store did not answer in time."""
+    store = FakeStore(store_says)
+    limiter = Limiter(store, 1, b"worker-1")
+    store.manual = True
+    verdict = limiter.begin(limits(*policies), request(**how), 0, deadline)
+    verdict.lost()
+    return store, limiter, verdict
+
+
+CLOSED = LimitPolicy("closed", spec=BucketSpec(10.0, 20.0), on_store_failure="closed")
+OPEN_UNITS = LimitPolicy(
+    "units", spec=BucketSpec(10.0, 100.0), cost=HeaderCost(b"x-units", 30.0), on_store_failure="open"
+)
+
+
+async def test_what_the_store_took_of_a_request_refused_meanwhile_comes_back():
+    store, limiter, verdict = await late(CLOSED, WIDE)
+    assert not verdict.allowed
+    verdict.late(b"11")
+    assert store.adjusted == [(b"gw:closed:{alice}", 1.0), (b"gw:wide:{alice}", 1.0)]
+    assert limiter.refunded == 2.0
+
+
+@pytest.mark.parametrize("flags", [b"01", b"10", b"00"])
+async def test_what_the_store_did_not_take_does_not_come_back(flags):
+    store, limiter, verdict = await late(CLOSED, WIDE)
+    verdict.late(flags)
+    assert (store.adjusted, limiter.refunded, limiter.owed) == ([], 0.0, 0.0)
+
+
+async def test_what_the_store_took_pays_for_what_was_admitted_meanwhile():
+    store, limiter, verdict = await late(WIDE)
+    assert verdict.allowed
+    verdict.late(b"1")
+    limiter.back(0, forgot=False)
+    limiter.begin(limits(WIDE), request(), 0)
+    limiter.end(verdict, request(), sent=True)
+    assert store.adjusted == []
+
+
+async def test_what_was_admitted_meanwhile_and_the_store_refused_is_owed_once():
+    store, limiter, verdict = await late(WIDE)
+    verdict.late(b"0")
+    limiter.back(0, forgot=False)
+    for _ in range(2):
+        limiter.begin(limits(WIDE), request(), 0)
+    assert store.adjusted == [(b"gw:wide:{alice}", -1.0)]
+    assert limiter.owed == 1.0
+
+
+@pytest.mark.parametrize("ends_first", [True, False])
+@pytest.mark.parametrize("policy", [WIDE, OPEN_UNITS])
+async def test_one_that_was_never_sent_gets_back_once_what_the_store_took_late(policy, ends_first):
+    store, limiter, verdict = await late(policy)
+    assert verdict.allowed
+    cost = verdict.costs[0]
+    if ends_first:
+        limiter.end(verdict, request(), sent=False)
+        assert store.adjusted == []
+    verdict.late(b"1")
+    limiter.end(verdict, request(), sent=False)
+    assert [tokens for _, tokens in store.adjusted] == [cost]
+
+
+async def test_one_cancelled_before_the_deadline_gets_back_what_the_store_took_late():
+    store = FakeStore(YES)
+    store.manual = True
+    limiter = Limiter(store)
+    verdict = limiter.begin(limits(WIDE), request(), 0)
+    limiter.end(verdict, request(), sent=False)
+    verdict.lost()
+    verdict.late(b"1")
+    assert store.adjusted == [(b"gw:wide:{alice}", 1.0)]
+
+
+async def test_giving_back_what_the_store_was_asked_for_makes_no_other_debt_less():
+    store, limiter, _ = await decided(Taken(True, 20.0), WIDE, now=S)
+    limiter.away(S)
+    store.reply = None
+    await limiter.check(limits(WIDE), request(), S)  # this one is owed
+    store.reply, store.manual = YES, True
+    asked = limiter.begin(limits(WIDE), request(), S)
+    asked.lost()
+    limiter.end(asked, request(), sent=False)
+    asked.late(b"0")
+    limiter.back(S, forgot=False)
+    limiter.begin(limits(WIDE), request(), S)
+    assert store.adjusted == [(b"gw:wide:{alice}", -1.0)]
+
+
+@pytest.mark.parametrize("settles_first", [True, False])
+async def test_a_cost_is_settled_once_whether_the_store_speaks_before_or_after(settles_first):
+    store, limiter, verdict = await late(OPEN_UNITS)
+    if settles_first:
+        limiter.answered(verdict, Response(200, [(b"x-units", b"12")]))
+        assert store.adjusted == []
+    verdict.late(b"1")
+    if not settles_first:
+        limiter.answered(verdict, Response(200, [(b"x-units", b"12")]))
+    assert store.adjusted == [(b"gw:units:{alice}", 18.0)]
+
+
+async def test_a_place_the_store_gave_late_is_given_back_unless_it_is_held():
+    store, limiter, verdict = await late(BUSY, CLOSED)
+    verdict.late(b"11")
+    assert [key for key, _ in store.released] == [b"gw:busy:{digits}"]
+    store, limiter, verdict = await late(BUSY)
+    verdict.late(b"1")
+    assert store.released == []
+    limiter.end(verdict, request(), sent=True)
+    assert store.released == [(b"gw:busy:{digits}", verdict.member)]
+
+
 async def test_a_store_that_remembers_is_told_nothing():
     store, limiter, _ = await decided(YES, WIDE, now=S)
     limiter.away(2 * S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import struct
 
 import pytest
 import redis
@@ -14,7 +15,9 @@ from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
 from gateway.limits.limiter import Limiter
 from gateway.limits.policy import LimitPolicy
-from gateway.limits.verdict import LimitVerdict, RouteLimits
+from gateway.limits.scopes import GlobalScope
+from gateway.limits.verdict import ALONE, LimitVerdict, RouteLimits
+from gateway.request import Request
 from gateway.store.address import StoreAddress
 from gateway.store.buckets import SCRIPT, SharedBuckets
 from gateway.store.link import StoreLink, StoreTimes
@@ -272,6 +275,9 @@ class Holder:
     def lease_lost(self, lease):
         self.came.append((lease.key, None))
 
+    def granted_late(self, lease, tokens):
+        self.came.append((lease.key, tokens, "late"))
+
 
 async def test_what_comes_back_and_leases_ride_along_with_the_decisions_of_their_tick(buckets):
     holder = Holder()
@@ -341,7 +347,7 @@ async def test_a_lost_lease_is_told(own):
             await asyncio.sleep(0.002)
     assert holder.came == [(b"k", None)]
     assert not one.lease(Lease(b"k", *POLICY.spec, 0), 2.0, holder)
-    assert not one.adjust(b"k", POLICY.spec, 1.0)
+    assert not one.adjust(b"k", POLICY.spec, 1.0) or not one.link.open.lost, "nobody waits for what comes back"
     os.kill(server.process.pid, signal.SIGCONT)
     await one.link.close()
 
@@ -364,3 +370,76 @@ async def test_a_store_that_comes_back_empty_is_noticed(own):
     await up(marked)
     assert marked.link.forgot
     await marked.link.close()
+
+
+# -- what a store that was late turns out to have done ---------------------------------------------------------
+
+
+def level_of(server, key):
+    with redis.Redis(unix_socket_path=server.path) as client:
+        return struct.unpack("<dd", client.get(key))[0]
+
+
+async def asked_too_late(server, one, limiter, limits, count=1):
+    """What became of `count` requests about which a stopped store was asked."""
+    os.kill(server.process.pid, signal.SIGSTOP)
+    verdicts = [limiter.begin(limits, Request(b"GET", b"/", b"/", {}), 0) for _ in range(count)]
+    for verdict in verdicts:
+        await verdict.pending
+    assert {verdict.by for verdict in verdicts} == {ALONE}
+    return verdicts
+
+
+async def settled(server, one):
+    """The store runs again, and everything it was told has arrived."""
+    os.kill(server.process.pid, signal.SIGCONT)
+    await up(one)
+    await asyncio.sleep(0)
+    await one.link.connection.call("PING")
+    await one.link.connection.call("PING")
+
+
+@pytest.mark.parametrize(("mode", "left"), [("closed", 5), ("open", 2), ("local", 4)])
+async def test_what_it_took_is_given_back_unless_it_pays_for_what_was_admitted(own, mode, left):
+    server, one = own
+    limiter = Limiter(one.buckets)
+    limits = RouteLimits("r", [LimitPolicy("p", GlobalScope(), POLICY.spec, on_store_failure=mode)], "gw")
+    verdicts = await asked_too_late(server, one, limiter, limits, 3)
+    assert [verdict.allowed for verdict in verdicts].count(True) == 5 - left
+    await settled(server, one)
+    assert level_of(server, verdicts[0].keys[0]) == pytest.approx(left, abs=0.01)
+    assert limiter.refunded == 3 - (5 - left)
+
+
+async def test_a_place_that_nobody_took_is_free_at_once(own):
+    server, one = own
+    limiter = Limiter(one.buckets)
+    busy = LimitPolicy("busy", GlobalScope(), concurrent=1, on_store_failure="closed")
+    (verdict,) = await asked_too_late(server, one, limiter, RouteLimits("r", [busy], "gw"))
+    await settled(server, one)
+    with redis.Redis(unix_socket_path=server.path) as client:
+        assert client.zcard(verdict.keys[0]) == 0
+
+
+async def test_a_place_given_back_while_the_store_is_late_is_free_when_it_is_not(own):
+    server, one = own
+    limiter = Limiter(one.buckets)
+    request = Request(b"GET", b"/", b"/", {})
+    limits = RouteLimits("r", [LimitPolicy("busy", GlobalScope(), concurrent=2)], "gw")
+    before = await limiter.check(limits, request, 0)
+    (meanwhile,) = await asked_too_late(server, one, limiter, limits)
+    for verdict in (before, meanwhile):
+        limiter.end(verdict, request, sent=True)
+    await settled(server, one)
+    with redis.Redis(unix_socket_path=server.path) as client:
+        assert client.zcard(before.keys[0]) == 0
+
+
+async def test_a_lease_that_comes_late_is_told(own):
+    server, one = own
+    holder = Holder()
+    os.kill(server.process.pid, signal.SIGSTOP)
+    assert one.lease(Lease(b"k", *POLICY.spec, 0), 2.0, holder)
+    await up(one, is_up=False)
+    await settled(server, one)
+    assert holder.came == [(b"k", None), (b"k", 2.0, "late")]

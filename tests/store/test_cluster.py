@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from gateway.limits.leases import Lease
 from gateway.limits.limiter import Limiter
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import ClientScope, GlobalScope, RouteScope
-from gateway.limits.verdict import RouteLimits
+from gateway.limits.verdict import ALONE, SHARED, RouteLimits
 from gateway.request import Request
 from gateway.store.address import StoreAddress
 from gateway.store.link import StoreTimes
@@ -80,6 +81,10 @@ async def worker(nodes):
     await worker.store.close()
 
 
+def owners_differ(nodes, one, other):
+    return nodes.owner(slot_of(one)) is not nodes.owner(slot_of(other))
+
+
 async def until(condition, seconds=GUARD):
     async with asyncio.timeout(seconds):
         while not condition():
@@ -118,6 +123,27 @@ async def test_places_in_another_slot_are_given_back_when_a_bucket_refuses(worke
     assert (first.allowed, second.allowed) == (True, False)
     third = await worker.ask(BUSY, client=b"bob")
     assert list(third.levels) == [1.0]
+
+
+@pytest.mark.parametrize(("mode", "left"), [("closed", (5, 8, 3)), ("local", (4, 7, 3))])
+async def test_what_slots_took_of_a_request_that_one_was_late_for_pays_for_it_or_comes_back(worker, nodes, mode, left):
+    client = next(name for name in (b"%d" % i for i in range(99)) if owners_differ(nodes, name, b"r"))
+    policies = [
+        LimitPolicy(one.name, one.scope, one.spec, mode, concurrent=one.concurrent) for one in (CLIENT, ROUTE, BUSY)
+    ]
+    late = nodes.owner(slot_of(client))
+    late.signal(signal.SIGSTOP)
+    try:
+        verdict = await worker.ask(*policies, client=client)
+    finally:
+        late.signal(signal.SIGCONT)
+    assert (verdict.by, verdict.allowed) == (ALONE, mode == "local")
+    link = worker.store.link(b"{%s}" % client)
+    await until(lambda: link.connection is not None)
+    worker.limiter.end(verdict, Request(b"GET", b"/", b"/", {}), sent=True)
+    again = await worker.ask(*policies, client=client)
+    assert again.by == SHARED
+    assert list(again.levels) == pytest.approx([one - 1 for one in left], abs=0.01)
 
 
 async def test_what_is_not_a_decision_finds_its_node_too(worker):

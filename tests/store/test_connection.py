@@ -189,19 +189,31 @@ async def test_dropping_in_the_middle_of_a_batch_of_replies_tells_each_waiter_on
     assert isinstance(line.replies[0][1], StoreError)
 
 
-async def test_one_that_is_kept_throws_late_replies_away_and_goes_on(tmp_path):
+async def test_one_that_is_kept_tells_late_replies_to_those_who_ask_and_goes_on(tmp_path):
     line = await Line.open(str(tmp_path / "s"), 0.03, lambda _: True)
-    for name in ("a", "b"):
-        line.send(name)
+    line.send("a")
+    late = []
+    line.connection.send(b"b", lambda reply: line.replies.append(("b", reply)), late.append)
     await line.until(2)
     assert [type(reply) for _, reply in line.replies] == [StoreError, StoreError]
     assert not line.connection.lost
     line.send("c")
     line.say(b"+1\r\n")
     await asyncio.sleep(0.005)
-    assert len(line.replies) == 2
+    assert (len(line.replies), late) == (2, [])
     line.say(b"+2\r\n+3\r\n")
     await line.until(3)
     assert line.replies[2] == ("c", b"3")
+    assert late == [b"2"]
     assert line.lost == []
+    line.close()
+
+
+async def test_a_reply_that_never_came_is_told_once(tmp_path):
+    line = await Line.open(str(tmp_path / "s"), on_late=lambda _: True)
+    late = []
+    line.connection.send(b"a", lambda reply: line.replies.append(("a", reply)), late.append)
+    await line.until(1)
+    line.connection.drop(StoreError("over"))
+    assert (len(line.replies), late) == (1, [])
     line.close()
