@@ -380,7 +380,8 @@ class Search(Limit):
             yes = not there.lost or gain > DEAR
             no = not yes
         else:
-            yes = elasticity < PAYS and elasticity + 2 * error < 0.5
+            sure = elasticity + 2 * error < 0.5
+            yes = elasticity < PAYS and (sure or there.blocks >= TRIES)
             no = elasticity - error > PAYS
         self._known = self._known or (no if up else yes)
         if yes:
