@@ -4,9 +4,10 @@
 
 First a closed loop finds what one worker of the gateway can do; then the same open-loop Poisson arrivals, at a share
 of that, go to the origin itself, to nginx in front of it, to nginx with a token bucket in the store, and to the gateway
-with every policy on, in turn, each round in another order. Latency counts from when a request was due (no coordinated
-omission). What is added is the difference to the origin in the same round; the median of the rounds is held to the
-bars. The least of the rounds is printed beside it: what others do on the machine only ever adds. Rounds are short,
+with every policy on (its limit decided by the store, and leased from it), in turn, each round in another order. Latency
+counts from when a request was due (no coordinated omission). What is added is the difference to the origin in the same
+round; the median of the rounds is held to the bars. The least of the rounds is printed beside it: what others do on the
+machine only ever adds. Rounds are short,
 because virtual machines stall for some milliseconds once or twice a second: over whole seconds that is about one
 request in a hundred, and p99 would say how many stalls a round had; of short rounds the median has none.
 
@@ -28,11 +29,12 @@ from loadtests.openload import Open
 from loadtests.peers.nginx import Nginx, NginxLua
 from loadtests.peers.processes import NotUp
 from loadtests.peers.programs import find_program
-from loadtests.peers.sluicegate import Sluicegate
+from loadtests.peers.sluicegate import LeasingSluicegate, Sluicegate
 from loadtests.stand import HEADERS, PATH, Stand, standing
 from loadtests.wrk import Failed, Scenario
 
 DIRECT, OTHER, LIMITING, SUBJECT = "direct", "nginx", "nginx+lua+redis", "sluicegate"
+LEASING = LeasingSluicegate.name
 P50_MS = 0.3
 P99_MS = 1.5
 TO_NGINX = 1.5
@@ -40,13 +42,14 @@ NOISY_MS = 0.5  # p99 of the origin alone; 0.2 on a quiet machine
 
 
 def bars(found: Mapping[str, Sequence[Open]], share: float) -> list[Bar]:
-    """Held against the rounds, which are parallel over the four."""
+    """Held against the rounds, which are parallel over them all."""
     direct, nginx, ours = found[DIRECT], found[OTHER], found[SUBJECT]
     at = f"at {share:.0%} of saturation"
     return [
         over(f"p50 added over direct {at}", P50_MS, _added(ours, direct, 50), " ms"),
         over(f"p99 added over direct {at}", P99_MS, _added(ours, direct, 99), " ms"),
         over(f"p99 to nginx's, without policies, {at}", TO_NGINX, _to(ours, nginx), "x"),
+        over(f"the same, with a limit that is leased, {at}", TO_NGINX, _to(found[LEASING], nginx), "x"),
         over(f"p99 to nginx's, with a token bucket in the store, {at}", TO_NGINX, _to(ours, found[LIMITING]), "x"),
     ]
 
@@ -60,7 +63,7 @@ def _added(ours: Sequence[Open], direct: Sequence[Open], q: int) -> list[float]:
 
 
 def text(found: Mapping[str, Sequence[Open]]) -> str:
-    """One row for each of the four: medians of the rounds, and the least in brackets."""
+    """One row for each: medians of the rounds, and the least in brackets."""
     rows = [("", "p50 ms", "(least)", "p99 ms", "(least)", "worst ms", "generator's lag p99 ms")]
     for name, each in found.items():
         rows.append(
@@ -90,10 +93,10 @@ def _closed(port: int, scenario: Scenario, script: Path) -> wrk.Run:
 
 def measure(rounds: int, seconds: float, share: float) -> tuple[float, dict[str, list[Open]]]:
     """The rate, and the rounds of each."""
-    with standing(Nginx(), NginxLua(), Sluicegate()) as stand:
+    with standing(Nginx(), NginxLua(), Sluicegate(), LeasingSluicegate()) as stand:
         ports = {DIRECT: stand.origin.endpoint.port, **stand.ports}
         rate = saturation(stand, ports[SUBJECT]) * share
-        found: dict[str, list[Open]] = {name: [] for name in (DIRECT, OTHER, LIMITING, SUBJECT)}
+        found: dict[str, list[Open]] = {name: [] for name in (DIRECT, OTHER, LIMITING, SUBJECT, LEASING)}
         names = list(found)
         for turn in range(rounds):
             first = turn % len(names)

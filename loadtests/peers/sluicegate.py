@@ -28,7 +28,7 @@ store: {url: "redis://%(store)s/0"}
 identity:
   api_keys: {file: keys.yaml}
 limits:
-  per-client: {key: client, rate: %(rate)d/s, burst: %(burst)d}
+  per-client: {key: client, rate: %(rate)d/s, burst: %(burst)d, mode: %(mode)s}
 pools:
   origin:
     protocol: %(protocol)s
@@ -63,6 +63,8 @@ class Sluicegate(Peer):
     protocol: ClassVar[str] = "http"
     """What it speaks to its backends."""
     workers: ClassVar[int] = 1
+    mode: ClassVar[str] = "exact"
+    """Of the limit: every decision by the store, or tokens leased from it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +85,7 @@ class Sluicegate(Peer):
         (workdir / "keys.yaml").write_text(KEYS % hashlib.sha256(CLIENT_KEY.encode()).hexdigest())
         file = workdir / "gateway.yaml"
         values = {"port": port, "admin": admin, "store": store, "origin": origin.port, "rate": RATE, "burst": BURST}
-        values |= {"protocol": self.protocol, "workers": self.workers}
+        values |= {"protocol": self.protocol, "workers": self.workers, "mode": self.mode}
         file.write_text(CONFIG % values)
         # The origin answers 200 to anything, so it also serves as the collector that traces are sent to.
         tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{origin}", "OTEL_SERVICE_NAME": "bench"}
@@ -97,3 +99,10 @@ class Sluicegate(Peer):
             return {}
         workers = descendants(self._supervisor.pid)
         return {"proxy": workers, "supervisor": [self._supervisor.pid]} if workers else super().roles()
+
+
+class LeasingSluicegate(Sluicegate):
+    """The same, with a limit whose tokens a worker leases from the store."""
+
+    name: ClassVar[str] = "sluicegate, leased"
+    mode: ClassVar[str] = "leased"
