@@ -81,6 +81,15 @@ async def worker(nodes):
     await worker.store.close()
 
 
+@pytest.fixture
+async def impatient(nodes):
+    for server in nodes.servers:
+        server.client.flushall()
+    worker = await Worker(nodes.url, StoreTimes(0.2, 10.0, 0.01, 0.1)).start()
+    yield worker
+    await worker.store.close()
+
+
 def owners_differ(nodes, one, other):
     return nodes.owner(slot_of(one)) is not nodes.owner(slot_of(other))
 
@@ -126,7 +135,10 @@ async def test_places_in_another_slot_are_given_back_when_a_bucket_refuses(worke
 
 
 @pytest.mark.parametrize(("mode", "left"), [("closed", (5, 8, 3)), ("local", (4, 7, 3))])
-async def test_what_slots_took_of_a_request_that_one_was_late_for_pays_for_it_or_comes_back(worker, nodes, mode, left):
+async def test_what_slots_took_of_a_request_that_one_was_late_for_pays_for_it_or_comes_back(
+    impatient, nodes, mode, left
+):
+    worker = impatient
     client = next(name for name in (b"%d" % i for i in range(99)) if owners_differ(nodes, name, b"r"))
     policies = [
         LimitPolicy(one.name, one.scope, one.spec, mode, concurrent=one.concurrent) for one in (CLIENT, ROUTE, BUSY)
@@ -143,7 +155,7 @@ async def test_what_slots_took_of_a_request_that_one_was_late_for_pays_for_it_or
     worker.limiter.end(verdict, Request(b"GET", b"/", b"/", {}), sent=True)
     again = await worker.ask(*policies, client=client)
     assert again.by == SHARED
-    assert list(again.levels) == pytest.approx([one - 1 for one in left], abs=0.01)
+    assert list(again.levels) == pytest.approx([one - 1 for one in left], abs=0.4)  # they fill meanwhile
 
 
 async def test_what_is_not_a_decision_finds_its_node_too(worker):

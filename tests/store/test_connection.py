@@ -210,7 +210,7 @@ async def test_one_that_is_kept_tells_late_replies_to_those_who_ask_and_goes_on(
 
 
 async def test_a_reply_that_never_came_is_told_once(tmp_path):
-    line = await Line.open(str(tmp_path / "s"), on_late=lambda _: True)
+    line = await Line.open(str(tmp_path / "s"), 0.03, lambda _: True)
     late = []
     line.connection.send(b"a", lambda reply: line.replies.append(("a", reply)), late.append)
     await line.until(1)
