@@ -37,11 +37,13 @@ def test_what_is_added_is_of_the_same_round() -> None:
         "nginx": [one(0.1, 2.0), one(0.1, 10.0), one(0.1, 2.0)],
         "nginx+lua+redis": [one(0.1, 4.0), one(0.1, 5.0), one(0.1, 2.0)],
         "sluicegate": [one(0.3, 2.0), one(0.6, 10.0), one(0.4, 4.0)],
+        "sluicegate, leased": [one(0.3, 3.0), one(0.6, 15.0), one(0.4, 3.0)],
     }
-    p50, p99, to_nginx, to_limiting = bench_latency.bars(found, 0.3)
+    p50, p99, to_nginx, leased, to_limiting = bench_latency.bars(found, 0.3)
     assert p50.value == pytest.approx(0.3)
     assert p99.value == pytest.approx(1.0)
     assert to_nginx.value == pytest.approx(1.0)
+    assert leased.value == pytest.approx(1.5)
     assert to_limiting.value == pytest.approx(2.0)
     assert "at 30% of saturation" in p50.claim
     assert "sluicegate" in bench_latency.text(found)
