@@ -114,6 +114,7 @@ class Admission:
 
     def _take(self, now: int) -> int:
         self.places.take()
+        self.limit.own = self.places.taken
         return self.limit.sent(self.places.all, now)
 
     def wait(self, ticket: Ticket, now: int) -> bool:

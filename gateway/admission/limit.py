@@ -18,6 +18,7 @@ class Limit:
 
     def __init__(self, allowed: int) -> None:
         self.allowed = allowed
+        self.own = 0  # of the places taken, those of this worker
         self.latency = 0.0
         self.spread = 0.0
         self.rate = 0.0
@@ -38,7 +39,7 @@ class Limit:
         if outcome == Outcome.SUCCESS:
             self._note(took)
             if mark and took > 0:
-                rate = self.allowed * 1e9 / took
+                rate = max(1, self.own) * 1e9 / took
                 self.rate += (rate - self.rate) / 64 if self.rate else rate
 
     def _note(self, took: int) -> None:

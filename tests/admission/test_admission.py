@@ -349,6 +349,17 @@ class TestWorkers:
         one.release(marks[0], MS, Outcome.SUCCESS, MS)
         assert waiting.placed
 
+    def test_each_knows_its_own_part_of_what_is_answered(self):
+        one, two = self.fleet()
+        now = 0
+        for _ in range(300):
+            marks = [(one, one.enter(1, now)), (two, two.enter(1, now)), (two, two.enter(1, now))]
+            now += 10 * MS
+            for each, mark in marks:
+                each.release(mark, 10 * MS, Outcome.SUCCESS, now)
+        assert one.limit.rate == 0, "its places were not the last"
+        assert 150 < two.limit.rate < 250, "two at a time of three, 10 ms each"
+
     def test_switched_off_each_has_its_own_and_switched_on_what_is_taken_counts(self):
         one, two = self.fleet()
         off = AdmissionSettings(3, 3, 0, 0, shared=False)
