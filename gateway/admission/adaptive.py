@@ -89,7 +89,7 @@ class AdaptiveLimit(Search):
         elif outcome == Outcome.SUCCESS:
             self._note(took)
             if took > 0 and self._inflight >= self.allowed:
-                rate = (self.places.taken + 1) * 1e9 / took
+                rate = max(1, self.own) * 1e9 / took
                 self.rate += (rate - self.rate) / 64 if self.rate else rate
 
     def _learn(self, mark: int, took: int, outcome: Outcome, now: int) -> None:
