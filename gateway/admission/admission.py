@@ -13,9 +13,6 @@ Standing overload of a priority is when in the last `BUCKETS` buckets (the time 
 of it and of what goes before it than the pool answers, evenly, and the backlog is long; a burst, however large, is
 none. It ends when less comes than is answered.
 
-A backlog that was not used up in all that time, though about as much came as is answered, only makes everybody wait: so
-much of it is refused as it never was shorter ("a standing queue", Nichols and Jacobson 2012).
-
 Times are monotonic nanoseconds.
 """
 
@@ -36,7 +33,6 @@ LONGEST: Final = 2_500_000_000
 FIRST: Final = 250_000_000  # while the rate is not known
 BEGINS: Final = 1.05  # offered over answered
 ENDS: Final = 0.95
-STANDS: Final = 0.9
 EVEN: Final = 0.6  # in every bucket, or it comes in bursts
 LONGEST_AWAY: Final = 30  # seconds that a client is told to stay away, at the most
 
@@ -65,7 +61,6 @@ class Admission:
         self.queue = Queue(settings.waiting)
         self._served = 0  # when one that waits last got a place, or the first began to wait
         self._offered = [[0] * BUCKETS for _ in PRIORITIES]
-        self._lows = [[0] * BUCKETS for _ in PRIORITIES]  # the shortest that each line has been
         self._bucket = 0
         self._ends = 0  # of the bucket
         self._width = FIRST
@@ -211,9 +206,8 @@ class Admission:
         passed = BUCKETS if not self._ends else min(BUCKETS, 1 + (now - self._ends) // self._width)
         for _ in range(passed):
             self._bucket = (self._bucket + 1) % BUCKETS
-            for offered, lows, line in zip(self._offered, self._lows, self.queue.lines):  # noqa: B905 - as below
+            for offered in self._offered:
                 offered[self._bucket] = 0
-                lows[self._bucket] = line.low = line.size
         self.limit.pressed = self.queue.size > self._burst() or bool(self.overloaded)
         rate = self.limit.rate
         self._width = min(LONGEST, max(SHORTEST, int(BUCKET * 1e9 / rate))) if rate else FIRST
@@ -228,8 +222,7 @@ class Admission:
             return
         parts = BUCKETS - max(0, self._ends - now) / self._width
         offered = [0] * BUCKETS  # of this priority and those before it
-        for counts, lows, line in zip(self._offered, self._lows, self.queue.lines):  # noqa: B905 - equal by construction
-            lows[self._bucket] = line.low
+        for counts, line in zip(self._offered, self.queue.lines):  # noqa: B905 - equal by construction
             for bucket in range(BUCKETS):
                 offered[bucket] += counts[bucket]
             steady = min(offered) / answered
@@ -240,10 +233,6 @@ class Admission:
             elif sum(offered) > BEGINS * answered * parts and line.size > self._long(line.priority):
                 line.overloaded = True
                 self.queue.shed(line, self._short())
-            elif sum(offered) > STANDS * answered * parts:
-                standing = min(lows) - self._short()
-                if standing > 0:
-                    self.queue.shed(line, line.size - standing)
         self.places.tell_overload([line.overloaded for line in self.queue.lines])
 
     @property

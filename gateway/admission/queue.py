@@ -101,13 +101,12 @@ class Flow:
 class Line:
     """The entries of one priority."""
 
-    __slots__ = ("_rested", "clock", "flows", "low", "overloaded", "priority", "size")
+    __slots__ = ("_rested", "clock", "flows", "overloaded", "priority", "size")
 
     def __init__(self, priority: int = 0) -> None:
         self.priority = priority
         self.flows: dict[bytes, Flow] = {}  # those with entries
         self.size = 0
-        self.low = 0  # the least it has been since it was last set
         self.clock = 0.0
         self.overloaded = False
         self._rested: dict[bytes, float] = {}  # turns of flows without entries that are ahead of the clock
@@ -123,7 +122,6 @@ class Line:
     def remove(self, ticket: Ticket) -> None:
         ticket.waiting = False
         self.size -= 1
-        self.low = min(self.low, self.size)
         flow = self.flows[ticket.flow]
         flow.size -= 1
         if flow.size:
