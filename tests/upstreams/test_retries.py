@@ -42,7 +42,7 @@ async def test_a_try_is_given_up_after_its_own_time_and_made_elsewhere():
         with Clock() as clock:
             got = await one.ask(rules=one.rules(per_try=20 * MS))
         assert (got.response.status, got.backend, got.attempts) == (200, one.backends[1], 2)
-        assert 0.02 <= clock.took < 0.5
+        assert 0.019 <= clock.took < 0.5
         assert one.retries == {"timeout": 1}
         assert one.count(WASTED) == 1
         assert one.outcomes(0) == [0, 1, 0, 0]  # its time was up: a failure
@@ -108,7 +108,7 @@ async def test_overload_is_not_answered_at_once():
         with Clock() as clock:
             got = await one.ask(rules=one.rules(on=EVERY, backoff=60 * MS))
         assert got.response.status == 200
-        assert clock.took >= 0.03  # half of it: `rand` is 0.5
+        assert clock.took > 0.029  # half of it: `rand` is 0.5
 
 
 async def test_a_retry_that_waits_counts_in_the_budget():
@@ -145,7 +145,7 @@ async def test_retry_after_is_waited_for_where_there_is_nobody_else():
         with Clock() as clock:
             got = await one.ask(rules=one.rules(on=EVERY, same_backend=True))
         assert (got.response.status, got.attempts) == (200, 2)
-        assert 1.0 <= clock.took < 1.9
+        assert 0.99 <= clock.took < 1.9
 
 
 async def test_a_retry_after_that_does_not_fit_is_given_up_at_once():
