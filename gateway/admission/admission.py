@@ -140,8 +140,8 @@ class Admission:
         return self._backlog(line) > self._burst()
 
     def _short(self) -> int:
-        """What may wait here under standing overload: half a latency's worth, or a whole one where less than `MUCH` comes,
-        so that a place that frees seldom finds nobody.
+        """What may wait here under standing overload: half a latency's worth; or, where less comes than `MUCH`, a whole
+        one, so that a place that frees seldom finds nobody.
         """
         whole = self.limit.allowed // self.places.workers
         return max(1, whole // 2 if self._overload.ratio > MUCH else whole)
