@@ -54,7 +54,7 @@ class Admission:
         self.places = self._common if settings.shared else self._alone
         self.limit = self._limit(gateways)
         self.queue = Queue(settings.waiting)
-        self._served = 0  # when one that waits last got a place, or the first began to wait
+        self._served = [0 for _ in PRIORITIES]  # when one of them last got a place, or the first began to wait
         self._overload = Overload(self.queue.lines, self.places)
         self._waited = 0  # since when there always was somebody who waited, in whichever worker; 0: there is not
 
@@ -122,8 +122,8 @@ class Admission:
             return queue.deny(ticket, LATE)
         if not queue.add(ticket, now, self._short()):
             return False
-        if queue.size == 1:
-            self._served = now
+        if line.size == 1:
+            self._served[ticket.priority] = now
             self.places.beat(now)
         self._tell(now)
         return True
@@ -188,7 +188,7 @@ class Admission:
 
     def _tell(self, now: int) -> None:
         self._waited = (self._waited or now) if self.queue.size or self.places.waited else 0
-        self.places.waits(self._served if self.queue.size else 0, self.queue.lines)
+        self.places.waits(self._served, self.queue.lines)
 
     def _pressed(self, now: int) -> bool:
         """Whether more is asked for than is answered: in overload, or where somebody has waited all the time."""
@@ -208,7 +208,7 @@ class Admission:
                 break
             ticket.mark = self._take(now)
             if ticket.wake():
-                self._served = now
+                self._served[ticket.priority] = now
             else:
                 ticket.mark = -1
                 self.places.give()

@@ -1,7 +1,7 @@
 """Whether more comes to a pool than it answers, and goes on doing so.
 
-Standing overload of a priority is when in the last `BUCKETS` buckets (the time of `BUCKET` answers each) more has come
-of it and of what goes before it than was answered, in all of them and not only in the one with most, and the backlog is
+Standing overload of a priority is when in the last `BUCKETS` buckets (the time of `BUCKET` answers or more) more has come
+of it and of what goes before it than was answered, in all of them and not only in the two with most, and the backlog is
 long. A burst, however large, is none, nor are many clients that wait for their answers before they ask again: what they
 send is what they were answered. It ends when less comes than can be answered, or when it comes in bursts.
 
@@ -16,11 +16,13 @@ from typing import Final
 from gateway.admission.places import Places
 from gateway.admission.queue import PRIORITIES, Line
 
-BUCKETS: Final = 4
-BUCKET: Final = 50  # answers
-SHORTEST: Final = 62_500_000  # of a bucket
-LONGEST: Final = 2_500_000_000
-FIRST: Final = 250_000_000  # while the rate is not known
+BUCKETS: Final = 5
+BUCKET: Final = 30  # answers, at least
+SHORTEST: Final = (
+    50_000_000  # of a bucket; others are twice, four times, ... as long, so that all workers' begin at once
+)
+LONGEST: Final = 1_600_000_000
+FIRST: Final = 200_000_000  # while the rate is not known
 BEGINS: Final = 0.02  # of what is answered that more is offered
 ENDS: Final = 0.95  # offered over what can be answered
 EVEN: Final = 0.6  # of what can be answered, in every bucket, or it comes in bursts
@@ -63,18 +65,23 @@ class Overload:
         """Judges, and begins the next bucket; to be called when the last one `ends`."""
         began = self.judge(rate, burst, now)
         width = self._width(rate)
-        passed = 1 + (now - self.ends) // width if self.ends else BUCKETS
+        passed = 1 + (now - self.ends) // width
         for _ in range(min(BUCKETS, passed)):
             self._bucket = (self._bucket + 1) % BUCKETS
             self._answered[self._bucket] = 0
             for counts in self._offered:
                 counts[self._bucket] = 0
         self.watch(self._places)
-        self.ends = now + width
+        self.ends = now - now % width + width
         return began
 
     def _width(self, rate: float) -> int:
-        return min(LONGEST, max(SHORTEST, int(BUCKET * 1e9 / rate))) if rate else FIRST
+        if not rate:
+            return FIRST
+        width = SHORTEST
+        while width < LONGEST and width * rate < BUCKET * 1e9:
+            width *= 2
+        return width
 
     def judge(self, rate: float, burst: int, now: int) -> list[Line]:
         """Says of every line whether it is `overloaded` or `grows`, by the answers per second that there are while all
@@ -125,12 +132,15 @@ class Overload:
         return True
 
     def _exceeds(self, offered: list[int]) -> bool:
-        """Whether more comes than is answered, and that not only in one bucket."""
-        most = excess = 0
+        """Whether more comes than is answered, and that not only in one bucket, or in two that a burst fell into."""
+        most = second = excess = 0
         for came, went in zip(offered, self._answered):  # noqa: B905 - equal by construction
             excess += came - went
-            most = max(most, came - went)
-        return excess - most > BEGINS * sum(self._answered)
+            if came - went > most:
+                most, second = came - went, most
+            elif came - went > second:
+                second = came - went
+        return excess - most - second > BEGINS * sum(self._answered)
 
     def _grows(self, offered: list[int]) -> bool:
         """Whether clearly more comes than is answered, now."""

@@ -3,7 +3,7 @@
 The limit is the pool's, not a worker's, and so are the priorities, the backlog and the rate of answers. Every worker
 writes what it has taken, who waits in it and how much has come, and reads that of the others: a number that is a moment
 old costs at most a request too many. A free place is for the worker that waits with the highest priority; of those for
-the one that has fewest places; of those for the one that was served longest ago. Whoever leaves a place to another
+the one that was served longest ago with that priority. Whoever leaves a place to another
 worker rings its `bell`. One of the workers, the leader, learns the limit and writes it for all; one that has learnt
 nothing for a while is followed by any other that has requests.
 
@@ -29,9 +29,9 @@ PACED: Final = 4  # answers that this was seen in, up to STEADY
 
 TAKEN: Final = 0  # the columns
 BEAT: Final = 1  # when it last showed that it runs
-SINCE: Final = 2  # when one that waits there was last served, or the first began to wait; 0: nobody waits
-OVER: Final = 3  # the priorities that it finds to be in standing overload, a bit for each
-WAITING: Final = 4  # how many wait, a column for each priority
+OVER: Final = 2  # the priorities that it finds to be in standing overload, a bit for each
+SINCE: Final = 3  # a column for each priority: when one of it was last served, or began to wait; 0: nobody waits
+WAITING: Final = SINCE + len(PRIORITIES)  # how many wait
 OFFERED: Final = WAITING + len(PRIORITIES)  # how many have come, ever
 ANSWERED: Final = OFFERED + len(PRIORITIES)  # how many were answered, ever
 COLUMNS: Final = ANSWERED + 1
@@ -63,7 +63,9 @@ class Places:
         self._memory = memory
         self._common = first
         self._own = first + COMMON + number
-        self._taken, self._beats, self._since, self._over = columns[:WAITING]
+        self._taken, self._beats, self._over = columns[:SINCE]
+        since = first + COMMON + SINCE * workers
+        self._since = memory[since : since + len(PRIORITIES) * workers]
         self._waiting = columns[WAITING:OFFERED]
         self._offered = columns[OFFERED:ANSWERED]
         self._answered = columns[ANSWERED]
@@ -108,7 +110,7 @@ class Places:
     def clear(self) -> None:
         """The worker has ended. What has come to it has come."""
         self._set(0)
-        for column in range(SINCE, OFFERED):
+        for column in range(OVER, OFFERED):
             self._write(column, 0)
 
     def beat(self, now: int) -> None:
@@ -141,38 +143,31 @@ class Places:
     def pass_on(self, limit: int, now: int) -> None:
         """Tells the worker that a free place is for, if it is another."""
         if self.workers > 1 and any(self._since) and self.all < limit:
-            first = self._first(len(PRIORITIES), now)
+            first = self._first(len(PRIORITIES) - 1, now)
             if first != self.number:
                 self.bell(first)
 
     def _first(self, priority: int, now: int) -> int:
         """The number of the worker that a free place is for, if this one wants it for `priority`."""
-        taken, beats, since = self._taken.tolist(), self._beats.tolist(), self._since.tolist()
-        best = self.number
-        urgent, least, longest = priority, self.taken, since[best] or now
+        beats, since = self._beats.tolist(), self._since.tolist()
+        best, longest = self.number, now
         for number in range(self.workers):
-            if number == self.number or not since[number] or now - beats[number] > STILL:
+            if number != self.number and now - beats[number] > STILL:
                 continue
-            wants = self._most_urgent(number)
-            if wants > urgent:
-                continue
-            if wants < urgent or taken[number] < least or (taken[number] == least and since[number] < longest):
-                best, urgent, least, longest = number, wants, taken[number], since[number]
+            for wants in range(priority + 1):
+                if began := since[wants * self.workers + number]:
+                    if wants < priority or began < longest:
+                        best, priority, longest = number, wants, began
+                    break
         return best
-
-    def _most_urgent(self, number: int) -> int:
-        for priority, column in enumerate(self._waiting):
-            if column[number]:
-                return priority
-        return len(PRIORITIES)
 
     # -- the backlog ----------------------------------------------------------------------------------------------
 
-    def waits(self, since: int, lines: list[Line]) -> None:
-        """Who waits here, and since when; 0: nobody."""
+    def waits(self, since: list[int], lines: list[Line]) -> None:
+        """Who waits here, and for each priority since when."""
         if self.workers > 1:
-            self._write(SINCE, since)
             for line in lines:
+                self._write(SINCE + line.priority, since[line.priority] if line.size else 0)
                 self._write(WAITING + line.priority, line.size)
 
     @property

@@ -27,7 +27,7 @@ def wait(places, since, priority=DEFAULT, count=1, now=0):
     lines = [Line(each) for each in range(len(PRIORITIES))]
     lines[priority].size = count if since else 0
     places.beat(now or since)
-    places.waits(since, lines)
+    places.waits([since] * len(PRIORITIES), lines)
 
 
 def test_one_worker_has_them_all():
@@ -47,7 +47,7 @@ def test_a_worker_may_take_all_while_nobody_else_waits():
     assert not two.free(5, DEFAULT, 0)
 
 
-def test_a_free_place_is_for_whoever_waits_and_has_fewest():
+def test_a_free_place_is_for_whoever_waits():
     one, two = shared(2)
     taking(one, 6, 6)
     wait(two, 100)
@@ -56,10 +56,6 @@ def test_a_free_place_is_for_whoever_waits_and_has_fewest():
         assert not one.free(6, DEFAULT, 101)
         assert two.free(6, DEFAULT, 101)
         two.take()
-    wait(one, 200)
-    one.give()
-    assert one.free(6, DEFAULT, 201), "it has fewer now"
-    assert not two.free(6, DEFAULT, 201), "it has more, though it has waited for longer"
 
 
 def test_no_place_is_left_idle_for_one_that_does_not_wait():
@@ -71,10 +67,10 @@ def test_no_place_is_left_idle_for_one_that_does_not_wait():
     assert one.free(6, DEFAULT, 101)
 
 
-def test_of_those_with_as_many_it_is_for_whoever_was_served_longest_ago():
+def test_of_those_that_wait_it_is_for_whoever_was_served_longest_ago():
     one, two = shared(2)
-    taking(one, 5, 2)
-    taking(two, 5, 2)
+    taking(one, 5, 1)
+    taking(two, 5, 3)
     wait(one, 200)
     wait(two, 100)
     assert not one.free(5, DEFAULT, 201)
@@ -102,9 +98,20 @@ def test_a_higher_priority_is_first_wherever_it_waits():
     wait(two, 200, CRITICAL)
     assert not one.free(4, BATCH, 201), "though it has fewer and waits for longer"
     assert two.free(4, CRITICAL, 201)
-    assert one.free(4, CRITICAL, 201), "a critical one of its own comes: it has fewer"
+    assert not one.free(4, CRITICAL, 201), "one of its own comes later"
     wait(two, 200, BATCH)
     assert one.free(4, DEFAULT, 201)
+
+
+def test_what_one_worker_got_for_its_critical_ones_is_not_held_against_its_others():
+    one, two = shared(2)
+    lines = [Line(each) for each in range(len(PRIORITIES))]
+    lines[BATCH].size = 1
+    for each, since in ((one, [900, 0, 100]), (two, [0, 0, 200])):
+        each.beat(900)
+        each.waits(since, lines)
+    assert one.free(4, BATCH, 901)
+    assert not two.free(4, BATCH, 901)
 
 
 def test_who_stands_still_is_waited_for_by_nobody():
@@ -288,6 +295,5 @@ def test_never_more_than_the_limit_and_never_nobody_while_there_is_one():
                 taker.take()
                 since[taker.number] = workers + turn
                 wait(taker, since[taker.number], now=turn)
-                assert taker.taken <= -(-limit // workers)
             assert fleet[0].all == limit
             assert sum(each.taken for each in fleet) == limit
