@@ -1,9 +1,9 @@
 """Whether more comes to a pool than it answers, and goes on doing so.
 
-Standing overload of a priority is when in the last `BUCKETS` buckets (the time of `BUCKET` answers or more) more has come
-of it and of what goes before it than was answered, in all of them and not only in the two with most, and the backlog is
-long. A burst, however large, is none, nor are many clients that wait for their answers before they ask again: what they
-send is what they were answered. It ends when less comes than can be answered, or when it comes in bursts.
+Standing overload of a priority is when in the last `BUCKETS` buckets (the time of `BUCKET` answers or more) more has
+come of it and of what goes before it than was answered, not only in the two buckets with most, and the backlog is long.
+A burst, however large, is none, nor are many clients that wait for their answers before they ask again: what they send
+is what they were answered. It ends when less comes than can be answered, or when it comes in bursts.
 
 All of this is of the pool: what comes to other workers and waits there counts, and what another worker finds holds
 here, too. Times are monotonic nanoseconds.
