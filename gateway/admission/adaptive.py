@@ -82,7 +82,7 @@ class AdaptiveLimit(Search):
 
     def done(self, mark: int, took: int, outcome: Outcome, now: int) -> None:
         if self.places.workers == 1 or self.places.leads:
-            if self._skip or self.places.all > self.allowed:
+            if self._skip or (not self.open and self.places.all > self.allowed):
                 self.places.hear(now)  # it waits until what was learnt takes effect
             self._learn(mark, took, outcome, now)
             self.places.tell(-self.allowed if self.open else self.allowed)

@@ -97,13 +97,14 @@ class Admission:
             self._turn(now)
         self.places.offer(priority)
         self.limit.follow()
-        if self.queue.size or not self.places.free(self.limit.allowed, priority, now):
+        if self.queue.size:
             return -1
-        return self._take(now)
+        taken = self.places.room(self.limit.allowed, priority, now)
+        return self._take(taken, now) if taken >= 0 else -1
 
-    def _take(self, now: int) -> int:
+    def _take(self, taken: int, now: int) -> int:
         self.places.take()
-        return self.limit.sent(self.places.all, now)
+        return self.limit.sent(taken + 1, now)
 
     def wait(self, ticket: Ticket, now: int) -> bool:
         """Whether `ticket` waits; if not, its `reason` says why it is refused."""
@@ -202,11 +203,11 @@ class Admission:
     def _grant(self, now: int) -> None:
         queue, limit = self.queue, self.limit
         limit.follow()
-        while queue.size and self.places.free(limit.allowed, queue.urgent, now):
+        while queue.size and (taken := self.places.room(limit.allowed, queue.urgent, now)) >= 0:
             ticket = queue.next(now, self._needed())
             if ticket is None:
                 break
-            ticket.mark = self._take(now)
+            ticket.mark = self._take(taken, now)
             if ticket.wake():
                 self._served[ticket.priority] = now
             else:

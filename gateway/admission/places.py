@@ -132,13 +132,14 @@ class Places:
         total: int = sum(self._taken)
         return total - self._silent
 
-    def free(self, limit: int, priority: int, now: int) -> bool:
-        """Whether this worker may take a place for one of that priority."""
-        if self.workers == 1:
-            return self.taken < limit
-        if self.all >= limit:
-            return False
-        return not any(self._since) or self._first(priority, now) == self.number
+    def room(self, limit: int, priority: int, now: int) -> int:
+        """How many places are taken, if this worker may take another for one of that priority; else -1."""
+        taken = self.all
+        if taken >= limit:
+            return -1
+        if self.workers > 1 and any(self._since) and self._first(priority, now) != self.number:
+            return -1
+        return taken
 
     def pass_on(self, limit: int, now: int) -> None:
         """Tells the worker that a free place is for, if it is another."""

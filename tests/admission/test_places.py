@@ -16,9 +16,13 @@ def shared(workers):
     return [Places(memory, 0, number, workers) for number in range(workers)]
 
 
+def free(places, limit, priority, now):
+    return places.room(limit, priority, now) >= 0
+
+
 def taking(places, limit, count, priority=DEFAULT, now=0):
     for _ in range(count):
-        assert places.free(limit, priority, now)
+        assert free(places, limit, priority, now)
         places.take()
 
 
@@ -33,18 +37,18 @@ def wait(places, since, priority=DEFAULT, count=1, now=0):
 def test_one_worker_has_them_all():
     places = alone()
     taking(places, 3, 3)
-    assert not places.free(3, DEFAULT, 0)
+    assert not free(places, 3, DEFAULT, 0)
     assert places.all == 3
     places.give()
-    assert places.free(3, DEFAULT, 0)
+    assert free(places, 3, DEFAULT, 0)
 
 
 def test_a_worker_may_take_all_while_nobody_else_waits():
     one, two = shared(2)
     taking(one, 5, 5)
     assert (one.all, two.all) == (5, 5)
-    assert not one.free(5, DEFAULT, 0)
-    assert not two.free(5, DEFAULT, 0)
+    assert not free(one, 5, DEFAULT, 0)
+    assert not free(two, 5, DEFAULT, 0)
 
 
 def test_a_free_place_is_for_whoever_waits():
@@ -53,8 +57,8 @@ def test_a_free_place_is_for_whoever_waits():
     wait(two, 100)
     for _ in range(3):
         one.give()
-        assert not one.free(6, DEFAULT, 101)
-        assert two.free(6, DEFAULT, 101)
+        assert not free(one, 6, DEFAULT, 101)
+        assert free(two, 6, DEFAULT, 101)
         two.take()
 
 
@@ -64,7 +68,7 @@ def test_no_place_is_left_idle_for_one_that_does_not_wait():
     taking(two, 6, 2)
     taking(three, 6, 1)
     wait(one, 100)
-    assert one.free(6, DEFAULT, 101)
+    assert free(one, 6, DEFAULT, 101)
 
 
 def test_of_those_that_wait_it_is_for_whoever_was_served_longest_ago():
@@ -73,11 +77,11 @@ def test_of_those_that_wait_it_is_for_whoever_was_served_longest_ago():
     taking(two, 5, 3)
     wait(one, 200)
     wait(two, 100)
-    assert not one.free(5, DEFAULT, 201)
-    assert two.free(5, DEFAULT, 201)
+    assert not free(one, 5, DEFAULT, 201)
+    assert free(two, 5, DEFAULT, 201)
     wait(two, 300)
-    assert one.free(5, DEFAULT, 301)
-    assert not two.free(5, DEFAULT, 301)
+    assert free(one, 5, DEFAULT, 301)
+    assert not free(two, 5, DEFAULT, 301)
 
 
 def test_a_single_place_goes_round():
@@ -86,8 +90,8 @@ def test_a_single_place_goes_round():
     wait(one, 20)
     wait(two, 10)
     one.give()
-    assert not one.free(1, DEFAULT, 30)
-    assert two.free(1, DEFAULT, 30)
+    assert not free(one, 1, DEFAULT, 30)
+    assert free(two, 1, DEFAULT, 30)
 
 
 def test_a_higher_priority_is_first_wherever_it_waits():
@@ -96,11 +100,11 @@ def test_a_higher_priority_is_first_wherever_it_waits():
     taking(two, 4, 2)
     wait(one, 100, BATCH)
     wait(two, 200, CRITICAL)
-    assert not one.free(4, BATCH, 201), "though it has fewer and waits for longer"
-    assert two.free(4, CRITICAL, 201)
-    assert not one.free(4, CRITICAL, 201), "one of its own comes later"
+    assert not free(one, 4, BATCH, 201), "though it has fewer and waits for longer"
+    assert free(two, 4, CRITICAL, 201)
+    assert not free(one, 4, CRITICAL, 201), "one of its own comes later"
     wait(two, 200, BATCH)
-    assert one.free(4, DEFAULT, 201)
+    assert free(one, 4, DEFAULT, 201)
 
 
 def test_what_one_worker_got_for_its_critical_ones_is_not_held_against_its_others():
@@ -110,18 +114,18 @@ def test_what_one_worker_got_for_its_critical_ones_is_not_held_against_its_other
     for each, since in ((one, [900, 0, 100]), (two, [0, 0, 200])):
         each.beat(900)
         each.waits(since, lines)
-    assert one.free(4, BATCH, 901)
-    assert not two.free(4, BATCH, 901)
+    assert free(one, 4, BATCH, 901)
+    assert not free(two, 4, BATCH, 901)
 
 
 def test_who_stands_still_is_waited_for_by_nobody():
     one, two = shared(2)
     wait(one, 100)
-    assert not two.free(1, DEFAULT, 101), "it waits"
-    assert not two.free(1, DEFAULT, 100 + STILL)
-    assert two.free(1, DEFAULT, 101 + STILL), "it has not been heard of since"
+    assert not free(two, 1, DEFAULT, 101), "it waits"
+    assert not free(two, 1, DEFAULT, 100 + STILL)
+    assert free(two, 1, DEFAULT, 101 + STILL), "it has not been heard of since"
     one.beat(102 + STILL)
-    assert not two.free(1, DEFAULT, 103 + STILL)
+    assert not free(two, 1, DEFAULT, 103 + STILL)
 
 
 def test_what_it_has_taken_is_free_after_a_while():
@@ -130,7 +134,7 @@ def test_what_it_has_taken_is_free_after_a_while():
     taking(one, 4, 3)
     taking(two, 4, 1)
     two.beat(1 + GONE)
-    assert not two.free(4, DEFAULT, 1 + GONE)
+    assert not free(two, 4, DEFAULT, 1 + GONE)
     two.beat(2 + GONE)
     assert two.all == 1
     taking(two, 4, 3, now=2 + GONE)
@@ -290,7 +294,7 @@ def test_never_more_than_the_limit_and_never_nobody_while_there_is_one():
                 one.give()
             for each in fleet:
                 wait(each, since[each.number], now=turn)
-            while takers := [each for each in fleet if each.free(limit, DEFAULT, turn)]:
+            while takers := [each for each in fleet if free(each, limit, DEFAULT, turn)]:
                 taker = chance.choice(takers)
                 taker.take()
                 since[taker.number] = workers + turn
