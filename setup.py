@@ -19,7 +19,7 @@ HOT = (
     "http/client", "http/forwarded", "http/origin", "http/reader", "http/serialise", "http/server", "http/target",
     "identity/keys", "limits/bucket", "limits/costs", "limits/leases", "limits/limiter", "limits/local",
     "limits/policy", "limits/scopes", "limits/verdict", "link/connection", "link/frames", "link/pool", "pipeline",
-    "request", "retries/budget", "retries/deadline", "retries/decide", "retries/hedge", "retries/latencies",
+    "replies", "request", "retries/budget", "retries/deadline", "retries/decide", "retries/hedge", "retries/latencies",
     "retries/rules",
     "routing/table", "store/buckets", "store/cluster_buckets", "store/connection", "store/program", "telemetry/cells",
     "upstreams/asking", "upstreams/attempt", "upstreams/backend", "upstreams/caller", "upstreams/entrance",

@@ -17,25 +17,31 @@ from typing import Final
 
 from gateway import problems
 from gateway.admission.admission import Admission
-from gateway.admission.queue import LATE
 from gateway.degrade.cache import AnswerCache, cache_key, may_store
 from gateway.degrade.ladder import PoolRung, StaleRung
 from gateway.errors import (
-    BadUpstreamResponse,
-    ConnectionBroken,
     ProtocolError,
-    StaleConnection,
-    TlsFailed,
     UpstreamError,
     UpstreamTimeout,
 )
 from gateway.limits.limiter import Limiter
-from gateway.limits.verdict import ALONE, YES, LimitVerdict
-from gateway.problems import Problem, refuse
+from gateway.limits.verdict import YES, LimitVerdict
+from gateway.problems import refuse
+from gateway.replies import (
+    about,
+    again,
+    bad_request,
+    over_limit,
+    overloaded,
+    proxy_status,
+    say_limits,
+    too_large,
+    too_late,
+    unanswered,
+)
 from gateway.request import BodyRules, Header, Outcome, Request, Response
 from gateway.retries import deadline as deadlines
 from gateway.snapshot import Route, Snapshot
-from gateway.status import REASONS
 from gateway.telemetry.access_log import AccessLog, Line
 from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Facts, Span, Tracing
@@ -46,8 +52,6 @@ from gateway.upstreams.forward import dropped_fields
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.shadow import Shadows
 
-_METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"  # of those that may have a route, the usual
-_MANY_HOPS: Final = 1_000_000_000
 _ATTEMPTS: Final = b"x-attempts"
 
 UNCOUNTED: Final = -1  # in the place of a mark: takes no place
@@ -197,7 +201,7 @@ class Pipeline:
         if tenants is not None:
             request.tenant = tenants.get(client, client)
         if request.method == b"OPTIONS":
-            answer = _about(request, route)
+            answer = about(request, route)
             if answer is not None:
                 return answer
         if route is not None:
@@ -220,7 +224,7 @@ class Pipeline:
         deadline = request.received + patience
         if began >= deadline:
             self.cells.add(route.cells.expired)
-            return _too_late(request, "no time was left for the request when its turn came; nobody was asked")
+            return too_late(request, "no time was left for the request when its turn came; nobody was asked")
 
         if len(request.body) > route.body.limit:
             return bad_request(ProtocolError(f"the body is larger than the {route.body.limit} bytes allowed", 413))
@@ -230,7 +234,7 @@ class Pipeline:
             if entry is not None:
                 self.cells.add(route.cells.cache_hit)
                 ttl = int(route.cache.fresh) - entry.age_s(began)
-                return _again(entry.response, entry.age_s(began), b"sluicegate; hit; ttl=%d" % ttl)
+                return again(entry.response, entry.age_s(began), b"sluicegate; hit; ttl=%d" % ttl)
 
         if route.limits is not None:
             verdict = work.verdict = self.limiter.begin(route.limits, request, began, deadline)
@@ -257,7 +261,7 @@ class Pipeline:
         if work.verdict is not None:
             if work.verdict.limits.settles and work.sent:
                 self.limiter.answered(work.verdict, response)
-            _say_limits(headers, work.verdict)
+            say_limits(headers, work.verdict)
         if work.upstream_ns:
             limits, upstream = work.limits_ns // 10_000, work.upstream_ns // 10_000  # in hundredths of a millisecond
             timing = b"limits;dur=%d.%02d, upstream;dur=%d.%02d" % (
@@ -349,11 +353,11 @@ class Pipeline:
                 work.degraded = says
                 self.cells.add(cell)
                 response.headers.append((b"degraded", says))
-                response.headers.append(_proxy_status(work.answer))
+                response.headers.append(proxy_status(work.answer))
                 return response
         if work.answer is None and work.refused >= 0:
-            return _overloaded(route, request, work.refused)
-        return _unanswered(route, request, work.answer, late=time.monotonic_ns() >= deadline)
+            return overloaded(route, request, work.refused)
+        return unanswered(route, request, work.answer, late=time.monotonic_ns() >= deadline)
 
     async def _from_cache(self, route: Route, key: bytes | None) -> tuple[Response | None, bytes]:
         """The last good answer to the same question, and what to say of it."""
@@ -366,7 +370,7 @@ class Pipeline:
             return None, b""
         age = entry.age_s(now)
         ttl = int(rules.fresh) - age
-        return _again(entry.response, age, b"sluicegate; hit; ttl=%d; detail=stale-if-error" % ttl), StaleRung.says(age)
+        return again(entry.response, age, b"sluicegate; hit; ttl=%d; detail=stale-if-error" % ttl), StaleRung.says(age)
 
     async def _from_other_pool(
         self, snapshot: Snapshot, route: Route, rung: PoolRung, request: Request, deadline: int, work: Work
@@ -407,27 +411,11 @@ class Pipeline:
             values[cells.decisions[by + (flags[i] == YES)]] += 1
 
     def _over_limit(self, route: Route, request: Request, verdict: LimitVerdict) -> Response:
-        assert route.limits is not None
-        policy = verdict.refused_by
-        assert policy is not None
-        headers: list[Header] = []
-        _say_limits(headers, verdict)
         never = verdict.hopeless()
         if never >= 0:
             self.cells.add(route.cells.limits[never].too_large)
-            return _too_large(request, verdict, never, headers)
-        if verdict.by == ALONE and policy.on_store_failure == "closed":
-            return refuse(
-                problems.STORE_CLOSED, request, "the rate limit store is away", headers=headers, retry_after=1
-            )
-        return refuse(
-            problems.OVER_LIMIT,
-            request,
-            f"over the limit '{policy.name}': {policy.figures()}",
-            headers=headers,
-            retry_after=verdict.retry_after(),
-            members={"violated-policies": [policy.name]},
-        )
+            return too_large(request, verdict, never)
+        return over_limit(request, verdict)
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 
@@ -532,87 +520,9 @@ class _Streaming:
         self._pipeline.ended(self._snapshot, self._route, self._request, self._work, status, sent, self._span)
 
 
-def _about(request: Request, route: Route | None) -> Response | None:
-    """The answer to an OPTIONS request that is meant for us: about the server as a whole (RFC 9110 section 9.3.7), or
-    by a client that wants to know this hop (section 7.6.2). None for all others; they have a hop less to go.
-    """
-    if request.path == b"*":
-        return Response(204, [(b"allow", _METHODS)])
-    hops = request.headers.get(b"max-forwards")
-    if route is None or hops is None or not hops.isdigit():
-        return None
-    left = int(hops) if len(hops) < 10 else _MANY_HOPS
-    if not left:
-        methods = route.match.methods
-        return Response(204, [(b"allow", b", ".join(sorted(methods)) if methods else _METHODS)])
-    request.headers[b"max-forwards"] = b"%d" % (left - 1)
-    return None
-
-
-def bad_request(error: ProtocolError) -> Response:
-    """The answer to bytes that are not an acceptable request; the connection closes after it."""
-    title = REASONS.get(error.error_status, error.title)
-    return refuse(Problem(error.error_status, "about:blank", title), None, str(error), close=True)
-
-
-def _again(response: Response, age_s: int, cache_status: bytes) -> Response:
-    """A kept answer, said again with its age (RFC 9111 section 5.1, RFC 9211)."""
-    headers = [*response.headers, (b"age", b"%d" % age_s), (b"cache-status", cache_status)]
-    return Response(response.status, headers, response.body)
-
-
-def _say_limits(headers: list[Header], verdict: LimitVerdict) -> None:
-    limits = verdict.limits
-    if verdict.by == ALONE:
-        _say_degraded(headers, b"limits;mode=" + verdict.mode())
-    if limits.silent:
-        return
-    headers.append((b"ratelimit-policy", verdict.policy_header()))
-    headers.append((b"ratelimit", verdict.left_header()))
-    if limits.legacy is not None:
-        at = limits.policies.index(limits.legacy)
-        policy, level = verdict.policies[at], verdict.levels[at]
-        allowed = verdict.flags[at] == YES
-        reset = policy.full_in(level) if allowed else policy.seconds(level, verdict.costs[at])
-        headers.append((b"x-ratelimit-limit", b"%d" % int(policy.spec.burst)))
-        headers.append((b"x-ratelimit-remaining", b"%d" % max(0, int(level))))
-        headers.append((b"x-ratelimit-reset", b"%d" % reset))
-
-
-def _too_large(request: Request, verdict: LimitVerdict, i: int, headers: list[Header]) -> Response:
-    """It costs more than the limit ever holds: no later try can pass, so nothing is said of when (RFC 9110 section
-    15.5.14; a 429 says "too many", which the client could wait out).
-    """
-    policy, cost = verdict.policies[i], verdict.costs[i]
-    detail = f"this request costs {cost:.10g}, and the limit '{policy.name}' never holds more than its burst of "
-    detail += f"{policy.spec.burst:.10g}: send less at once"
-    return refuse(problems.ABOVE_BURST, request, detail, headers=headers, members={"violated-policies": [policy.name]})
-
-
-def _say_degraded(headers: list[Header], member: bytes) -> None:
-    """Adds a member to the list in `Degraded`."""
-    for i, (name, value) in enumerate(headers):
-        if name == b"degraded":
-            headers[i] = (name, value + b", " + member)
-            return
-    headers.append((b"degraded", member))
-
-
-def _proxy_status(answer: Answer | None) -> Header:
-    """Why the pool did not answer (RFC 9209)."""
-    if answer is not None and answer.error is not None:
-        return (b"proxy-status", b"sluicegate; error=" + answer.error.proxy_error)
-    if answer is not None and answer.response is not None:
-        return (
-            b"proxy-status",
-            b"sluicegate; error=destination_unavailable; received-status=%d" % answer.response.status,
-        )
-    return (b"proxy-status", b"sluicegate; error=destination_unavailable")
-
-
 def _release(admission: Admission, mark: int, began: int, answer: Answer | None) -> int:
-    """Gives a place back with what the request's end says about the pool: nothing if it was tried more than once, or
-    cancelled (None). Returns how long the place was held.
+    """Gives a place back with what the request's end says about the pool: nothing if it was cancelled (None), not how
+    long an answer takes if it was tried more than once. Returns how long the place was held.
     """
     now = time.monotonic_ns()
     took = now - began
@@ -621,61 +531,15 @@ def _release(admission: Admission, mark: int, began: int, answer: Answer | None)
     if answer is None:
         admission.release(mark, took, Outcome.IGNORE, now)
         return took
-    if answer.attempts != 1:
-        admission.release(0, took, Outcome.IGNORE, now)
-        return took
     response = answer.response
     if response is None:
-        late = isinstance(answer.error, UpstreamTimeout)
-        admission.release(mark, took, Outcome.IGNORE if late else Outcome.FAILURE, now)
+        outcome = Outcome.IGNORE if isinstance(answer.error, UpstreamTimeout) else Outcome.FAILURE
     elif response.status in (429, 503):
-        admission.release(mark, took, Outcome.DROPPED, now)
+        outcome = Outcome.DROPPED
     else:
-        admission.release(mark, took, Outcome.FAILURE if response.status >= 500 else Outcome.SUCCESS, now)
+        outcome = Outcome.FAILURE if response.status >= 500 else Outcome.SUCCESS
+    if answer.attempts == 1:
+        admission.release(mark, took, outcome, now)
+    else:
+        admission.release(0, 0, outcome, now)
     return took
-
-
-def _overloaded(route: Route, request: Request, reason: int) -> Response:
-    """The pool's admission refused the request: at once, and with an estimate of when it is worth another try."""
-    pool = route.pool
-    retry_after = pool.admission.retry_after(route.priority.of(request))
-    if reason == LATE:
-        detail = f"the pool '{pool.name}' cannot answer within the time allowed; try again"
-    else:
-        detail = f"more is asked of the pool '{pool.name}' than it can answer; try again"
-    headers = [(b"proxy-status", b"sluicegate; error=destination_unavailable")]
-    return refuse(problems.OVERLOADED, request, detail, headers=headers, retry_after=retry_after)
-
-
-def _too_late(request: Request, detail: str) -> Response:
-    """The refusal of a request that nobody was asked for; it is ours alone (RFC 9209 section 2.3.28)."""
-    headers = [(b"proxy-status", b"sluicegate; error=proxy_internal_response")]
-    return refuse(problems.TOO_LATE, request, detail, headers=headers)
-
-
-def _unanswered(route: Route, request: Request, answer: Answer | None, *, late: bool) -> Response:
-    """Nobody could answer: the backend's own refusal if there is one, else ours.
-
-    `Retry-After` (RFC 9110 section 10.2.3) is in every refusal that waiting may help: 503, and 504 where the pool was
-    asked and is too slow. Not where a request came with too little time, which no waiting would change.
-    """
-    if answer is not None and answer.response is not None:
-        response = answer.response
-        if response.status in (429, 503) and response.header(b"retry-after") is None:
-            response.headers.append((b"retry-after", b"1"))
-        return response
-    headers = [_proxy_status(answer)]
-    error = answer.error if answer is not None else None
-    if late and (answer is None or not answer.attempts):
-        return _too_late(request, f"no time was left for the pool '{route.pool.name}'; nobody was asked")
-    retry_after = route.pool.retry_after(time.monotonic_ns())
-    if isinstance(error, UpstreamTimeout) or late:
-        detail = f"the pool '{route.pool.name}' gave no answer in time"
-        return refuse(problems.TOO_LATE, request, detail, headers=headers, retry_after=retry_after)
-    if isinstance(error, (BadUpstreamResponse, ConnectionBroken, StaleConnection)):
-        return refuse(problems.BACKEND_FAILED, request, f"a backend of '{route.pool.name}' broke off", headers=headers)
-    if isinstance(error, TlsFailed):
-        detail = f"there is no secure connection to a backend of '{route.pool.name}'"
-        return refuse(problems.BACKEND_FAILED, request, detail, headers=headers)
-    detail = f"no backend of the pool '{route.pool.name}' can answer now; try again"
-    return refuse(problems.NO_CAPACITY, request, detail, headers=headers, retry_after=retry_after)

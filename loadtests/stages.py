@@ -26,7 +26,7 @@ from gateway.http.reader import ReadLimits, RequestReader
 from gateway.http.serialise import serialise
 from gateway.http.server import Server, ServerConnection, ServerLimits
 from gateway.limits.limiter import Limiter
-from gateway.pipeline import bad_request
+from gateway.replies import bad_request
 from gateway.request import Outcome, Request, Response
 from gateway.store.address import StoreAddress
 from gateway.store.buckets import SharedBuckets

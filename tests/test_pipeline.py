@@ -26,7 +26,8 @@ from gateway.limits.limiter import Limiter
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import TenantScope
 from gateway.limits.verdict import RouteLimits
-from gateway.pipeline import Pipeline, bad_request
+from gateway.pipeline import Pipeline
+from gateway.replies import bad_request
 from gateway.request import Request
 from gateway.retries.rules import RetryRules
 from gateway.routing.table import Match, RouteTable

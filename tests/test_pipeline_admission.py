@@ -75,15 +75,15 @@ async def test_a_full_queue_is_said_as_503_with_a_time_to_come_back():
 async def test_the_refusal_is_a_problem_with_the_type_for_reduced_capacity():
     async with scene([Never()]) as one:
         admission = admit(one, waiting=0)
-        from gateway.pipeline import _overloaded
+        from gateway.replies import overloaded
 
         request = Request(b"POST", OTHER, OTHER, {})
         request.id = b"id-7"
-        problem = orjson.loads(_overloaded(one.route, request, OVERLOAD).body)
+        problem = orjson.loads(overloaded(one.route, request, OVERLOAD).body)
         assert problem["type"].endswith("#temporary-reduced-capacity")
         assert (problem["status"], problem["title"], problem["instance"]) == (503, "Overloaded", "id-7")
         assert "'digits'" in problem["detail"]
-        late = orjson.loads(_overloaded(one.route, request, LATE).body)
+        late = orjson.loads(overloaded(one.route, request, LATE).body)
         assert "within the time allowed" in late["detail"]
         assert await settled(admission)
 

@@ -154,7 +154,7 @@ class Admission:
     # -- going ----------------------------------------------------------------------------------------------------
 
     def release(self, mark: int, took: int, outcome: Outcome, now: int) -> None:
-        """Gives a place back, `took` after it was taken; `mark` 0 where that says nothing about the pool."""
+        """Gives a place back, `took` after it was taken; `mark` and `took` are 0 where they say nothing of the pool."""
         limit, places = self.limit, self.places
         answered = outcome in ANSWERED
         if answered:
@@ -162,7 +162,7 @@ class Admission:
         if took and not limit.open and places.all >= limit.allowed:
             places.paced(took, answered, limit.allowed)
         places.give()
-        limit.done(mark, took, outcome, now)
+        limit.done(mark, took, outcome if took else Outcome.IGNORE, now)
         if self.queue.size:
             self._grant(now)
         places.pass_on(limit.allowed, now)

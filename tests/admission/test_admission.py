@@ -374,3 +374,14 @@ class TestWorkers:
         assert (one.inflight, two.inflight, one.places.all) == (2, 3, 5)
         one.release(marks[0], MS, Outcome.SUCCESS, MS)
         assert one.enter(1, MS) == -1
+
+
+def test_an_answer_after_a_second_try_is_one_and_says_nothing_of_how_long_they_take():
+    admission = fixed(1)
+    now = warmed(admission)
+    before, latency, rate = admission.places.answered, admission.limit.latency, admission.rate
+    admission.enter(1, now)
+    admission.release(0, 0, Outcome.SUCCESS, now + S)
+    assert admission.places.answered == before + 1
+    assert (admission.limit.latency, admission.rate) == (latency, rate)
+    assert admission.inflight == 0

@@ -16,7 +16,7 @@ from gateway.http.doors import Door
 from gateway.http.forwarded import TrustedProxies
 from gateway.http.origin import Forwarding
 from gateway.http.server import Server, ServerLimits
-from gateway.pipeline import bad_request
+from gateway.replies import bad_request
 from gateway.request import Response
 
 pytestmark = pytest.mark.undisturbed

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.http.reader import ReadLimits
 from gateway.http.server import Server, ServerLimits
-from gateway.pipeline import bad_request as answer
+from gateway.replies import bad_request as answer
 from gateway.request import Response
 from gateway.testing import RawClient
 
