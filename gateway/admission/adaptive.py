@@ -82,15 +82,12 @@ class AdaptiveLimit(Search):
 
     def done(self, mark: int, took: int, outcome: Outcome, now: int) -> None:
         if self.places.workers == 1 or self.places.leads:
-            if self._skip or self.places.all > self.allowed:
+            if self._skip or (not self.open and self.places.all > self.allowed):
                 self.places.hear(now)  # it waits until what was learnt takes effect
             self._learn(mark, took, outcome, now)
             self.places.tell(-self.allowed if self.open else self.allowed)
         elif outcome == Outcome.SUCCESS:
             self._note(took)
-            if took > 0 and self._inflight >= self.allowed:
-                rate = max(1, self.own) * 1e9 / took
-                self.rate += (rate - self.rate) / 64 if self.rate else rate
 
     def _learn(self, mark: int, took: int, outcome: Outcome, now: int) -> None:
         if outcome == Outcome.SUCCESS:
@@ -207,7 +204,7 @@ class AdaptiveLimit(Search):
         self._claim = 0
         self._onset.forget()
         self.allowed = max(self.allowed, min(self.most, FIRST))
-        self.rate = 0.0
+        self.places.forget_pace()
         self._begin(0)
 
     def _bound(self, learnt: int) -> None:

@@ -9,9 +9,7 @@
 Invariants: `inflight` is the number of places taken and not released; no place is free while somebody waits; whoever
 cannot be answered in time is refused when it comes, or as soon as that is clear, and never sent.
 
-Standing overload of a priority is when in the last `BUCKETS` buckets (the time of `BUCKET` answers each) more has come
-of it and of what goes before it than the pool answers, evenly, and the backlog is long; a burst, however large, is
-none. It ends when less comes than is answered.
+Under standing overload (`overload.py`) hardly anybody waits: who does not fit in is refused at once.
 
 Times are monotonic nanoseconds.
 """
@@ -22,18 +20,15 @@ from typing import Final, NamedTuple
 
 from gateway.admission.adaptive import AdaptiveLimit
 from gateway.admission.limit import Limit
+from gateway.admission.overload import Overload
 from gateway.admission.places import Places, alone
-from gateway.admission.queue import BURST, LATE, PRIORITIES, Queue, Ticket
+from gateway.admission.queue import BURST, LATE, PRIORITIES, Line, Queue, Ticket
 from gateway.request import Outcome
 
-BUCKETS: Final = 4
-BUCKET: Final = 50  # answers
-SHORTEST: Final = 62_500_000  # of a bucket
-LONGEST: Final = 2_500_000_000
-FIRST: Final = 250_000_000  # while the rate is not known
-BEGINS: Final = 1.05  # offered over answered
-ENDS: Final = 0.95
-EVEN: Final = 0.6  # in every bucket, or it comes in bursts
+PRESSED: Final = 8  # latencies
+MUCH: Final = 1.5  # offered over what can be answered
+PATIENCE: Final = 62_500_000  # or two latencies, after which whoever waits in overload is refused
+ANSWERED: Final = (Outcome.SUCCESS, Outcome.FAILURE)
 LONGEST_AWAY: Final = 30  # seconds that a client is told to stay away, at the most
 
 
@@ -59,11 +54,9 @@ class Admission:
         self.places = self._common if settings.shared else self._alone
         self.limit = self._limit(gateways)
         self.queue = Queue(settings.waiting)
-        self._served = 0  # when one that waits last got a place, or the first began to wait
-        self._offered = [[0] * BUCKETS for _ in PRIORITIES]
-        self._bucket = 0
-        self._ends = 0  # of the bucket
-        self._width = FIRST
+        self._served = [0 for _ in PRIORITIES]  # when one of them last got a place, or the first began to wait
+        self._overload = Overload(self.queue.lines, self.places)
+        self._waited = 0  # since when there always was somebody who waited, in whichever worker; 0: there is not
 
     @property
     def inflight(self) -> int:
@@ -85,9 +78,10 @@ class Admission:
             if (places := self._common if settings.shared else self._alone) is not self.places:
                 places.move(self.places)
                 self.places = places
+                self._overload.watch(places)
             if settings.places or not isinstance(before, AdaptiveLimit):
                 self.limit = self._limit(gateways)
-                self.limit.latency, self.limit.spread, self.limit.rate = before.latency, before.spread, before.rate
+                self.limit.latency, self.limit.spread = before.latency, before.spread
             else:
                 before.bounded(settings.most * self.places.workers, settings.target)
             self.queue.most = settings.waiting
@@ -99,55 +93,59 @@ class Admission:
 
     def enter(self, priority: int, now: int) -> int:
         """A place's mark (>= 0), or -1 where none is free."""
-        if now >= self._ends:
+        if now >= self._overload.ends:
             self._turn(now)
-        self._offered[priority][self._bucket] += 1
+        self.places.offer(priority)
         self.limit.follow()
-        if self.queue.size or not self.places.free(self.limit.allowed):
+        if self.queue.size:
             return -1
-        return self._take(now)
+        taken = self.places.room(self.limit.allowed, priority, now)
+        return self._take(taken, now) if taken >= 0 else -1
 
-    def _take(self, now: int) -> int:
+    def _take(self, taken: int, now: int) -> int:
         self.places.take()
-        self.limit.own = self.places.taken
-        return self.limit.sent(self.places.all, now)
+        return self.limit.sent(taken + 1, now)
 
     def wait(self, ticket: Ticket, now: int) -> bool:
         """Whether `ticket` waits; if not, its `reason` says why it is refused."""
-        queue, limit = self.queue, self.limit
-        line = queue.lines[ticket.priority]
-        burst = self._burst()
+        queue, line = self.queue, self.queue.lines[ticket.priority]
+        if not line.overloaded and (self._long(line) or self.places.overload(now) >> ticket.priority & 1):
+            self._shed(self._overload.judge(self.rate, self._burst(), now))
         expected = 0.0
-        if line.size > burst:
-            limit.pressed = True
-            if not line.overloaded:
-                self._judge(now)
-        elif not line.overloaded and line.size > self._short() and self.places.overloaded(ticket.priority):
-            self._judge(now)
-        elif limit.rate and not line.overloaded:
+        if line.overloaded or line.grows:  # the newest is served first
+            self.limit.pressed = True
+        elif rate := self.rate:
             ahead = 0
             for each in queue.lines[: ticket.priority + 1]:
-                ahead += each.size
-            expected = ahead * 1e9 / limit.rate
+                ahead += self._backlog(each)
+            expected = ahead * 1e9 / rate
         if ticket.deadline - now < self._needed() + expected:
             return queue.deny(ticket, LATE)
         if not queue.add(ticket, now, self._short()):
             return False
-        if queue.size == 1:
-            self._served = now
-            self.places.waits(now)
+        if line.size == 1:
+            self._served[ticket.priority] = now
+            self.places.beat(now)
+        self._tell(now)
         return True
 
+    def _backlog(self, line: Line) -> int:
+        """How many of a priority wait, in all workers."""
+        return line.size + self.places.waiting(line.priority)
+
     def _burst(self) -> int:
+        """What may wait without being a backlog."""
         return BURST + self.limit.allowed
 
-    def _long(self, priority: int) -> int:
-        """A backlog that is more than a burst; or than is needed, where another worker has found it to stand."""
-        return self._short() if self.places.overloaded(priority) else self._burst()
+    def _long(self, line: Line) -> bool:
+        return self._backlog(line) > self._burst()
 
     def _short(self) -> int:
-        """What may wait under standing overload: half a latency's worth."""
-        return max(1, self.limit.allowed // (2 * self.places.workers))
+        """What may wait here under standing overload: half a latency's worth; or, where less comes than `MUCH`, a whole
+        one, so that a place that frees seldom finds nobody.
+        """
+        whole = self.limit.allowed // self.places.workers
+        return max(1, whole // 2 if self._overload.ratio > MUCH else whole)
 
     def _needed(self) -> int:
         """The time in which an answer cannot be expected: less than all but a few have ever taken."""
@@ -157,83 +155,79 @@ class Admission:
 
     def release(self, mark: int, took: int, outcome: Outcome, now: int) -> None:
         """Gives a place back, `took` after it was taken; `mark` 0 where that says nothing about the pool."""
-        self.places.give()
-        self.limit.done(mark, took, outcome, now)
+        limit, places = self.limit, self.places
+        answered = outcome in ANSWERED
+        if answered:
+            places.answer()
+        if took and not limit.open and places.all >= limit.allowed:
+            places.paced(took, answered, limit.allowed)
+        places.give()
+        limit.done(mark, took, outcome, now)
         if self.queue.size:
             self._grant(now)
+        places.pass_on(limit.allowed, now)
 
     def leave(self, ticket: Ticket, now: int) -> None:
         """Whoever had this ticket has gone, with or without a place."""
         if ticket.waiting:
             self.queue.remove(ticket)
-            self._tell()
+            self._tell(now)
         elif ticket.mark >= 0:
             self.release(0, 0, Outcome.IGNORE, now)
 
     def sweep(self, now: int) -> None:
-        """To be called every few milliseconds while somebody waits."""
-        if now >= self._ends:
+        """To be called every few milliseconds while somebody waits, and else a few times a second."""
+        self.places.beat(now)
+        if now >= self._overload.ends:
             self._turn(now)
         if self.queue.size:
             self.limit.tick(now)
-        self.queue.sweep(now, self._needed(), max(SHORTEST // 2, int(self.limit.latency)))
+        self.queue.sweep(now, self._needed(), max(PATIENCE, 2 * int(self.limit.latency)))
         self._grant(now)
-        self._tell()
+        self._tell(now)
+        self.limit.pressed = self._pressed(now)
 
-    def _tell(self) -> None:
-        self.places.waits(self._served if self.queue.size else 0)
+    def _tell(self, now: int) -> None:
+        self._waited = (self._waited or now) if self.queue.size or self.places.waited else 0
+        self.places.waits(self._served, self.queue.lines)
+
+    def _pressed(self, now: int) -> bool:
+        """Whether more is asked for than is answered: in overload, or where somebody has waited all the time."""
+        if self.queue.overloaded or (self._waited and now - self._waited > PRESSED * int(self.limit.latency)):
+            return True
+        for line in self.queue.lines:  # noqa: SIM110 - compiled, a generator costs more
+            if self._long(line):
+                return True
+        return False
 
     def _grant(self, now: int) -> None:
         queue, limit = self.queue, self.limit
         limit.follow()
-        while queue.size and self.places.free(limit.allowed):
-            ticket = queue.next(now, self._needed(), self._burst())
+        while queue.size and (taken := self.places.room(limit.allowed, queue.urgent, now)) >= 0:
+            ticket = queue.next(now, self._needed())
             if ticket is None:
                 break
-            ticket.mark = self._take(now)
+            ticket.mark = self._take(taken, now)
             if ticket.wake():
-                self._served = now
+                self._served[ticket.priority] = now
             else:
                 ticket.mark = -1
                 self.places.give()
-            self._tell()
+            self._tell(now)
 
     # -- standing overload ----------------------------------------------------------------------------------------
 
     def _turn(self, now: int) -> None:
-        """The next bucket."""
-        self._judge(now)
-        passed = BUCKETS if not self._ends else min(BUCKETS, 1 + (now - self._ends) // self._width)
-        for _ in range(passed):
-            self._bucket = (self._bucket + 1) % BUCKETS
-            for offered in self._offered:
-                offered[self._bucket] = 0
-        self.limit.pressed = self.queue.size > self._burst() or bool(self.overloaded)
-        rate = self.limit.rate
-        self._width = min(LONGEST, max(SHORTEST, int(BUCKET * 1e9 / rate))) if rate else FIRST
-        self._ends = now + self._width
+        self._shed(self._overload.turn(self.rate, self._burst(), now))
 
-    def _judge(self, now: int) -> None:
-        answered = self.limit.rate * self._width / 1e9  # in a bucket
-        if not answered:
-            for line in self.queue.lines:
-                line.overloaded = False  # nothing is known any more
-            self.places.tell_overload([])
-            return
-        parts = BUCKETS - max(0, self._ends - now) / self._width
-        offered = [0] * BUCKETS  # of this priority and those before it
-        for counts, line in zip(self._offered, self.queue.lines):  # noqa: B905 - equal by construction
-            for bucket in range(BUCKETS):
-                offered[bucket] += counts[bucket]
-            steady = min(offered) / answered
-            if line.overloaded:
-                line.overloaded = sum(offered) > ENDS * answered * parts
-            elif steady < EVEN:
-                continue  # it comes in bursts
-            elif sum(offered) > BEGINS * answered * parts and line.size > self._long(line.priority):
-                line.overloaded = True
-                self.queue.shed(line, self._short())
-        self.places.tell_overload([line.overloaded for line in self.queue.lines])
+    def _shed(self, lines: list[Line]) -> None:
+        for line in lines:
+            self.queue.shed(line, self._short())
+
+    @property
+    def rate(self) -> float:
+        """Answers per second of the pool while all places are taken; 0: not known."""
+        return 0.0 if self.limit.open else self.places.rate
 
     @property
     def overloaded(self) -> list[str]:
@@ -244,14 +238,12 @@ class Admission:
         """Seconds after which a refused client may hope for an answer: what is offered over what is answered, for if it
         asks once a second that is how many times it is refused; and no less than the backlog takes.
         """
-        rate = self.limit.rate
-        if not rate:
+        if not (rate := self.rate):
             return 1
-        offered = 0
-        for counts in self._offered[: priority + 1]:
-            offered += sum(counts)
-        ratio = offered / (rate * self._width / 1e9 * (BUCKETS - 1))
-        return max(1, min(LONGEST_AWAY, round(max(ratio, self.queue.size / rate))))
+        backlog = 0
+        for line in self.queue.lines[: priority + 1]:
+            backlog += self._backlog(line)
+        return max(1, min(LONGEST_AWAY, round(max(self._overload.offered(priority), backlog / rate))))
 
     def __repr__(self) -> str:
         return f"<Admission {self.inflight} of {self.limit.allowed} places taken, {self.queue!r}>"

@@ -12,16 +12,15 @@ CLIP: Final = 2.5  # usual latencies: more says nothing about the queue (heavy t
 class Limit:
     """A number of places: what a pool may have in flight, and what is known of its answers.
 
-    `latency` and `spread` are the usual time to an answer and its mean deviation, `rate` the answers per second while
-    all places are taken (0: not known).
+    `latency` and `spread` are the usual time to an answer and its mean deviation. `open`: nothing speaks against more
+    than the number, it only has not been needed.
     """
 
     def __init__(self, allowed: int) -> None:
         self.allowed = allowed
-        self.own = 0  # of the places taken, those of this worker
+        self.open = False
         self.latency = 0.0
         self.spread = 0.0
-        self.rate = 0.0
         self.pressed = False  # more is asked for than is answered: only then is it of use to have less in flight
 
     def tick(self, now: int) -> None:
@@ -38,9 +37,6 @@ class Limit:
         """Called once for each `sent`."""
         if outcome == Outcome.SUCCESS:
             self._note(took)
-            if mark and took > 0:
-                rate = max(1, self.own) * 1e9 / took
-                self.rate += (rate - self.rate) / 64 if self.rate else rate
 
     def _note(self, took: int) -> None:
         latency = self.latency

@@ -4,7 +4,8 @@ Nothing is held back here: every answer tells how many were in flight when its r
 In a backend that has room the one does not depend on the other; in one that is full, twice as many take twice as long.
 So the means of ln(latency) by octaves of the number in flight, compared, give the elasticity of throughput,
 1 - d ln R / d ln L, between any two levels that the pool's own traffic has visited. The mean of logarithms is robust to
-a few that take ten times as long.
+a few that take ten times as long. Where clients ask again as soon as they are answered there is only one level: then
+answers that take longer than before with as many in flight are a reason for suspicion.
 
 It is a suspicion and not yet a finding: with a steady rate of arrivals a backend that is slow for another reason has
 more in flight, too (Little's law read backwards), and so has one that is asked for longer work by more clients. Whoever
@@ -22,9 +23,12 @@ OCTAVES: Final = 24
 FEWEST: Final = 4  # samples in an octave that is compared
 MEMORY: Final = 64  # samples: older ones fade
 APART: Final = 0.5  # least distance in ln(in flight)
+RECENT: Final = 8  # samples, after two rounds of what is in flight: a jump has then come to its end
+JUMP: Final = math.log(1.5)
 HALF: Final = math.log(2)  # of what there was is tried, or more
 FULL: Final = 0.4  # elasticity, with its error, under which a backend has no room
 CERTAIN: Final = 2.0  # standard errors
+SURELY: Final = 3.0
 SHRINKS: Final = -0.5  # elasticity below which it is other work, not a queue: that costs no throughput
 SOONEST: Final = 1_000_000_000  # until the next suspicion after one that was unfounded
 LATEST: Final = 64_000_000_000
@@ -33,21 +37,34 @@ LATEST: Final = 64_000_000_000
 class Octave:
     """What was seen with twice as many in flight as in the octave below: means and variance of logarithms."""
 
-    __slots__ = ("count", "inflight", "took", "variance")
+    __slots__ = ("count", "inflight", "raised", "recent", "took", "variance")
 
     def __init__(self) -> None:
         self.count = 0
         self.inflight = 0.0
         self.took = 0.0
+        self.raised = 0  # samples in a row that say that it takes longer now, and are not in the means
+        self.recent = 0.0  # `took` of the last of them
         self.variance = 0.0
 
     def add(self, inflight: float, took: float) -> None:
+        if self.count >= MEMORY // 2 and took - self.took > JUMP:
+            self.recent += (took - self.recent) / min(RECENT, self.raised + 1)
+            self.raised += 1
+            return
+        self.raised = 0
         self.count = min(MEMORY, self.count + 1)
         part = 1.0 / self.count
         self.inflight += (inflight - self.inflight) * part
         off = took - self.took
         self.took += off * part
         self.variance += (off * off * (1.0 - part) - self.variance) * part
+
+    def jumped(self, inflight: int) -> bool:
+        """Whether of late with as many in flight an answer certainly takes longer."""
+        if self.raised < RECENT + 2 * inflight:
+            return False
+        return self.recent - self.took > max(JUMP, SURELY * math.sqrt(self.variance / RECENT))
 
 
 class Onset:
@@ -70,6 +87,10 @@ class Onset:
         top.add(math.log(inflight), math.log(took))
         if top.count < FEWEST or now < self._next:
             return False
+        if top.jumped(inflight):
+            self.enough = max(1, round(math.exp(top.inflight - min(top.recent - top.took, HALF))))
+            self.throughput = top.inflight - top.recent
+            return True
         for below in range(place - 1, -1, -1):
             low = self._octaves[below]
             if low.count < FEWEST or top.inflight - low.inflight < APART:

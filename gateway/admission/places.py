@@ -1,37 +1,77 @@
 """A pool's places as all workers of a gateway see them, in memory that they share.
 
-The limit is the pool's, not a worker's. Every worker writes how many places it has taken and since when it waits for
-another, and reads those of the others: a number that is a moment old costs at most a request too many. A free place is
-for whoever comes, but while others wait nobody takes more than its part of them, and the odd place is for the worker
-that has waited for longest. One of the workers, the leader, learns the limit and writes it for all; one that has learnt
+The limit is the pool's, not a worker's, and so are the priorities, the backlog and the rate of answers. Every worker
+writes what it has taken, who waits in it and how much has come, and reads that of the others: a number that is a moment
+old costs at most a request too many. A free place is for the worker that waits with the highest priority; of those for
+the one that was served longest ago with that priority. Whoever leaves a place to another
+worker rings its `bell`. One of the workers, the leader, learns the limit and writes it for all; one that has learnt
 nothing for a while is followed by any other that has requests.
 
-Memory is one row of `ROW` integers per pool for all workers, and one for each of them.
+A worker that stands still is waited for by nobody: who waits in it counts for nothing after `STILL`, and what it has
+taken neither after `GONE`.
+
+Memory is `COMMON` integers per pool, and then columns with one integer for each worker. Times are nanoseconds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-ROW: Final = 4
-TAKEN: Final = 0  # in a worker's row
-WAITS: Final = 1  # since when, in nanoseconds; 0: nobody does
-OVER: Final = 2  # the priorities under standing overload, a bit for each
-LEADER: Final = 0  # in the common row: the worker's number and 1
+from gateway.admission.queue import PRIORITIES, Line
+
+COMMON: Final = 8
+LEADER: Final = 0  # the worker's number and 1
 LEVEL: Final = 1  # the limit; below 0: not learnt, and nothing speaks against more
-HEARD: Final = 2  # when the leader last learnt something, in nanoseconds
+HEARD: Final = 2  # when the leader last learnt something
+PACE: Final = 3  # from one answer to the next while all places are taken, in 1/FINE ns
+PACED: Final = 4  # answers that this was seen in, up to STEADY
+
+TAKEN: Final = 0  # the columns
+BEAT: Final = 1  # when it last showed that it runs
+OVER: Final = 2  # the priorities that it finds to be in standing overload, a bit for each
+SINCE: Final = 3  # a column for each priority: when one of it was last served, or began to wait; 0: nobody waits
+WAITING: Final = SINCE + len(PRIORITIES)  # how many wait
+OFFERED: Final = WAITING + len(PRIORITIES)  # how many have come, ever
+ANSWERED: Final = OFFERED + len(PRIORITIES)  # how many were answered, ever
+COLUMNS: Final = ANSWERED + 1
+
+STILL: Final = 100_000_000
+GONE: Final = 1_000_000_000
+FINE: Final = 1000
+STEADY: Final = 64  # answers: the weight of one in the pace is a share of so many
+
+
+def _silence(number: int) -> None:
+    """The bell of those who look often enough."""
+    del number
 
 
 class Places:
-    """Of the pool whose rows begin at `first`, for worker `number` of so many `workers`."""
+    """Of the pool whose memory begins at `first`, for worker `number` of so many `workers`."""
 
-    __slots__ = ("_common", "_first", "_memory", "_own", "number", "taken", "workers")
+    __slots__ = (
+        "_answered", "_beats", "_common", "_held", "_memory", "_offered", "_over", "_own", "_silent", "_since",
+        "_taken", "_waiting", "bell", "number", "taken", "workers",
+    )  # fmt: skip
 
-    def __init__(self, memory: list[int] | memoryview, first: int = 0, number: int = 0, workers: int = 1) -> None:
+    def __init__(self, memory: memoryview, first: int = 0, number: int = 0, workers: int = 1) -> None:
+        columns = [
+            memory[begin : begin + workers]
+            for begin in range(first + COMMON, first + COMMON + COLUMNS * workers, workers)
+        ]
         self._memory = memory
         self._common = first
-        self._first = first + ROW
-        self._own = first + ROW * (1 + number)
+        self._own = first + COMMON + number
+        self._taken, self._beats, self._over = columns[:SINCE]
+        since = first + COMMON + SINCE * workers
+        self._since = memory[since : since + len(PRIORITIES) * workers]
+        self._waiting = columns[WAITING:OFFERED]
+        self._offered = columns[OFFERED:ANSWERED]
+        self._answered = columns[ANSWERED]
+        self._silent = 0  # places of workers that stand still
+        self._held = 0  # nanoseconds that places were taken for without an answer, since the last one
+        self.bell: Callable[[int], None] = _silence  # of the worker with that number
         self.number = number
         self.workers = workers
         self.clear()
@@ -39,7 +79,17 @@ class Places:
     @staticmethod
     def width(workers: int) -> int:
         """Integers that a pool needs."""
-        return ROW * (1 + workers)
+        return COMMON + COLUMNS * workers
+
+    @staticmethod
+    def memory(workers: int, pools: int = 1) -> memoryview:
+        """For workers that live in one process."""
+        return memoryview(bytearray(8 * pools * Places.width(workers))).cast("q")
+
+    def _write(self, column: int, value: int) -> None:
+        self._memory[self._own + column * self.workers] = value
+
+    # -- taking and giving ----------------------------------------------------------------------------------------
 
     def take(self) -> None:
         self._set(self.taken + 1)
@@ -49,7 +99,7 @@ class Places:
 
     def _set(self, taken: int) -> None:
         self.taken = taken
-        self._memory[self._own + TAKEN] = taken
+        self._write(TAKEN, taken)
 
     def move(self, other: Places) -> None:
         """What is taken of the others is taken of these instead."""
@@ -58,90 +108,161 @@ class Places:
             other.clear()
 
     def clear(self) -> None:
-        """The worker has ended."""
+        """The worker has ended. What has come to it has come."""
         self._set(0)
-        self.waits(0)
-        self.tell_overload([])
+        for column in range(OVER, OFFERED):
+            self._write(column, 0)
 
-    def waits(self, since: int) -> None:
-        """Somebody waits here since then; 0: nobody."""
-        self._memory[self._own + WAITS] = since
+    def beat(self, now: int) -> None:
+        """The worker runs. Looks who else does."""
+        if self.workers == 1:
+            return
+        self._write(BEAT, now)
+        silent = 0
+        for number, beat in enumerate(self._beats):
+            if number != self.number and now - beat > GONE:
+                silent += self._taken[number]
+        self._silent = silent
 
     @property
     def all(self) -> int:
         """The places that all workers have taken."""
         if self.workers == 1:
             return self.taken
-        total = 0
-        for row in range(self._first, self._first + ROW * self.workers, ROW):
-            total += self._memory[row + TAKEN]
+        total: int = sum(self._taken)
+        return total - self._silent
+
+    def room(self, limit: int, priority: int, now: int) -> int:
+        """How many places are taken, if this worker may take another for one of that priority; else -1."""
+        taken = self.all
+        if taken >= limit:
+            return -1
+        if self.workers > 1 and any(self._since) and self._first(priority, now) != self.number:
+            return -1
+        return taken
+
+    def pass_on(self, limit: int, now: int) -> None:
+        """Tells the worker that a free place is for, if it is another."""
+        if self.workers > 1 and any(self._since) and self.all < limit:
+            first = self._first(len(PRIORITIES) - 1, now)
+            if first != self.number:
+                self.bell(first)
+
+    def _first(self, priority: int, now: int) -> int:
+        """The number of the worker that a free place is for, if this one wants it for `priority`."""
+        beats, since = self._beats.tolist(), self._since.tolist()
+        best, longest = self.number, now
+        for number in range(self.workers):
+            if number != self.number and now - beats[number] > STILL:
+                continue
+            for wants in range(priority + 1):
+                if began := since[wants * self.workers + number]:
+                    if wants < priority or began < longest:
+                        best, priority, longest = number, wants, began
+                    break
+        return best
+
+    # -- the backlog ----------------------------------------------------------------------------------------------
+
+    def waits(self, since: list[int], lines: list[Line]) -> None:
+        """Who waits here, and for each priority since when."""
+        if self.workers > 1:
+            for line in lines:
+                self._write(SINCE + line.priority, since[line.priority] if line.size else 0)
+                self._write(WAITING + line.priority, line.size)
+
+    @property
+    def waited(self) -> bool:
+        """Whether anybody waits in a worker."""
+        return any(self._since)
+
+    def waiting(self, priority: int) -> int:
+        """How many wait in other workers with this priority."""
+        total: int = sum(self._waiting[priority])
+        return total - self._waiting[priority][self.number]
+
+    def offer(self, priority: int) -> None:
+        """One has come."""
+        self._memory[self._own + (OFFERED + priority) * self.workers] += 1
+
+    def offered(self, priority: int) -> int:
+        """How many have come, to all workers, ever."""
+        total: int = sum(self._offered[priority])
         return total
 
-    def free(self, limit: int) -> bool:
-        """Whether this worker may take a place."""
-        if self.workers == 1:
-            return self.taken < limit
-        memory, own = self._memory, self._own
-        total = self.taken
-        busy = 1
-        waiting = False
-        for row in range(self._first, self._first + ROW * self.workers, ROW):
-            if row == own:
-                continue
-            taken, waits = memory[row + TAKEN], memory[row + WAITS]
-            total += taken
-            busy += taken > 0 or waits > 0
-            waiting = waiting or waits > 0
-        if total >= limit:
-            return False
-        part, odd = divmod(limit, busy)
-        return not waiting or self.taken < part or (odd > 0 and self.taken == part and self._next(part))
+    def answer(self) -> None:
+        """One was answered."""
+        self._memory[self._own + ANSWERED * self.workers] += 1
 
-    def _next(self, part: int) -> bool:
-        """Whether no other worker that has no more than its part has waited for longer."""
-        memory, own = self._memory, self._own
-        since = memory[own + WAITS]
-        for row in range(self._first, self._first + ROW * self.workers, ROW):
-            waits = memory[row + WAITS]
-            if row != own and waits and memory[row + TAKEN] <= part and not 0 < since <= waits:
-                return False
-        return True
+    @property
+    def answered(self) -> int:
+        """How many were answered, by all workers, ever."""
+        total: int = sum(self._answered)
+        return total
 
-    def tell_overload(self, priorities: list[bool]) -> None:
-        """Which of them this worker finds to be in standing overload."""
-        over = 0
-        for priority, overloaded in enumerate(priorities):
-            over |= int(overloaded) << priority
-        self._memory[self._own + OVER] = over
+    def tell_overload(self, priorities: int) -> None:
+        """Which of them this worker finds to be in standing overload, a bit for each."""
+        self._write(OVER, priorities)
 
-    def overloaded(self, priority: int) -> bool:
-        """Whether another worker finds this one to be."""
-        for row in range(self._first, self._first + ROW * self.workers, ROW):
-            if row != self._own and self._memory[row + OVER] >> priority & 1:
-                return True
-        return False
+    def overload(self, now: int) -> int:
+        """Which of them the other workers do."""
+        found = 0
+        if self.workers > 1 and any(self._over):
+            for number in range(self.workers):
+                if number != self.number and now - self._beats[number] <= GONE:
+                    found |= self._over[number]
+        return found
 
-    # -- who learns ---------------------------------------------------------------------------------------------
+    # -- the rate of answers --------------------------------------------------------------------------------------
+
+    def paced(self, took: int, answered: bool, limit: int) -> None:
+        """One of `limit` places, all taken, was given back. By Little's law an answer takes the time that it and those
+        that were given up before it took, over the number of places.
+        """
+        self._held += took
+        if not answered:
+            return
+        pace, self._held = self._held * FINE // limit, 0
+        memory, common = self._memory, self._common
+        seen = min(STEADY, memory[common + PACED] + 1)
+        before = memory[common + PACE]
+        memory[common + PACE] = before + (pace - before) // seen
+        memory[common + PACED] = seen
+
+    @property
+    def rate(self) -> float:
+        """Answers per second while all places are taken; 0: not known."""
+        pace = self._memory[self._common + PACE]
+        return 1e9 * FINE / pace if pace > 0 and self._memory[self._common + PACED] else 0.0
+
+    def forget_pace(self) -> None:
+        self._memory[self._common + PACED] = self._memory[self._common + PACE] = 0
+
+    # -- who learns -----------------------------------------------------------------------------------------------
 
     @property
     def leads(self) -> bool:
-        return self.workers == 1 or self._memory[self._common + LEADER] == self.number + 1
+        leader: int = self._memory[self._common + LEADER]
+        return self.workers == 1 or leader == self.number + 1
 
     @property
     def led(self) -> bool:
         """Whether some worker has ever led."""
-        return self._memory[self._common + LEADER] != 0
+        leader: int = self._memory[self._common + LEADER]
+        return leader != 0
 
     def lead(self) -> None:
         self._memory[self._common + LEADER] = self.number + 1
 
     @property
     def heard(self) -> int:
-        return self._memory[self._common + HEARD]
+        heard: int = self._memory[self._common + HEARD]
+        return heard
 
     @property
     def level(self) -> int:
-        return self._memory[self._common + LEVEL]
+        level: int = self._memory[self._common + LEVEL]
+        return level
 
     def tell(self, level: int) -> None:
         """The leader's: the limit from now on."""
@@ -154,4 +275,4 @@ class Places:
 
 def alone() -> Places:
     """Of a worker that shares them with nobody."""
-    return Places([0] * Places.width(1))
+    return Places(Places.memory(1))

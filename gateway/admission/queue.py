@@ -4,8 +4,8 @@
   there is anything left.
 * In a line every flow (a tenant) gets the same: start-time fair queueing with one virtual clock per line. A flow that
   was idle starts at the clock, so nothing is saved up, and nobody pays for what was idle.
-* In a flow the earliest deadline is first while the backlog is short. Behind a long one (`BURST`) the newest is: what
-  came last can still be answered quickly, what has waited long is perhaps no longer waited for.
+* In a flow the earliest deadline is first. While the backlog is long and grows the newest is: what came last can still
+  be answered quickly, what has waited long is perhaps no longer waited for.
 * A line under standing overload (who decides that is `admission`) keeps `short` entries, or one of every flow up to
   twice as many, and refuses the rest at once.
   Whoever must go is of the flow that waits for most; of that, the oldest that has waited for less than `QUICK`, so that
@@ -101,7 +101,7 @@ class Flow:
 class Line:
     """The entries of one priority."""
 
-    __slots__ = ("_rested", "clock", "flows", "overloaded", "priority", "size")
+    __slots__ = ("_rested", "clock", "flows", "grows", "overloaded", "priority", "size")
 
     def __init__(self, priority: int = 0) -> None:
         self.priority = priority
@@ -109,6 +109,7 @@ class Line:
         self.size = 0
         self.clock = 0.0
         self.overloaded = False
+        self.grows = False  # it is long, and becomes longer
         self._rested: dict[bytes, float] = {}  # turns of flows without entries that are ahead of the clock
 
     def add(self, ticket: Ticket, number: int) -> None:
@@ -186,6 +187,22 @@ class Queue:
         self.refused = [0 for _ in REASONS]
         self._number = 0
 
+    @property
+    def overloaded(self) -> bool:
+        """Whether a line is."""
+        for line in self.lines:  # noqa: SIM110 - compiled, a generator costs more
+            if line.overloaded:
+                return True
+        return False
+
+    @property
+    def urgent(self) -> int:
+        """The highest priority that waits."""
+        for line in self.lines:
+            if line.size:
+                return line.priority
+        return len(self.lines)
+
     def add(self, ticket: Ticket, now: int, short: int) -> bool:
         """Whether it waits now; if not it is refused, as `ticket.reason` says. `short`: see the module."""
         line = self.lines[ticket.priority]
@@ -224,11 +241,11 @@ class Queue:
         self.refused[reason] += 1
         ticket.wake()
 
-    def next(self, now: int, needed: int, burst: int) -> Ticket | None:
+    def next(self, now: int, needed: int) -> Ticket | None:
         """Takes out the one to be served now; whoever has less than `needed` left is refused on the way."""
         for line in self.lines:
             while line.size:
-                ticket = line.first(now, newest=line.overloaded or line.size > burst)
+                ticket = line.first(now, newest=line.overloaded or line.grows)
                 if ticket.deadline - now < needed:
                     self.refuse(ticket, LATE)
                     continue

@@ -209,9 +209,6 @@ class Search(Limit):
         if self._good > 1:
             within = math.sqrt(max(0.0, self._squares / self._good - mean * mean) / self._good) / mean
             self._within += (within - self._within) / 4 if self._within else within
-        if self._good and not block.lost:
-            rate = self.allowed / mean * 1e9 * (self.places.taken + 1) / (self.places.all + 1)
-            self.rate += (rate - self.rate) / 8 if self.rate else rate
         self._conclude(block, now)
 
     def _stalled(self, now: int) -> bool:

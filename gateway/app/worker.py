@@ -1,12 +1,13 @@
 """One worker process: composed here, told what to do by the supervisor over its control channel.
 
-Started as `python -m gateway.app.worker NUMBER WORKERS CONTROL_FD CELLS_FD SHARED_FD LISTEN_FD...`. It ends when told
-to drain, or when the control channel closes because the supervisor is gone.
+Started as `python -m gateway.app.worker NUMBER WORKERS CONTROL_FD CELLS_FD SHARED_FD BELL_FD... LISTEN_FD...`, with a
+bell for each worker. It ends when told to drain, or when the control channel closes because the supervisor is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -69,10 +70,17 @@ class WorkerProcess:
     """Everything one worker owns."""
 
     def __init__(
-        self, number: int, workers: int, channel: Channel, cells: Cells, shared: Cells, sockets: list[socket.socket]
+        self,
+        number: int,
+        bells: list[int],
+        channel: Channel,
+        cells: Cells,
+        shared: Cells,
+        sockets: list[socket.socket],
     ) -> None:
         self.number = number
-        self.workers = workers
+        self.workers = len(bells)
+        self.bells = bells  # of all workers
         self.channel = channel
         self.cells = cells
         self.shared = shared
@@ -178,12 +186,30 @@ class WorkerProcess:
         pipeline = self.pipeline
         self.server = Server(pipeline.handle, pipeline.refuse_bytes, limits, forwarding, pipeline.body_rules)
         self.doors = [Door(self.server) for _ in config.listen]
+        asyncio.get_running_loop().add_reader(self.bells[self.number], self._rung)
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: leave it out of every later collection
         gc.set_threshold(20_000, 20, 50)
 
     def _places(self, pool: str) -> Places:
-        return Places(self.shared.values, places_cell(self.catalogue, pool), self.number, self.workers)
+        places = Places(self.shared.values, places_cell(self.catalogue, pool), self.number, self.workers)
+        places.bell = self._ring
+        return places
+
+    def _ring(self, number: int) -> None:
+        with contextlib.suppress(BlockingIOError):  # it has not heard the last 2**64 - 2 of them
+            os.eventfd_write(self.bells[number], 1)
+
+    def _rung(self) -> None:
+        """Another worker leaves a place to who waits here."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.bells[self.number])
+        self._sweep()
+
+    def _sweep(self) -> None:
+        now = time.monotonic_ns()
+        for pool in self.pipeline.snapshot.pools.values():
+            pool.admission.sweep(now)
 
     def _store_turned(self, up: bool, forgot: bool) -> None:
         now = time.monotonic_ns()
@@ -220,6 +246,7 @@ class WorkerProcess:
         beat = 0
         while True:
             self.limiter.tick(time.monotonic_ns())
+            self._sweep()
             self._set_gauges()
             self._tell_spans()
             beat += 1
@@ -282,9 +309,10 @@ class WorkerProcess:
     def _set_admission(self, pool: str, admission: Admission) -> None:
         values, cells = self.cells.values, admission_cells(self.catalogue, pool)
         limit, queue = admission.limit, admission.queue
-        values[cells.limit] = limit.allowed if admission.places.workers == 1 or self.number == 0 else 0
+        speaks = admission.places.workers == 1 or self.number == 0  # for all
+        values[cells.limit] = limit.allowed if speaks else 0
         values[cells.inflight] = admission.inflight
-        values[cells.rate] = int(limit.rate * 1000)
+        values[cells.rate] = int(admission.rate * 1000) if speaks else 0
         values[cells.latency] = int(limit.latency)
         for queued, overloaded, line in zip(cells.queued, cells.overloaded, queue.lines, strict=True):
             values[queued] = line.size
@@ -316,7 +344,7 @@ class WorkerProcess:
                     "queued": pool.admission.queue.size,
                     "overloaded": pool.admission.overloaded,
                     "latency_ms": round(pool.admission.limit.latency / 1e6, 3),
-                    "rate": round(pool.admission.limit.rate, 1),
+                    "rate": round(pool.admission.rate, 1),
                 }
                 for pool in pipeline.snapshot.pools.values()
             ],
@@ -340,22 +368,24 @@ class WorkerProcess:
         }
 
 
-async def _main(number: int, workers: int, control: int, cells: int, shared: int, listeners: list[int]) -> None:
+async def _main(
+    number: int, bells: list[int], control: int, cells: int, shared: int, listeners: list[int]
+) -> None:  # fmt: skip
     # The supervisor decides when to stop; a Ctrl-C in the terminal reaches the whole process group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=control), limit=1 << 20)
     sockets = [socket.socket(fileno=fd) for fd in listeners]
-    await WorkerProcess(number, workers, Channel(reader, writer), Cells(cells), Cells(shared), sockets).run()
+    await WorkerProcess(number, bells, Channel(reader, writer), Cells(cells), Cells(shared), sockets).run()
 
 
 def main() -> None:
     """The process's entry."""
-    number, workers, control, cells, shared, *listeners = map(int, sys.argv[1:])
+    number, workers, control, cells, shared, *others = map(int, sys.argv[1:])
     set_up_logs(f"worker-{number}")
     sys.setswitchinterval(SWITCH)
-    run_in_loop(_main(number, workers, control, cells, shared, listeners))
+    run_in_loop(_main(number, others[:workers], control, cells, shared, others[workers:]))
     # Nothing is left to do; the interpreter's own shutdown would only take time.
     sys.stdout.flush()
     logging.shutdown()

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import signal
 import socket
 from asyncio.subprocess import Process
@@ -50,6 +51,7 @@ class Worker:
         self.sockets = tuple(sockets)
         self.cells_fd = Cells.create(f"sluicegate-cells-{number}")
         self.cells = Cells(self.cells_fd)
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK)  # wakes it when another worker leaves something to it
         self.process: Process | None = None
         self.channel: Channel | None = None
         self.generation = 0
@@ -144,7 +146,8 @@ class Supervisor:
 
     async def _spawn(self, worker: Worker) -> None:
         ours, theirs = socket.socketpair()
-        fds = [theirs.fileno(), worker.cells_fd, self._shared_fd, *(sock.fileno() for sock in worker.sockets)]
+        bells = [each.bell for each in self.workers]
+        fds = [theirs.fileno(), worker.cells_fd, self._shared_fd, *bells, *(sock.fileno() for sock in worker.sockets)]
         command, env = own_module(MODULE)
         worker.process = await asyncio.create_subprocess_exec(
             *command,

@@ -20,6 +20,8 @@ from gateway.request import Outcome
 MS = 1_000_000
 S = 1_000_000_000
 SWEEP = 2 * MS
+IDLE = 250 * MS  # between two sweeps of a worker in which nobody waits
+BELL = 0.1 * MS  # until a worker that was rung for runs
 TARGET = 5 * MS
 
 
@@ -243,7 +245,7 @@ def percentile(ordered: Sequence[int], q: float) -> float:
 
 def learning(workers: int = 1, most: int = 1024) -> list[Admission]:
     """The gateway's admission as it is by default, one per worker."""
-    memory = [0] * Places.width(workers)
+    memory = Places.memory(workers)
     settings = AdmissionSettings(0, most, 1024, TARGET)
     return [Admission(settings, 1, Places(memory, 0, number, workers)) for number in range(workers)]
 
@@ -278,8 +280,10 @@ class World:
                     self.clock.after(stream.begins * S + self.chance.random() * MS, self.ask, stream)
             else:
                 self.clock.after(self._gap(stream), self._arrive, stream)
+        self._numbered = {worker.places.number: worker for worker in workers}
         for worker in workers:
-            self.clock.after(SWEEP, self._sweep, worker)
+            worker.places.bell = self._ring
+            self.clock.after(SWEEP, self._sweep, worker, 0)
 
     def run(self, until: float) -> None:
         """Goes on to `until` seconds."""
@@ -301,9 +305,17 @@ class World:
     def _gap(self, stream: Stream) -> float:
         return self.chance.expovariate(stream.rate / stream.burst) * S if stream.rate else 0.01 * S
 
-    def _sweep(self, worker: Admission) -> None:
+    def _sweep(self, worker: Admission, idle: int) -> None:
+        if worker.queue.size or idle >= IDLE:
+            worker.sweep(self.clock.now)
+            idle = 0
+        self.clock.after(SWEEP, self._sweep, worker, idle + SWEEP)
+
+    def _ring(self, number: int) -> None:
+        self.clock.after(BELL, self._wake, self._numbered[number])
+
+    def _wake(self, worker: Admission) -> None:
         worker.sweep(self.clock.now)
-        self.clock.after(SWEEP, self._sweep, worker)
 
     def _arrive(self, stream: Stream) -> None:
         self.clock.after(self._gap(stream), self._arrive, stream)

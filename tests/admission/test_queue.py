@@ -37,9 +37,9 @@ def filled(*tickets, most=100, short=100, now=0):
     return queue
 
 
-def order(queue, now=0, burst=BURST):
+def order(queue, now=0):
     served = []
-    while (found := queue.next(now, 0, burst)) is not None:
+    while (found := queue.next(now, 0)) is not None:
         served.append(found)
     return served
 
@@ -65,10 +65,10 @@ def test_flows_take_turns_however_much_each_has_waiting():
 def test_a_flow_that_was_idle_starts_with_the_others_and_has_saved_nothing_up():
     queue = filled(*[ticket("old") for _ in range(20)])
     for _ in range(10):
-        queue.next(0, 0, 100)
+        queue.next(0, 0)
     for _ in range(10):
         queue.add(ticket("new"), 0, 100)
-    counts = Counter(queue.next(0, 0, 100).flow for _ in range(10))
+    counts = Counter(queue.next(0, 0).flow for _ in range(10))
     assert abs(counts[b"old"] - counts[b"new"]) <= 1
 
 
@@ -79,21 +79,22 @@ def test_a_flow_that_leaves_ahead_of_the_others_cannot_come_back_for_a_better_tu
     for _ in range(60):
         if not any(flow == b"c" for flow in queue.lines[1].flows):
             queue.add(ticket("c"), 0, 1000)
-        counts[queue.next(0, 0, 1000).flow] += 1
+        counts[queue.next(0, 0).flow] += 1
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_behind_a_long_backlog_the_newest_is_first():
-    tickets = [ticket(since=n) for n in range(BURST + 3)]
-    served = order(filled(*tickets), burst=BURST)
-    assert served[:3] == tickets[: BURST - 1 : -1][:3]
-    assert served[3] is tickets[0]
+def test_while_the_backlog_grows_the_newest_is_first():
+    tickets = [ticket(since=n) for n in range(6)]
+    queue = filled(*tickets)
+    queue.lines[1].grows = True
+    assert order(queue) == tickets[::-1]
+    assert order(filled(*tickets)) == tickets, "and if it only is long whoever came first"
 
 
 def test_who_cannot_be_answered_in_time_is_refused_on_the_way_and_never_served():
     dead, alive = ticket(deadline=5 * MS), ticket(deadline=50 * MS)
     queue = filled(dead, alive)
-    assert queue.next(0, 10 * MS, BURST) is alive
+    assert queue.next(0, 10 * MS) is alive
     assert (dead.reason, dead.waiting) == (LATE, False)
     assert queue.refused[LATE] == 1
     assert queue.size == 0
@@ -173,10 +174,10 @@ class TestOverload:
     def test_who_has_waited_longer_is_served_next_and_otherwise_the_newest(self):
         old, new = ticket(since=0), ticket(since=QUICK)
         queue = self.overloaded(old, new)
-        assert queue.next(QUICK, 0, BURST) is old
+        assert queue.next(QUICK, 0) is old
         fresh, fresher = ticket(since=QUICK), ticket(since=QUICK + 1)
         queue = self.overloaded(fresh, fresher)
-        assert queue.next(QUICK + 2, 0, BURST) is fresher
+        assert queue.next(QUICK + 2, 0) is fresher
 
     def test_room_is_made_by_the_flow_that_waits_for_most(self):
         hog = [ticket("hog", since=n) for n in range(2)]
@@ -224,7 +225,7 @@ def test_every_ticket_ends_exactly_once_whatever_happens():
             else:
                 ends[number] += 1
         elif act < 0.8:
-            queue.next(now, MS, BURST)
+            queue.next(now, MS)
         elif act < 0.95:
             queue.sweep(now, MS, 20 * MS)
         elif alive:
@@ -250,10 +251,10 @@ def test_entries_that_left_are_not_kept_for_ever(newest):
     queue = Queue(100)
     keeper = ticket(deadline=0 if newest else NO_DEADLINE, since=0)
     queue.add(keeper, 0, 100)
-    burst = -1 if newest else 100
+    queue.lines[1].grows = newest
     for n in range(1, 5000):
         queue.add(ticket(since=n, deadline=NO_DEADLINE - 5000 + n), n, 100)
-        assert queue.next(-NO_DEADLINE, 0, burst) is not keeper or not newest
+        assert queue.next(-NO_DEADLINE, 0) is not keeper or not newest
         if not keeper.waiting:
             keeper = ticket(deadline=NO_DEADLINE, since=n)
             queue.add(keeper, n, 100)

@@ -184,6 +184,109 @@ def test_the_workers_share_the_places(tmp_path: Path) -> None:
         backend.close()
 
 
+class Pinned:
+    """Keep-alive connections, known by the worker that they came to."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self.by_worker: dict[str, list[http.client.HTTPConnection]] = {}
+        for _ in range(count):
+            one = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            one.request("GET", "/x")
+            answer = one.getresponse()
+            answer.read()
+            assert answer.status == 200
+            worker = (answer.headers["x-request-id"] or "").partition("-")[0]
+            self.by_worker.setdefault(worker, []).append(one)
+
+    def close(self) -> None:
+        for each in self.by_worker.values():
+            for one in each:
+                one.close()
+
+
+def asking(
+    connections: list[http.client.HTTPConnection], path: str, end: float, took: list[float]
+) -> list[threading.Thread]:
+    """Closed loops, begun; `took` gets the seconds that each answer took."""
+
+    def ask(one: http.client.HTTPConnection) -> None:
+        while time.monotonic() < end:
+            began = time.monotonic()
+            one.request("GET", path)
+            answer = one.getresponse()
+            answer.read()
+            assert answer.status == 200
+            took.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=ask, args=(one,)) for one in connections]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_a_higher_priority_goes_first_whichever_worker_it_comes_to(tmp_path: Path) -> None:
+    backend = Slow()
+    gateway = Gateway(tmp_path, backend, workers=2, limit="{key: client, rate: 1000000/s, burst: 1000000}")
+    limited(gateway, 2)
+    routes = "".join(
+        f'  - {{name: {name}, match: {{path: "/{name}"}}, pool: p, priority: {name}, timeout: 30s}}\n'
+        for name in ("critical", "batch")
+    )
+    gateway.text = gateway.text.replace("routes:\n", f"routes:\n{routes}")
+    gateway.path.write_text(gateway.text)
+    try:
+        gateway.start()
+        pinned = Pinned(gateway.port, 48)
+        one, two = pinned.by_worker.values()
+        urgent: list[float] = []
+        batch: list[float] = []
+        end = time.monotonic() + 3
+        threads = asking(two[:4] + one[4:8], "/batch", end, batch) + asking(one[:4], "/critical", end, urgent)
+        for thread in threads:
+            thread.join()
+        pinned.close()
+        assert len(urgent) > 3 * len(batch), (len(urgent), len(batch))
+        assert sorted(urgent)[len(urgent) // 2] < sorted(batch)[len(batch) // 2] / 2
+    finally:
+        gateway.child.stop()
+        backend.close()
+
+
+def test_a_worker_that_stands_still_keeps_no_place_from_the_others(tmp_path: Path) -> None:
+    """One place for three workers: it is stopped while it waits for it."""
+    backend = Slow()
+    gateway = Gateway(tmp_path, backend, workers=3, limit="{key: client, rate: 1000000/s, burst: 1000000}")
+    limited(gateway, 1)
+    try:
+        gateway.start()
+        pinned = Pinned(gateway.port, 48)
+        groups = sorted(pinned.by_worker.values(), key=len)
+        assert len(groups) == 3
+        took: list[float] = []
+        threads = [thread for each in groups for thread in asking(each[:2], "/x", time.monotonic() + 5, took)]
+        frozen = 0
+        for _ in range(500):
+            for worker in gateway.status()["workers"]:
+                if worker["admission"][0]["queued"] and not worker["admission"][0]["inflight"]:
+                    frozen = worker["pid"]
+            if frozen:
+                break
+        assert frozen
+        os.kill(frozen, signal.SIGSTOP)
+        time.sleep(0.5)
+        before = len(took)
+        time.sleep(1.5)
+        seen = len(took) - before
+        os.kill(frozen, signal.SIGCONT)
+        for thread in threads:
+            thread.join()
+        pinned.close()
+        assert seen > 20, "of some 60 that the backend can answer"
+    finally:
+        gateway.child.stop()
+        backend.close()
+
+
 def test_the_places_of_a_worker_that_was_killed_are_free_again(tmp_path: Path) -> None:
     backend = Backend()
     gateway = Gateway(tmp_path, backend, workers=2)

@@ -1,10 +1,10 @@
 """Admission to a pool: how much it is given at a time, who waits, and who goes first."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gateway.config.scalars import Duration, Text, Whole, refuse
+from gateway.config.scalars import Duration, Text, Whole, is_number, refuse, shown
 from gateway.config.sections.base import Section
 from gateway.config.sections.matching import FIELD
 
@@ -30,6 +30,13 @@ class Admission(Section):
         description="Time to an answer up to which the adaptive limit does not look whether requests queue in the "
         "backend.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limit_alone(cls, value: Any) -> Any:
+        if value in ("adaptive", "off") or is_number(value):
+            raise refuse(f" must be a mapping of keys to values, not {shown(value)}", f"write {{limit: {value}}}")
+        return value
 
     @model_validator(mode="after")
     def _nobody_waits(self) -> Self:
