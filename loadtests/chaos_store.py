@@ -60,7 +60,7 @@ TOLERANCE = 1e-3  # tokens
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One decision: when it was asked and answered (`time.time`), the level after it, the store's clock, or alone;
+    """One decision: when it was asked and answered (`time.monotonic`), the level after it, the store's clock, or alone;
     whether it waited for the store (`asked`).
     """
 
@@ -220,10 +220,10 @@ def kill(folder: Path) -> Scenario:
     with plain(folder) as server:
 
         def do() -> tuple[float, float]:
-            broke = time.time()
+            broke = time.monotonic()
             server.kill()
             time.sleep(BROKEN)
-            back = time.time()
+            back = time.monotonic()
             server.start()
             set_clock(server.client)
             return broke, back
@@ -238,10 +238,10 @@ def stop(folder: Path) -> Scenario:
     with plain(folder) as server:
 
         def do() -> tuple[float, float]:
-            broke = time.time()
+            broke = time.monotonic()
             server.signal(signal.SIGSTOP)
             time.sleep(BROKEN)
-            back = time.time()
+            back = time.monotonic()
             server.signal(signal.SIGCONT)
             return broke, back
 
@@ -254,10 +254,10 @@ def slow(folder: Path) -> Scenario:
         far = Far(server.port)
 
         def do() -> tuple[float, float]:
-            broke = time.time()
+            broke = time.monotonic()
             far.delay = 0.2
             time.sleep(BROKEN)
-            back = time.time()
+            back = time.monotonic()
             far.delay = 0.0
             return broke, back
 
@@ -275,12 +275,12 @@ def failover(folder: Path) -> Scenario:
         other = next(server for server in watched.servers if server is not old)
 
         def do() -> tuple[float, float]:
-            broke = time.time()
+            broke = time.monotonic()
             old.kill()
             # There is a master again when Sentinel names it; our part is what follows.
             while not any(watched.named(sentinel) == other.port for sentinel in watched.sentinels):
                 time.sleep(0.01)
-            back = time.time()
+            back = time.monotonic()
             time.sleep(max(0.0, broke + BROKEN - back))
             return broke, back
 
@@ -309,7 +309,7 @@ def clock(folder: Path) -> Scenario:
             new.replace(offset)
 
         def do() -> tuple[float, float]:
-            broke = time.time()
+            broke = time.monotonic()
             jump("+3600")
             time.sleep(BROKEN / 2)
             assert server.client.time()[0] > time.time() + 3000, "the clock did not jump"
@@ -329,7 +329,7 @@ def busy(folder: Path) -> Scenario:
     with plain(folder) as server:
 
         def do() -> tuple[float, float]:
-            broke = time.time()
+            broke = time.monotonic()
             hogs = [
                 subprocess.Popen([sys.executable, "-c", hog], preexec_fn=die_with_parent)
                 for _ in range(HOGS * (os.cpu_count() or 1))

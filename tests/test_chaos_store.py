@@ -9,6 +9,7 @@ import pytest
 from gateway.limits.bucket import BucketSpec, take
 from loadtests.bench_limits import HAMMERED, bars, judge
 from loadtests.chaos_store import Asked, check_history
+from loadtests.clocks import STEP, Clocks
 from loadtests.limit_worker import Told
 
 RATE, BURST = 400.0, 50.0
@@ -92,9 +93,34 @@ def test_a_second_burst_is_found():
 def test_the_benchmark_adds_up_key_by_key_and_finds_what_is_too_much():
     one = Told(asked=10, admitted=6, keys={"0": [6, 100.0, 101.0]}, calls=1, waits_ms={"p99": 1.0})
     two = Told(asked=10, admitted=5, keys={"0": [5, 100.5, 102.0], "1": [0, 1.0, 1.0]}, calls=1, waits_ms={"p99": 2.0})
-    row = judge("exact, 1 keys, 4 workers", [one, two], rate=3.0, burst=5.0, store_s=0.0)
+    row = judge("exact, 1 keys, 4 workers", [one, two], rate=3.0, burst=5.0, store_s=0.0, clocks=Clocks())
     assert (row.asked, row.admitted, row.allowed, row.over) == (20, 11, 11 + 5, 0)
-    row = judge("x", [one, two], rate=2.9, burst=5.0, store_s=0.0)
+    row = judge("x", [one, two], rate=2.9, burst=5.0, store_s=0.0, clocks=Clocks())
     assert row.over == 1
+    assert "was set" not in row.clocks
+    ahead = Clocks()
+    ahead.note(100_000_000)
+    row = judge("x", [one, two], rate=2.9, burst=5.0, store_s=0.0, clocks=ahead)
+    assert row.over == 0, "the store's clock was set ahead, and the bucket was given that"
+    assert "was set ahead by 100.0 ms" in row.clocks
     assert set(HAMMERED) == {1, 100, 100_000}
     assert callable(bars)
+
+
+def test_what_a_clock_is_set_by_is_added_up_and_noise_is_not():
+    clocks = Clocks()
+    for offset in (STEP // 2, -STEP // 2, 0):
+        clocks.note(offset)
+    assert (clocks.ahead, clocks.back) == (0.0, 0.0)
+    clocks.note(30_000_000)
+    clocks.note(-10_000_000)
+    assert (clocks.ahead, clocks.back) == pytest.approx((0.03, 0.04))
+    for moved in range(1, 11):
+        clocks.note(-10_000_000 + moved * STEP // 4)  # slewed
+    assert clocks.ahead == pytest.approx(0.03 + 2 * STEP / 1e9)
+
+
+def test_two_clocks_of_one_machine_are_read_together():
+    with Clocks() as clocks:
+        pass
+    assert clocks.ahead < 1

@@ -224,6 +224,7 @@ class SharedBuckets:
             connection = self._link.open
         if connection is None:
             call.fail()
+            call.unsent()
             return
         self.calls += 1
         call.send(connection)
@@ -310,6 +311,12 @@ class Call:
         for lease, to in self.leases:
             to.granted_late(lease, numbers[at])
             at += 2
+
+    def unsent(self) -> None:
+        """After `fail`: it never left, so the store took nothing of what was spent alone."""
+        for width, verdicts in self.taken:
+            for verdict in verdicts:
+                verdict.late(b"0" * width)
 
     def fail(self) -> None:
         """Everybody who waits decides alone."""

@@ -78,6 +78,11 @@ class Store:
         seconds, micros = self._client.time()
         return float(seconds) + micros / 1e6
 
+    def get(self, key: bytes) -> bytes | None:
+        """What it has under `key`."""
+        kept = self._client.get(key)
+        return kept.encode() if isinstance(kept, str) else kept
+
     def empty(self) -> None:
         """Forgets everything."""
         self._client.flushall()

@@ -139,6 +139,20 @@ def test_a_clock_that_jumped_ahead_fills_once_and_not_more(client):
     assert one(client, "k", 1.0, 2.0, now=T + 10**12) == (True, 1.0)
 
 
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from([0, 1, 900, 40_000, 700_000, 5_000_000, -1, -30_000, -700_000, -(10**10)]), max_size=40)
+)
+def test_a_clock_that_is_set_never_gives_more_than_its_ways_forward(client, moves):
+    """However often it is set back: the same time, lived twice, gives twice; a step back gives nothing."""
+    key, rate, burst, now, forward, admitted = f"set:{next(runs)}", 9.0, 4.0, T, 0, 0
+    for move in moves:
+        now += move
+        forward += max(0, move) if admitted else 0
+        admitted += one(client, key, rate, burst, now=now)[0]
+        assert admitted <= burst + rate * forward / 1e6 + 1e-6
+
+
 def test_a_refusal_writes_nothing(client):
     one(client, "k", 1.0, 2.0, cost=2.0, now=T)
     before = client.get("k")

@@ -372,6 +372,18 @@ async def test_a_store_that_comes_back_empty_is_noticed(own):
     await marked.link.close()
 
 
+async def test_what_was_spent_on_a_question_that_never_left_is_owed(own):
+    _, one = own
+    limiter = Limiter(one.buckets)
+    limits = RouteLimits("r", [LimitPolicy("p", GlobalScope(), POLICY.spec)], "gw")
+    verdict = limiter.begin(limits, Request(b"GET", b"/", b"/", {}), 0)
+    calls = one.calls
+    one.link.connection.drop(StoreError("test"))  # before the turn in which it would have been sent
+    await verdict.pending
+    assert (verdict.by, verdict.allowed, one.calls) == (ALONE, True, calls)
+    assert limiter.owed == 1.0
+
+
 # -- what a store that was late turns out to have done ---------------------------------------------------------
 
 
