@@ -82,8 +82,10 @@ class LimitPolicy:
         """The limit in words, for who was refused."""
         if self.concurrent:
             return f"{self.concurrent} requests at once"
-        unit = "" if self._each == 1 else f" of {self._each} bytes"
-        what = "requests" if not self.cost.unit else f"tokens{unit}"
+        if self._each != 1:
+            what = f"tokens of {self._each} bytes"
+        else:
+            what = "bytes" if self.cost.unit == "content-bytes" else self.cost.unit or "requests"
         count, _, period = (self._written or f"{self.spec.rate:.6g}/s").partition("/")
         return f"{count.strip()} {what} per {_PERIODS[period.strip()]}, {self.spec.burst:.10g} at once"
 

@@ -60,6 +60,8 @@ def test_places_have_no_window():
         (100 / 60, "100/m", None, "100 requests per minute, 10 at once"),
         (1.5 / 3600, "1.5 / h", Cost(2.0, "tokens"), "1.5 tokens per hour, 10 at once"),
         (1.0, "60/m", BodyCost(1024), "60 tokens of 1024 bytes per minute, 10 at once"),
+        (1.0, "60/m", BodyCost(1), "60 bytes per minute, 10 at once"),
+        (3.0, "3/s", Cost(1.0, "rows"), "3 rows per second, 10 at once"),
         (5.0, "", None, "5 requests per second, 10 at once"),
     ],
 )
