@@ -28,7 +28,6 @@ from gateway.request import Outcome
 PRESSED: Final = 8  # latencies
 MUCH: Final = 1.5  # offered over what can be answered
 PATIENCE: Final = 62_500_000  # or two latencies, after which whoever waits in overload is refused
-ANSWERED: Final = (Outcome.SUCCESS, Outcome.FAILURE)
 LONGEST_AWAY: Final = 30  # seconds that a client is told to stay away, at the most
 
 
@@ -156,7 +155,7 @@ class Admission:
     def release(self, mark: int, took: int, outcome: Outcome, now: int) -> None:
         """Gives a place back, `took` after it was taken; `mark` and `took` are 0 where they say nothing of the pool."""
         limit, places = self.limit, self.places
-        answered = outcome in ANSWERED
+        answered = outcome != Outcome.IGNORE  # or the client has gone, or its time was up
         if answered:
             places.answer()
         if took and not limit.open and places.all >= limit.allowed:

@@ -161,7 +161,7 @@ class Search(Limit):
             self._total += took
             self._squares += float(took) * took
             self._good += 1
-        elif outcome == Outcome.DROPPED or self._gave_up(took, outcome):
+        elif self._gave_up(took, outcome):
             self._lost += 1
         if self._count >= self._enough() and now - self._began >= SHORTEST:
             self._close(now)
