@@ -31,7 +31,8 @@ FIRST: Final = 16  # places, before anything is known
 RAMP: Final = 100_000_000  # and two latencies, in which there are twice as many if no answer says anything
 SLOW_RAMP: Final = 500_000_000
 LONGER: Final = 4  # answers, less the others, that took so much longer than usual that it is other work
-HOPELESS: Final = 32  # requests that ended, nearly all of them by their clients' giving up
+HOPELESS: Final = 32  # requests that ended: so many are looked at together
+MISSED: Final = 0.25  # share of them whose clients gave up
 CLAIM: Final = 32  # samples that show whether a suspicion was right, at the most
 UNFOUNDED: Final = 0.35  # less throughput (ln) than before the first step down: it was no queue
 FORGET: Final = 30_000_000_000
@@ -52,6 +53,7 @@ class AdaptiveLimit(Search):
         self._skip = 0  # still to be sent before a sample is taken
         self._longer = 0  # answers, less the others, that took several times as long as usual
         self._inflight = 0
+        self._counted = 0  # since when good and lost ones are, while nothing speaks against more
         self._bound_at = 0
 
     def bounded(self, most: int, target: int) -> None:
@@ -140,10 +142,12 @@ class AdaptiveLimit(Search):
             self.places.hear(now)
         if ended < HOPELESS:
             return
-        if self._lost > (1 - LOST) * HOPELESS and self._onset.listens(now) and not self._stalled(now):
-            self._suspect(self._inflight // 2, -math.inf)
+        if self._lost > MISSED * HOPELESS and self._onset.listens(now) and not self._stalled(now):
+            promised = math.log(self._good / (now - self._counted)) if self._good and self._counted else -math.inf
+            self._suspect(self._inflight // 2, promised)
         else:
             self._good = self._lost = 0
+            self._counted = now
 
     def _raise(self) -> None:
         self.allowed = min(self.most, 2 * self.allowed)
@@ -165,7 +169,7 @@ class AdaptiveLimit(Search):
         self.places.hear(now)
         if not self._claim:
             super()._conclude(block, now)
-        elif not block.hopeless and (block.lost or block.timed > self._promised - UNFOUNDED):
+        elif not block.hopeless and (block.counted if block.lost else block.timed) > self._promised - UNFOUNDED:
             self._claim = 0
             self._onset.founded()
             if block.timed > self._promised + UNFOUNDED > -math.inf:

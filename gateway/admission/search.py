@@ -56,7 +56,7 @@ LONGEST_REST: Final = 64
 DOWN: Final = 4  # one look in so many is down, too: that one costs throughput; with others one in two
 STALL: Final = 1_000_000_000  # and four latencies, without a single answer
 LOST: Final = 0.1  # share of a block without an answer from which answers are counted instead of timed
-DEAR: Final = -0.7  # of throughput (ln): too much for fewer that give up
+DEAR: Final = -0.1  # of answers in time (ln): too much for fewer that give up
 
 
 class Block(NamedTuple):
@@ -114,6 +114,7 @@ class Search(Limit):
         self._fresh = True  # nothing is known: halve and double
         self._resting = False
         self._rest = 0  # blocks left of it
+        self._borne = False  # clients give up, and would with fewer in flight, too
         self._next_rest = REST
         self._looks = 0
         self._here = Level()  # at the learnt level
@@ -223,7 +224,7 @@ class Search(Limit):
         elif block.hopeless:
             self.learnt = max(self.least, self.learnt // 2)
             self._search(-1)
-        elif block.lost and self._resting:
+        elif block.lost and self._resting and not self._borne:
             self._search(-1)
         else:
             self._compare(block)
@@ -351,6 +352,7 @@ class Search(Limit):
             self._lie_down()
 
     def _lie_down(self) -> None:
+        self._borne = self._here.lost
         self._resting = True
         self._rest = self._next_rest
         self._next_rest = min(LONGEST_REST, 2 * self._next_rest)
@@ -374,8 +376,9 @@ class Search(Limit):
             yes = elasticity - error > PAYS or mean < self.target
             no = elasticity + error < PAYS
         elif here.lost:  # clients give up at the backend: they had better wait here
-            yes = not there.lost or gain > DEAR
-            no = not yes
+            sure = abs(gain) > 2 * error * share
+            yes = gain > DEAR and (sure or there.blocks >= TRIES or not there.lost)
+            no = gain <= DEAR and (sure or there.blocks >= TRIES)
         else:
             sure = elasticity + 2 * error < 0.5
             yes = elasticity < PAYS and (sure or there.blocks >= TRIES)
