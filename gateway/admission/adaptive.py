@@ -24,7 +24,7 @@ from gateway.admission.limit import CLIP
 from gateway.admission.onset import Onset
 from gateway.admission.places import Places, alone
 from gateway.admission.refusals import Refusals
-from gateway.admission.search import BITS, FEWEST, LOST, MOST, Block, Search
+from gateway.admission.search import BITS, FEWEST, MOST, Block, Search
 from gateway.request import Outcome
 
 FIRST: Final = 16  # places, before anything is known
@@ -32,6 +32,9 @@ RAMP: Final = 100_000_000  # and two latencies, in which there are twice as many
 SLOW_RAMP: Final = 500_000_000
 LONGER: Final = 4  # answers, less the others, that took so much longer than usual that it is other work
 HOPELESS: Final = 32  # requests that ended: so many are looked at together
+SOME: Final = 8  # in flight, from which on it is of interest whether fewer would do
+MEAN: Final = 64  # answers
+MIXED: Final = 3  # usual times to an answer, which the mean is below where they are of one kind
 MISSED: Final = 0.25  # share of them whose clients gave up
 CLAIM: Final = 32  # samples that show whether a suspicion was right, at the most
 UNFOUNDED: Final = 0.35  # less throughput (ln) than before the first step down: it was no queue
@@ -53,6 +56,7 @@ class AdaptiveLimit(Search):
         self._skip = 0  # still to be sent before a sample is taken
         self._longer = 0  # answers, less the others, that took several times as long as usual
         self._inflight = 0
+        self._mean = 0.0  # time to an answer, with those that take very long
         self._counted = 0  # since when good and lost ones are, while nothing speaks against more
         self._bound_at = 0
 
@@ -129,7 +133,7 @@ class AdaptiveLimit(Search):
     def _look(self, inflight: int, took: int, outcome: Outcome, now: int) -> None:
         if outcome == Outcome.SUCCESS:
             self._good += 1
-            if took > 0 and self.latency > self.target and self._onset.seen(inflight, took, now):
+            if took > 0 and self.latency > self.target and self._suspects(inflight, took, now):
                 self._suspect(self._onset.enough, self._onset.throughput)
                 return
             self._count += inflight >= self.allowed
@@ -148,6 +152,13 @@ class AdaptiveLimit(Search):
         else:
             self._good = self._lost = 0
             self._counted = now
+
+    def _suspects(self, inflight: int, took: int, now: int) -> bool:
+        self._mean += (took - self._mean) / MEAN if self._mean else took
+        if self._onset.seen(inflight, took, now):
+            return True
+        alike = self._mean < MIXED * self.latency  # or those that take long would keep the others waiting
+        return inflight >= SOME and alike and self._onset.curious(inflight, self.latency, now)
 
     def _raise(self) -> None:
         self.allowed = min(self.most, 2 * self.allowed)

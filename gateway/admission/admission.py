@@ -184,6 +184,7 @@ class Admission:
         self.queue.sweep(now, self._needed(), max(PATIENCE, 2 * int(self.limit.latency)))
         self._grant(now)
         self._tell(now)
+        self.places.pass_on(self.limit.allowed, now)
         self.limit.pressed = self._pressed(now)
 
     def _tell(self, now: int) -> None:

@@ -5,7 +5,8 @@ In a backend that has room the one does not depend on the other; in one that is 
 So the means of ln(latency) by octaves of the number in flight, compared, give the elasticity of throughput,
 1 - d ln R / d ln L, between any two levels that the pool's own traffic has visited. The mean of logarithms is robust to
 a few that take ten times as long. Where clients ask again as soon as they are answered there is only one level: then
-answers that take longer than before with as many in flight are a reason for suspicion.
+answers that take longer than before with as many in flight are a reason for suspicion, and where nothing has spoken for
+either side for long, so is curiosity.
 
 It is a suspicion and not yet a finding: with a steady rate of arrivals a backend that is slow for another reason has
 more in flight, too (Little's law read backwards), and so has one that is asked for longer work by more clients. Whoever
@@ -30,6 +31,8 @@ FULL: Final = 0.4  # elasticity, with its error, under which a backend has no ro
 CERTAIN: Final = 2.0  # standard errors
 SURELY: Final = 3.0
 SHRINKS: Final = -0.5  # elasticity below which it is other work, not a queue: that costs no throughput
+CURIOUS: Final = 32  # latencies without a suspicion; more after each one that was unfounded
+ALIKE: Final = 2.0  # variance of ln(latency), of answers of one kind: exponential ones have 1.6
 SOONEST: Final = 1_000_000_000  # until the next suspicion after one that was unfounded
 LATEST: Final = 64_000_000_000
 
@@ -70,12 +73,15 @@ class Octave:
 class Onset:
     """One per limit that has not been learnt."""
 
-    __slots__ = ("_next", "_octaves", "_pause", "enough", "throughput")
+    __slots__ = ("_began", "_length", "_next", "_octaves", "_pause", "_variance", "enough", "throughput")
 
     def __init__(self) -> None:
         self._octaves = [Octave() for _ in range(OCTAVES)]
         self._pause = SOONEST
         self._next = 0
+        self._began = 0  # with what is known
+        self._length = 0.0  # mean and variance of ln(latency), of all answers
+        self._variance = 0.0
         # of the last suspicion:
         self.enough = 0  # so many in flight bring as much
         self.throughput = 0.0  # ln(answers per nanosecond)
@@ -84,7 +90,12 @@ class Onset:
         """One answer. Whether the backend is suspected to be full; `enough` and `throughput` are then set."""
         place = min(OCTAVES, inflight.bit_length()) - 1
         top = self._octaves[place]
-        top.add(math.log(inflight), math.log(took))
+        level, length = math.log(inflight), math.log(took)
+        top.add(level, length)
+        off = length - self._length
+        self._length += off / MEMORY
+        self._variance += (off * off - self._variance) / MEMORY
+        self._began = self._began or now
         if top.count < FEWEST or now < self._next:
             return False
         if top.jumped(inflight):
@@ -106,6 +117,17 @@ class Onset:
                 return True
         return False
 
+    def curious(self, inflight: int, latency: float, now: int) -> bool:
+        """Whether it is time to see whether half of that would do as well; `enough` and `throughput` are then set."""
+        if now < self._next or now - self._began < CURIOUS * latency * (self._pause // SOONEST):
+            return False
+        top = self._octaves[min(OCTAVES, inflight.bit_length()) - 1]
+        if top.count < MEMORY // 2 or self._variance > ALIKE:
+            return False
+        self.enough = max(1, round(math.exp(top.inflight - HALF)))
+        self.throughput = top.inflight - top.took
+        return True
+
     def listens(self, now: int) -> bool:
         """Whether a suspicion is welcome again after one that was unfounded."""
         return now >= self._next
@@ -124,3 +146,4 @@ class Onset:
     def forget(self) -> None:
         """Begins anew."""
         self._octaves = [Octave() for _ in range(OCTAVES)]
+        self._began = 0

@@ -3,7 +3,8 @@
 The limit is the pool's, not a worker's, and so are the priorities, the backlog and the rate of answers. Every worker
 writes what it has taken, who waits in it and how much has come, and reads that of the others: a number that is a moment
 old costs at most a request too many. A free place is for the worker that waits with the highest priority; of those for
-the one that was served longest ago with that priority. Whoever leaves a place to another
+the one that was served longest ago with that priority; where there are more places than workers before it, a worker
+does not wait for its turn. Whoever leaves a place to another
 worker rings its `bell`. One of the workers, the leader, learns the limit and writes it for all; one that has learnt
 nothing for a while is followed by any other that has requests.
 
@@ -137,30 +138,36 @@ class Places:
         taken = self.all
         if taken >= limit:
             return -1
-        if self.workers > 1 and any(self._since) and self._first(priority, now) != self.number:
-            return -1
+        if self.workers > 1 and any(self._since):
+            since = self._since[priority * self.workers + self.number] or now
+            if limit - taken <= len(self._ahead(priority, since, now)):
+                return -1
         return taken
 
     def pass_on(self, limit: int, now: int) -> None:
-        """Tells the worker that a free place is for, if it is another."""
+        """Rings for the worker that is first, if there is a place and it is another."""
         if self.workers > 1 and any(self._since) and self.all < limit:
-            first = self._first(len(PRIORITIES) - 1, now)
-            if first != self.number:
-                self.bell(first)
+            lowest = len(PRIORITIES) - 1
+            waiting = self._ahead(lowest, now, now)
+            if waiting:
+                self.bell(min(waiting)[2])
 
-    def _first(self, priority: int, now: int) -> int:
-        """The number of the worker that a free place is for, if this one wants it for `priority`."""
-        beats, since = self._beats.tolist(), self._since.tolist()
-        best, longest = self.number, now
+    def _ahead(self, priority: int, since: int, now: int) -> list[tuple[int, int, int]]:
+        """The other workers that come before one that has waited since then with that priority: what each wants a place
+        for, since when, and its number.
+        """
+        ahead = []
+        beats, began = self._beats.tolist(), self._since.tolist()
         for number in range(self.workers):
-            if number != self.number and now - beats[number] > STILL:
+            if number == self.number or now - beats[number] > STILL:
                 continue
             for wants in range(priority + 1):
-                if began := since[wants * self.workers + number]:
-                    if wants < priority or began < longest:
-                        best, priority, longest = number, wants, began
+                at = began[wants * self.workers + number]
+                if at:
+                    if wants < priority or at < since:
+                        ahead.append((wants, at, number))
                     break
-        return best
+        return ahead
 
     # -- the backlog ----------------------------------------------------------------------------------------------
 

@@ -35,6 +35,12 @@ def overloaded(make, capacity, *, factor=3.0, workers=1, until=8.0, seed=1):
     return world
 
 
+def numbers(workers, places):
+    """A fixed number of places for all of them."""
+    memory, settings = sim.Places.memory(workers), AdmissionSettings(places, 1024, 1024, 5 * MS)
+    return [Admission(settings, 1, sim.Places(memory, 0, number, workers)) for number in range(workers)]
+
+
 def limits(world):
     return [worker.limit.allowed for worker in world.workers]
 
@@ -317,6 +323,47 @@ def test_many_clients_that_wait_for_their_answers_are_no_overload():
         assert (seen.refused, seen.timeouts) == (0, 0)
         assert seen.goodput >= 0.94 * 200
         assert seen.p(100) <= 3 * 40 * 20 / 4, "nobody is overtaken for ever"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_loops_that_are_fewer_than_the_open_limit_are_looked_at_too(workers):
+    """12 before 4 slots never take the 16 places of the beginning; what is critical must still go first."""
+    critical, batch = Loop("critical", 3, 0), Loop("batch", 9, 0)
+    critical.priority, batch.priority = 0, 2
+    world = World(Slots, learning(workers), [critical, batch])
+    world.run(20)
+    assert world.seen(8, 20, "critical").p(50) < 45, "60 with no limit"
+    assert world.seen(8, 19).goodput >= 0.94 * 200
+    assert world.seen(0, 20).refused == 0
+
+
+@pytest.mark.parametrize("rate", [150, 300])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_deadlines_near_the_service_time_take_no_answers_from_the_others(rate, workers):
+    short = Stream("short", rate / 2, patience=40 * MS, deadline=40 * MS)
+    long = Stream("long", rate / 2, patience=1 * S, deadline=1 * S)
+    world = World(Slots, learning(workers), [short, long], seed=3)
+    world.run(12)
+    assert world.seen(4, 11).goodput >= 0.72 * min(rate, 200)
+    assert world.seen(4, 11, "long").goodput >= 0.5 * min(rate / 2, 100)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DROPPED, Outcome.FAILURE])
+@pytest.mark.parametrize("share", [0.05, 0.25])
+def test_answers_that_are_no_success_are_answers(outcome, share, monkeypatch):
+    """A backend that fails or has a quota is no overload, and no reason to give it less and less."""
+
+    def back(self, real):
+        answered(self, outcome if real is Outcome.SUCCESS and self._world.chance.random() < share else real)
+
+    answered = Call._back
+    monkeypatch.setattr(Call, "_back", back)
+    for fleet in (learning(2), numbers(2, 4)):
+        world = World(Slots, fleet, [Loop("all", 40, 0)], seed=3)
+        world.run(10)
+        seen = world.seen(3, 9.5)
+        assert seen.goodput >= (1 - share) * 0.9 * 200 - 10
+        assert not any(worker.overloaded for worker in world.workers)
 
 
 def test_a_backend_that_becomes_smaller_is_noticed_though_the_number_in_flight_never_varies():

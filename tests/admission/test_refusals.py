@@ -11,7 +11,8 @@ def feed(refusals, share, inflight, limit, windows=1):
     for _ in range(windows):
         answers = max(WINDOW, 2 * limit)
         for n in range(answers):
-            bound = refusals.seen(n < int(share * answers), inflight, limit)
+            refused = n < int(share * answers)
+            bound = refusals.seen(refused, inflight if refused else inflight // 2, limit)
             if bound:
                 found.append(bound)
                 limit = bound
@@ -43,18 +44,28 @@ def test_refusals_that_stay_have_another_reason_and_the_limit_goes_back_for_long
     assert feed(refusals, 0.5, 20, 20) == [19], "and is tried again after that"
 
 
-def test_the_least_that_was_refused_counts_and_not_what_was_in_flight_by_then():
+def test_what_was_in_flight_when_it_was_sent_counts_but_for_a_few_that_had_another_reason():
     refusals = Refusals()
     for n in range(WINDOW - 1):
         assert not refusals.seen(True, 7 + n, 4)
-    assert refusals.seen(True, 30, 8) == 6
+    assert refusals.seen(True, 30, 8) == 7
+    for n in range(2, 2 + 8):
+        refusals = Refusals()
+        found = [refusals.seen(True, n if i % 8 == 0 else 12, 20) for i in range(2 * 20)]
+        assert found[-1] == 11
+
+
+def test_refusals_among_answers_with_as_many_in_flight_are_a_quota():
+    refusals = Refusals()
+    for n in range(50 * WINDOW):
+        assert not refusals.seen(n % 5 == 0, 1 + n % 7, 8)
 
 
 def test_answers_to_what_was_sent_before_the_limit_came_down_count_for_nothing():
     refusals = Refusals()
     assert feed(refusals, 0.9, 7, 20) == [6]
-    assert refusals.outstanding == 7
-    for _ in range(7):
+    assert refusals.outstanding == 3
+    for _ in range(3):
         assert not refusals.seen(True, 9, 6)
     assert feed(refusals, 0.0, 6, 6, windows=3) == []
 
