@@ -42,6 +42,9 @@ class Admission(Section):
     def _nobody_waits(self) -> Self:
         if self.limit == "off" and "queue" in self.model_fields_set:
             raise refuse(" is of no use with limit: off, for nobody waits then", "remove it", at="queue")
+        if self.limit != "adaptive" and "target" in self.model_fields_set:
+            said = f" is of no use with limit: {self.limit}, for nothing is learnt then"
+            raise refuse(said, "remove it", at="target")
         return self
 
 
