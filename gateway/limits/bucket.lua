@@ -148,6 +148,15 @@ while at <= size do
       outs = outs + 2
     end
     key = key + n
+  elseif op == 7 then -- forget all places of a worker: those that it knows to hold it renews after that
+    for i = key + 1, key + n do
+      local whose = string.sub(program, at, at + 7)
+      at = at + 8
+      for _, member in ipairs(redis.call('ZRANGE', KEYS[i], 0, -1)) do
+        if string.sub(member, 1, 8) == whose then redis.call('ZREM', KEYS[i], member) end
+      end
+    end
+    key = key + n
   else -- 6, hint: the most that a worker knows to be there, for a bucket that the store has lost
     for i = key + 1, key + n do
       local name, r, b, hint = KEYS[i], nil, nil, nil

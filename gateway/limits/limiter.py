@@ -38,6 +38,8 @@ class Limiter(Decider):
         self._places = LocalPlaces()
         self._book = LeaseBook()
         self._held: dict[bytes, LimitVerdict] = {}  # by member: requests that hold places in the store
+        self._placed: dict[bytes, int] = {}  # keys of which places were held lately, and when last
+        self._pruned = 0
         self._identity = identity
         self._count = 0
         self._now = 0
@@ -217,14 +219,19 @@ class Limiter(Decider):
             self._alone_us = now / 1e3
 
     def back(self, now: int, *, forgot: bool) -> None:
-        """The store is there again. If it `forgot` everything, it is told the level of each key with the first ask,
-        and the places that are held are held there, too.
+        """The store is there again. If it `forgot` everything, it is told the level of each key with the first ask.
+        What it did of what it was last asked nobody knows: of the places that it keeps for this worker only those that
+        are held stay, and all of them do.
         """
         self._now = now
         self._is_away = False
         if forgot:
             self._back_us = now / 1e3
             self._lost_us = self._back_us if self._alone_us is None else self._alone_us
+        for verdict in self._held.values():
+            self._note_places(verdict)
+        for key in self._placed:
+            self._store.forget(key, self._identity)
         for verdict in self._held.values():
             self._renew(verdict)
 
@@ -370,6 +377,9 @@ class Limiter(Decider):
         self._now = now
         for lease in self._book.ended(now):
             self._return(lease)
+        if now - self._pruned > LONGEST and not self._is_away:
+            self._pruned = now
+            self._placed = {key: at for key, at in self._placed.items() if now - at < LONGEST}
         for verdict in self._held.values():
             if now - verdict.now > verdict.life_ns // 2:
                 verdict.now = now
@@ -414,6 +424,12 @@ class Limiter(Decider):
         for i, policy in enumerate(verdict.policies):
             if policy.concurrent:
                 self._places.hold(verdict.keys[i])
+        self._note_places(verdict)
+
+    def _note_places(self, verdict: LimitVerdict) -> None:
+        for i, policy in enumerate(verdict.policies):
+            if policy.concurrent:
+                self._placed[verdict.keys[i]] = self._now
 
     def _release(self, verdict: LimitVerdict) -> None:
         verdict.holding = False

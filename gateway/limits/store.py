@@ -21,6 +21,9 @@ class BucketStore(Protocol):
     def release(self, key: bytes, member: bytes) -> None:
         """Gives a place back."""
 
+    def forget(self, key: bytes, worker: bytes) -> None:
+        """Gives all places back whose members begin with `worker`, but for those that are renewed in the same tick."""
+
     def renew(self, key: bytes, member: bytes, life_ns: int) -> None:
         """Holds a place for longer."""
 

@@ -102,6 +102,9 @@ class SharedBuckets:
     def release(self, key: bytes, member: bytes) -> None:
         self._add(program.RELEASE, key, member)
 
+    def forget(self, key: bytes, worker: bytes) -> None:
+        self._add(program.FORGET, key, worker)
+
     def renew(self, key: bytes, member: bytes, life_ns: int) -> None:
         self._add(program.RENEW, key, member + program.lifetime(life_ns / 1e3))
 
@@ -148,7 +151,7 @@ class SharedBuckets:
                 self._send(call)
                 return
         # Levels a worker knows come before they are asked for, what comes back before what is taken.
-        for operation in (program.HINT, program.ADJUST, program.RELEASE, program.RENEW):
+        for operation in (program.HINT, program.ADJUST, program.RELEASE, program.FORGET, program.RENEW):
             if operation in others:
                 call = self._fill(call, operation, others[operation])
         for one in rows.values():

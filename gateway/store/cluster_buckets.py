@@ -75,6 +75,11 @@ class ClusterBuckets:
         if buckets is not None:
             buckets.release(key, member)
 
+    def forget(self, key: bytes, worker: bytes) -> None:
+        buckets = self._of(slot_of(key))
+        if buckets is not None:
+            buckets.forget(key, worker)
+
     def renew(self, key: bytes, member: bytes, life_ns: int) -> None:
         buckets = self._of(slot_of(key))
         if buckets is not None:

@@ -9,6 +9,7 @@ A program is sections, each a head (operation u8, count u16, width u8) and its n
     renew   per key: 16 bytes member, f64 lifetime
     lease   per key: f64 rate, f64 burst, f64 tokens wanted
     hint    per key: f64 rate, f64 burst, f64 level
+    forget  per key: 8 bytes, which the members of a worker begin with
 
 The limits of a take (its *shape*) are packed once per snapshot, so that a plain request adds its key and nothing else.
 """
@@ -24,6 +25,7 @@ RELEASE: Final = 3
 RENEW: Final = 4
 LEASE: Final = 5
 HINT: Final = 6
+FORGET: Final = 7
 
 _HEAD: Final = struct.Struct("<BHB")
 _TRIPLE: Final = struct.Struct("<ddd")

@@ -18,6 +18,7 @@ class FakeStore:
         self.hold = None
         self.manual = False
         self.asked, self.adjusted, self.released, self.renewed, self.leased, self.hinted = [], [], [], [], [], []
+        self.forgotten = []
         self._tasks = set()
 
     def take(self, verdict):
@@ -54,6 +55,9 @@ class FakeStore:
 
     def release(self, key, member):
         self.released.append((key, member))
+
+    def forget(self, key, worker):
+        self.forgotten.append((key, worker))
 
     def renew(self, key, member, life_ns):
         self.renewed.append((key, member, life_ns))

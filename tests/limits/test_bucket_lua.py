@@ -82,6 +82,16 @@ def test_places_are_held_until_they_are_released_or_run_out(client):
     assert client.pttl("k") > 50_000
 
 
+def test_the_places_of_one_worker_are_forgotten_but_for_those_that_it_renews(client):
+    shape = [limit(0.0, 4.0, kind=PLACES)]
+    names = [b"worker-1" + b"%08d" % 1, b"worker-1" + b"%08d" % 2, b"worker-2" + b"%08d" % 1]
+    for name in names:
+        assert Call().take((["k"], name, 5e6), varies=2, shape=shape).run(client, T)[0][0]
+    call = Call().each(program.FORGET, ("k", b"worker-1"), ("none", b"worker-1"))
+    call.each(program.RENEW, ("k", names[1] + program.lifetime(5e6))).run(client, T)
+    assert set(client.zrange("k", 0, -1)) == {names[1], names[2]}
+
+
 def test_a_place_that_is_refused_by_a_bucket_is_not_held(client):
     shape = [limit(0.0, 1.0, kind=PLACES), limit(1.0, 1.0)]
     first = Call().take((["p", "b"], b"1" * 16, 9e6), (["p2", "b"], b"2" * 16, 9e6), varies=2, shape=shape)

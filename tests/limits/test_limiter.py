@@ -410,6 +410,19 @@ async def test_a_store_that_is_back_is_told_who_holds_a_place():
     assert store.renewed == [(b"gw:busy:{digits}", verdict.member, verdict.life_ns)]
 
 
+async def test_what_the_store_may_hold_for_requests_that_ended_while_it_was_away_is_forgotten():
+    store, limiter, verdict = await decided(YES, BUSY)
+    limiter.end(verdict, request(), sent=True)
+    limiter.away(S)
+    limiter.back(2 * S, forgot=False)
+    assert store.forgotten == [(b"gw:busy:{digits}", verdict.member[:8])]
+    assert store.renewed == []
+    limiter.tick(LONGEST + S)
+    limiter.tick(2 * LONGEST + 2 * S)
+    limiter.back(2 * LONGEST + 2 * S, forgot=False)
+    assert len(store.forgotten) == 1, "by now they have run out"
+
+
 async def test_a_place_in_shadow_that_was_not_had_is_not_renewed():
     shadow = LimitPolicy("s", RouteScope(), concurrent=1, shadow=True)
     store, limiter, _ = await decided([Taken(False, 0.0), YES], shadow, BUSY)

@@ -313,6 +313,9 @@ async def test_places_through_the_whole_store(buckets):
     assert (await enter(3))[0].allowed
     buckets.renew(b"hall", b"%016d" % 1, 10**10)
     assert not (await enter(4))[0].allowed
+    buckets.renew(b"hall", b"%016d" % 1, 10**10)
+    buckets.forget(b"hall", b"%08d" % 0)  # in one call, and this first
+    assert [(await enter(number))[0].allowed for number in (5, 6)] == [True, False]
 
 
 async def test_many_of_everything_is_cut_into_calls_of_a_bounded_size(valkey):
