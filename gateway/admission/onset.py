@@ -32,6 +32,7 @@ CERTAIN: Final = 2.0  # standard errors
 SURELY: Final = 3.0
 SHRINKS: Final = -0.5  # elasticity below which it is other work, not a queue: that costs no throughput
 CURIOUS: Final = 32  # latencies without a suspicion; more after each one that was unfounded
+STEADY: Final = 0.25  # variance of ln(in flight) to that of Poisson arrivals: less is clients that wait for answers
 ALIKE: Final = 2.0  # variance of ln(latency), of answers of one kind: exponential ones have 1.6
 SOONEST: Final = 1_000_000_000  # until the next suspicion after one that was unfounded
 LATEST: Final = 64_000_000_000
@@ -73,7 +74,18 @@ class Octave:
 class Onset:
     """One per limit that has not been learnt."""
 
-    __slots__ = ("_began", "_length", "_next", "_octaves", "_pause", "_variance", "enough", "throughput")
+    __slots__ = (
+        "_began",
+        "_length",
+        "_level",
+        "_next",
+        "_octaves",
+        "_pause",
+        "_sways",
+        "_variance",
+        "enough",
+        "throughput",
+    )
 
     def __init__(self) -> None:
         self._octaves = [Octave() for _ in range(OCTAVES)]
@@ -82,6 +94,8 @@ class Onset:
         self._began = 0  # with what is known
         self._length = 0.0  # mean and variance of ln(latency), of all answers
         self._variance = 0.0
+        self._level = 0.0  # and of ln(in flight)
+        self._sways = 1.0
         # of the last suspicion:
         self.enough = 0  # so many in flight bring as much
         self.throughput = 0.0  # ln(answers per nanosecond)
@@ -95,6 +109,9 @@ class Onset:
         off = length - self._length
         self._length += off / MEMORY
         self._variance += (off * off - self._variance) / MEMORY
+        off = level - self._level
+        self._level += off / MEMORY
+        self._sways += (off * off - self._sways) / MEMORY
         self._began = self._began or now
         if top.count < FEWEST or now < self._next:
             return False
@@ -122,7 +139,7 @@ class Onset:
         if now < self._next or now - self._began < CURIOUS * latency * (self._pause // SOONEST):
             return False
         top = self._octaves[min(OCTAVES, inflight.bit_length()) - 1]
-        if top.count < MEMORY // 2 or self._variance > ALIKE:
+        if top.count < MEMORY // 2 or self._variance > ALIKE or self._sways * inflight > STEADY:
             return False
         self.enough = max(1, round(math.exp(top.inflight - HALF)))
         self.throughput = top.inflight - top.took
