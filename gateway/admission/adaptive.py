@@ -31,11 +31,11 @@ FIRST: Final = 16  # places, before anything is known
 RAMP: Final = 100_000_000  # and two latencies, in which there are twice as many if no answer says anything
 SLOW_RAMP: Final = 500_000_000
 LONGER: Final = 4  # answers, less the others, that took so much longer than usual that it is other work
-HOPELESS: Final = 32  # requests that ended: so many are looked at together
+ENDED: Final = 32  # requests that ended: so many are looked at together
+MISSED: Final = 0.25  # share of them whose clients gave up
 SOME: Final = 8  # in flight, from which on it is of interest whether fewer would do
 MEAN: Final = 64  # answers
 MIXED: Final = 3  # usual times to an answer, which the mean is below where they are of one kind
-MISSED: Final = 0.25  # share of them whose clients gave up
 CLAIM: Final = 32  # samples that show whether a suspicion was right, at the most
 UNFOUNDED: Final = 0.35  # less throughput (ln) than before the first step down: it was no queue
 FORGET: Final = 30_000_000_000
@@ -131,6 +131,8 @@ class AdaptiveLimit(Search):
     # -- while nothing speaks against more ------------------------------------------------------------------------
 
     def _look(self, inflight: int, took: int, outcome: Outcome, now: int) -> None:
+        if not (self._good or self._lost):
+            self._counted = now
         if outcome == Outcome.SUCCESS:
             self._good += 1
             if took > 0 and self.latency > self.target and self._suspects(inflight, took, now):
@@ -144,14 +146,13 @@ class AdaptiveLimit(Search):
         ended = self._good + self._lost
         if ended % NEWS == 0:
             self.places.hear(now)
-        if ended < HOPELESS:
+        if ended < ENDED:
             return
-        if self._lost > MISSED * HOPELESS and self._onset.listens(now) and not self._stalled(now):
-            promised = math.log(self._good / (now - self._counted)) if self._good and self._counted else -math.inf
+        if self._lost > MISSED * ENDED and self._onset.listens(now) and not self._stalled(now):
+            promised = math.log(self._good / max(1, now - self._counted)) if self._good else -math.inf
             self._suspect(self._inflight // 2, promised)
         else:
             self._good = self._lost = 0
-            self._counted = now
 
     def _suspects(self, inflight: int, took: int, now: int) -> bool:
         self._mean += (took - self._mean) / MEAN if self._mean else took

@@ -6,8 +6,9 @@
     ...
     admission.release(mark, took, outcome, now)  # the place goes to who waits longest, or most urgently
 
-Invariants: `inflight` is the number of places taken and not released; no place is free while somebody waits; whoever
-cannot be answered in time is refused when it comes, or as soon as that is clear, and never sent.
+Invariants: `inflight` is the number of places taken and not released; no place is free while somebody waits, but for
+the moment until another worker has heard of it; whoever cannot be answered in time is refused when it comes, or as soon
+as that is clear, and never sent.
 
 Under standing overload (`overload.py`) hardly anybody waits: who does not fit in is refused at once.
 
@@ -155,7 +156,7 @@ class Admission:
     def release(self, mark: int, took: int, outcome: Outcome, now: int) -> None:
         """Gives a place back, `took` after it was taken; `mark` and `took` are 0 where they say nothing of the pool."""
         limit, places = self.limit, self.places
-        answered = outcome != Outcome.IGNORE  # or the client has gone, or its time was up
+        answered = outcome != Outcome.IGNORE  # which is when the client has gone, or its time was up
         if answered:
             places.answer()
         if took and not limit.open and places.all >= limit.allowed:
