@@ -377,7 +377,7 @@ class Limiter(Decider):
         self._now = now
         for lease in self._book.ended(now):
             self._return(lease)
-        if now - self._pruned > LONGEST and not self._is_away:
+        if now - self._pruned > LONGEST and not self._is_away:  # what was held when it was lost stays known
             self._pruned = now
             self._placed = {key: at for key, at in self._placed.items() if now - at < LONGEST}
         for verdict in self._held.values():
@@ -424,7 +424,8 @@ class Limiter(Decider):
         for i, policy in enumerate(verdict.policies):
             if policy.concurrent:
                 self._places.hold(verdict.keys[i])
-        self._note_places(verdict)
+        if not self._is_away:  # else the store has heard nothing of it, and an outage is no reason to grow
+            self._note_places(verdict)
 
     def _note_places(self, verdict: LimitVerdict) -> None:
         for i, policy in enumerate(verdict.policies):

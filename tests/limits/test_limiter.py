@@ -423,6 +423,19 @@ async def test_what_the_store_may_hold_for_requests_that_ended_while_it_was_away
     assert len(store.forgotten) == 1, "by now they have run out"
 
 
+async def test_places_taken_while_the_store_is_away_are_not_kept_in_mind():
+    store, limiter, verdict = await decided(YES, BUSY)
+    limiter.end(verdict, request(), sent=True)
+    limiter.away(S)
+    store.reply = None
+    for second in range(2, 50):
+        limiter.end(await limiter.check(limits(BUSY), request(), second * S), request(), sent=True)
+    assert len(limiter._placed) == 1
+    other = LimitPolicy("other", RouteScope(), concurrent=2)
+    limiter.end(await limiter.check(limits(other), request(), 50 * S), request(), sent=True)
+    assert len(limiter._placed) == 1
+
+
 async def test_a_place_in_shadow_that_was_not_had_is_not_renewed():
     shadow = LimitPolicy("s", RouteScope(), concurrent=1, shadow=True)
     store, limiter, _ = await decided([Taken(False, 0.0), YES], shadow, BUSY)
