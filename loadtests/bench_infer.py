@@ -19,7 +19,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from loadtests.peers.processes import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "loadtests/peers/predict.lua"
@@ -90,9 +91,7 @@ def peers(binary: Path, models: Path) -> list[Peer]:
 @contextlib.contextmanager
 def running(peer: Peer, log: Path) -> Iterator[tuple[int, int]]:
     """Start a server, wait until it is ready, yield (pid, port), stop it and all its children."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     command = [part.format(port=port) for part in peer.command]
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from loadtests import bench_proxy, bench_report
 from loadtests.measure import Measured, Measurement
-from loadtests.peers import PEERS
+from loadtests.peers import PEERS, processes
 from loadtests.peers.base import Endpoint
 from loadtests.peers.envoy import config
 from loadtests.peers.processes import NotUp, Process, cpu_seconds, free_ports, tree
@@ -99,6 +101,15 @@ def test_free_ports_are_different_and_free() -> None:
     for port in ports:
         with socket.socket() as each:
             each.bind(("127.0.0.1", port))
+
+
+def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LAST_PORT", processes.FIRST_PORT + 40)
+    mine = free_ports(10)
+    assert not set(mine) & set(free_ports(10))
+    ask = f"from loadtests.peers import processes as p; p.LAST_PORT = {processes.LAST_PORT}; print(p.free_ports(41))"
+    others = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout
+    assert others.startswith("[") and not set(mine) & set(json.loads(others))
 
 
 def test_every_peer_says_what_it_does_and_whether_it_can() -> None:

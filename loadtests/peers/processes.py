@@ -19,6 +19,8 @@ from pathlib import Path
 FIRST_PORT, LAST_PORT = 16_384, 32_767  # where a benchmark's servers listen
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
+_claims: list[socket.socket] = []  # one for each port that this process was given
+
 
 class NotUp(Exception):
     """A program did not start, or not do its work; the text says which and shows its log."""
@@ -92,19 +94,27 @@ def _running(pid: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on now, on any address.
+    """Different ports that nobody listens on now, on any address, and that no other call has been given.
 
     They are below the range from which the kernel takes ports for outgoing connections (from 32768), since one of
     those to or from another loopback address could have taken a port before its server binds it. No seed decides which:
-    two seeded processes would take the same ones.
+    two seeded processes would take the same ones. What is handed out stays this process's until it ends, also before
+    the one that asked listens on it: a Unix socket of that name says so to the other processes of this machine.
     """
     free: list[int] = []
     for port in random.SystemRandom().sample(range(FIRST_PORT, LAST_PORT + 1), LAST_PORT - FIRST_PORT + 1):
         if len(free) == count:
             break
-        with contextlib.suppress(OSError), socket.socket() as each:
-            each.bind(("0.0.0.0", port))  # bound for a moment, never listening
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            with socket.socket() as each:
+                each.bind(("0.0.0.0", port))  # bound for a moment, never listening
+            claim.bind(f"\0sluicegate.port.{port}")  # an abstract name: no file, gone with this process
+        except OSError:
+            claim.close()
+        else:
             free.append(port)
+            _claims.append(claim)
     return free
 
 

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -31,6 +30,7 @@ from gateway.telemetry.cells import Cells
 from gateway.upstreams.backend import Backend
 from gateway.upstreams.caller import Caller
 from gateway.upstreams.pool import Pool
+from loadtests.peers.processes import free_ports
 from tests.integration.gateways import running
 from tests.link.peer import DROPPED, request
 from tests.upstreams.scene import CELLS
@@ -42,9 +42,7 @@ class ModelServer:
     """One go_infer on a free port."""
 
     def __init__(self, *flags):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        [self.port] = free_ports(1)
         self.process = subprocess.Popen(
             [str(GO_INFER), "--model_name=digits", f"--model_base_path={MODELS / 'digits'}", *flags,
              f"--rest_api_port={self.port}"],
