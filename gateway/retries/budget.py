@@ -10,6 +10,8 @@ seconds and in the last one of them:
     or, where that is more,
     sent + waiting <= minimum                    of one second
 
+Who asks for what can be spared gets none of the last quarter of the share of ten seconds.
+
 So good times may save up for bad ones, but no second ever has more than a quarter again of its share; an account
 that is only limited in what it saves (Finagle's) can spend it all at once, which is just what a stall makes everybody
 do. A quiet pool can retry at all. In the long run it is never more than `ratio` of the requests and `minimum` a second
@@ -27,6 +29,7 @@ SLOT: Final = 50_000_000  # nanoseconds
 SLOTS: Final = 200  # of which ten seconds are made
 SECOND: Final = 20  # and one
 BURST: Final = 1.25  # of its share, what one second may have
+SPARE: Final = 0.75  # of the share of ten seconds, what may be spent on what can do without
 
 #: What pays for something sent on top: nothing, the requests of the window, or the minimum.
 NOTHING: Final = 0
@@ -76,10 +79,12 @@ class RetryBudget:
         self._requests += 1
         self._recent += 1
 
-    def reserve(self, now: int) -> int:
-        """Holds one more to be sent, now or after a back-off. Says what pays for it; NOTHING: it may not be sent."""
+    def reserve(self, now: int, *, spare: bool = False) -> int:
+        """Holds one more to be sent, now or after a back-off; with `spare` only if there is plenty. Says what pays for
+        it; NOTHING: it may not be sent.
+        """
         self._turn(now // SLOT)
-        paid = self._pays(now)
+        paid = self._pays(now, SPARE if spare else 1.0)
         if paid == NOTHING:
             return NOTHING
         if paid == MINIMUM:
@@ -101,12 +106,13 @@ class RetryBudget:
         if paid == MINIMUM:
             self._earned = min(self._most(), self._earned + 1.0)
 
-    def _pays(self, now: int) -> int:
+    def _pays(self, now: int, part: float) -> int:
         self._earned = min(self._most(), self._earned + (now - self._since) * self._minimum / 1e9)
         self._since = now
         one_more = self.waiting + 1
         ratio = self._ratio
-        if self._spent + one_more <= ratio * self._requests and self._lately + one_more <= BURST * ratio * self._recent:
+        saved = self._spent + one_more <= part * ratio * self._requests
+        if saved and self._lately + one_more <= BURST * ratio * self._recent:
             return SHARE
         return MINIMUM if self._earned >= 1.0 and self._lately + one_more <= max(self._minimum, 1.0) else NOTHING
 

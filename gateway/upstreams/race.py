@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 
 AGAIN: Final = 4  # part of its delay after which a hedge that the budget denied is due again
+ASKS: Final = 3  # times that the budget is asked for one hedge, the first time for what it can spare
 
 
 class Race:
     """Of one try of `asking`. Everything happens in the event loop's thread, between its turns."""
 
     __slots__ = (
-        "_asking", "_denied", "_due", "_ends", "_failed", "_hedges", "_left", "_loop", "_main", "_over", "_paid",
+        "_asked", "_asking", "_due", "_ends", "_failed", "_hedges", "_left", "_loop", "_main", "_over", "_paid",
         "_rules", "_task", "_timer", "_waiter", "_winner",
     )  # fmt: skip
 
@@ -51,7 +52,7 @@ class Race:
         self._failed: Attempt | None = None  # the last that failed
         self._over = False
         self._paid = NOTHING  # what is reserved of the budget for a hedge
-        self._denied = False  # the budget had nothing for one
+        self._asked = 0  # how often for the one that is due
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -122,7 +123,11 @@ class Race:
     def _sent(self, now: int) -> None:
         """An attempt was sent: when the next is due, and when the try's own time is over."""
         rules = self._rules
-        delay = rules.hedge.delay(now) if rules.hedge is not None and self._left > 0 else 0
+        delay = 0
+        if rules.hedge is not None and self._left > 0:
+            delay = rules.hedge.delay(now)
+            # A percentile says how many are late, and not that each of them is late enough to be worth its share.
+            self._asked = 0 if rules.hedge.share else 1
         self._due = now + delay if delay else 0
         self._ends = now + rules.per_try if rules.per_try and self._asking.tries < rules.attempts else 0
 
@@ -145,22 +150,24 @@ class Race:
 
     def _consider(self, now: int) -> None:
         """A hedge is due. If the budget has nothing for it, it is due once more, soon: one that is sent very late does
-        little good, and takes of the budget what one in time would do more with.
+        little good, and takes of the budget what one in time would do more with. After a percentile the first question
+        is for what the budget can spare: where it is short, those are hedged that are late still a little later.
         """
         asking, hedge = self._asking, self._rules.hedge
         assert hedge is not None
         self._due = 0
         if asking.others(now) is Others.NONE and not self._rules.same_backend:
             return
-        self._paid = asking.pool.budget.reserve(now)
+        self._paid = asking.pool.budget.reserve(now, spare=self._asked == 0)
         if self._paid != NOTHING:
             self._left -= 1
             self._loop.create_task(self._hedge())
             return
-        if not self._denied:
-            self._denied = True
-            self._due = now + hedge.delay(now) // AGAIN
+        if self._asked == 1:
             asking.caller.cells.add(self._rules.cells.hedges_denied)
+        self._asked += 1
+        if self._asked < ASKS:
+            self._due = now + hedge.delay(now) // AGAIN
 
     def _call_off(self, now: int) -> bool:
         """Ends all attempts if another try may be made, which is then reserved."""

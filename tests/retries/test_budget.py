@@ -103,6 +103,19 @@ def test_the_minimum_is_a_floor_and_comes_not_on_top():
     assert drain(budget) == 10
 
 
+def test_the_last_quarter_of_the_share_is_not_to_spare():
+    budget = RetryBudget(0.2, 0.0, 0)
+    for _ in range(100):
+        budget.deposit(0)
+    spared = 0
+    while budget.reserve(0, spare=True) == SHARE:
+        budget.spend(0)
+        spared += 1
+    assert (spared, drain(budget)) == (15, 5)
+    quiet = RetryBudget(0.0, 1.0, 0)
+    assert quiet.reserve(0, spare=True) == MINIMUM
+
+
 def test_time_earns_the_minimum():
     budget = RetryBudget(0.0, 2.0, 0)
     drain(budget)

@@ -85,6 +85,25 @@ async def test_a_hedge_that_was_denied_is_due_once_more_a_quarter_later(room_at,
         assert hedges(one) == [sent, sent, 0, 1]
 
 
+@pytest.mark.parametrize(("share", "script", "hedged"), [
+    (0.95, (Pause(0.235), OK), 0), (0.95, Never(), 1), (0.0, (Pause(0.235), OK), 1),
+])  # fmt: skip
+async def test_after_a_percentile_the_last_of_the_budget_is_for_those_late_a_little_longer(share, script, hedged):
+    latencies = Latencies(0)
+    for _ in range(ENOUGH):
+        latencies.add(200 * MS, time.monotonic_ns())
+    rules = HedgeRules(latencies, after=200 * MS, share=share)
+    async with scene([[script]], [[OK]]) as one:
+        now = time.monotonic_ns()
+        one.budget = one.pool.budget = RetryBudget(1.0, 0.0, now)
+        for _ in range(7):  # the request itself is the eighth
+            one.budget.deposit(now)
+            one.budget.reserve(now)
+            one.budget.spend(now)
+        assert (await one.ask(rules=one.rules(attempts=1, hedge=rules))).hedges == hedged
+        assert one.count(HEDGES_DENIED) == 0
+
+
 async def test_a_hedge_that_was_sent_is_spent():
     async with scene([[Never()]], [[OK]]) as one:
         one.budget = one.pool.budget = RetryBudget(0.0, 1.0, time.monotonic_ns())
