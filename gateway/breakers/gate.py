@@ -325,7 +325,6 @@ class Gate(AnyGate):
     # -- what others say ----------------------------------------------------------------------------------------
 
     def hint_recovered(self, now: int) -> None:
-        """A health check saw the backend answer: an open gate may probe at once."""
         if self.state == OPEN and not self.forced:
             self._open.until = now
             self.turned()
@@ -373,7 +372,7 @@ class Gate(AnyGate):
         doubt, self._doubt = self._doubt, ""
         if event in self.tripped:
             self.tripped[event] += 1
-            self._open.begin(now, self.rand())
+            self._open.begin(now, self.rand(), grows=self.leniency != URGED)
         elif event in self.doubted:
             self.doubted[event] += 1
             self._doubt = event

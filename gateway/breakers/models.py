@@ -89,6 +89,9 @@ class ModelGate(AnyGate):
     def lean(self, leniency: int) -> None:
         self.inner.lean(leniency)  # the pool's own question decides about the backend's
 
+    def hint_recovered(self, now: int) -> None:
+        self.inner.hint_recovered(now)
+
     def try_acquire(self, now: int) -> Permit | None:
         own = self.own.try_acquire(now)
         if own is None:

@@ -1,7 +1,8 @@
 """How long a gate stays open: a back-off that doubles up to a ceiling, with jitter, and begins anew after good times.
 
 It starts with `open_for`, doubles each time the gate opens again, and stays at `open_max`; after the gate had been
-closed for `open_max` it starts over. Part of each time (`jitter`) is left to chance, only ever earlier, so that the
+closed for `open_max` it starts over. While no backend of the pool answers it does not grow: that says little about any
+one of them. Part of each time (`jitter`) is left to chance, only ever earlier, so that the
 workers of many gateways do not probe all at once.
 """
 
@@ -34,14 +35,14 @@ class OpenTime:
         """Whether the next time is longer than the first."""
         return self._level > 0
 
-    def begin(self, now: int, rand: float) -> None:
+    def begin(self, now: int, rand: float, *, grows: bool = True) -> None:
         """The gate opens; `rand` is drawn from [0, 1)."""
         if self.closed_since and now - self.closed_since >= self._most:
             self._level = 0
         self.closed_since = 0
         self.opened = now
         whole = min(self._most, self._least << self._level)
-        if whole < self._most:
+        if grows and whole < self._most:
             self._level += 1
         self.until = now + int(whole * (1.0 - self._jitter * rand))
 

@@ -96,6 +96,10 @@ class AnyGate:
         """STRICT, LENIENT or URGED, as `usable.Usable` decided."""
         raise NotImplementedError
 
+    def hint_recovered(self, now: int) -> None:
+        """It may have recovered (a health check passed, the pool is back): an open gate may probe at once."""
+        raise NotImplementedError
+
     def try_acquire(self, now: int) -> Permit | None:
         """A permit, or None while open or while all probe slots are taken."""
         raise NotImplementedError

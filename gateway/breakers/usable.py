@@ -13,6 +13,10 @@ With *available* the weight of the backends that are closed, healthy and not eje
    crushed by everybody's load. Gates stay in their state and go on probing beside it.
 3. URGED. Every backend is hard: open gates need not wait out their time but 100 ms, and then let `probes` through.
 
+When the first of a pool closes of which nothing was left, and when enough are closed again for the first rule, what was
+wrong with all of them may be over: open gates are probed at once, and do not wait out their time while those that came
+back before them carry everything.
+
 So neither a wrong opinion nor a wrong threshold can take a pool's last capacity, and traffic is never moved from
 backends that work to backends that are known not to. Precedent: Envoy's panic threshold, which knows no hard verdicts
 and spreads the load over the dead as well.
@@ -26,6 +30,8 @@ from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 from gateway.breakers.permit import FOREVER, LENIENT, PARTS, STRICT, URGED, AnyGate
+
+NONE, SOME, ENOUGH = 0, 1, 2
 
 
 class Member(Protocol):
@@ -54,6 +60,7 @@ class Usable(Generic[M]):
         self._until = 0  # until when the picks are right if nothing turns
         self.spare: tuple[M, ...] = ()  # those only a soft verdict speaks against, for when all picks have been tried
         self.level = STRICT
+        self._left = ENOUGH  # how much of the pool is closed
 
     def unsettle(self) -> None:
         """Something turned: the next question is looked into."""
@@ -69,6 +76,7 @@ class Usable(Generic[M]):
         fine: list[M] = []
         soft: list[M] = []
         hard: list[int] = []
+        opened: list[AnyGate] = []
         total = available = 0
         until = FOREVER
         for index, member in enumerate(self._members):
@@ -80,6 +88,7 @@ class Usable(Generic[M]):
             ready = gate.ready(now)
             if not ready:
                 until = min(until, gate.ready_from)
+                opened.append(gate)
             if ready and member.standing:
                 fine.append(member)
                 if gate.closed:
@@ -92,26 +101,31 @@ class Usable(Generic[M]):
         if fine and available * PARTS >= self._panic * (self._needed or total):
             self.level = STRICT
             picks = tuple(fine)
-        elif fine or soft:
+        elif available or soft or (fine and not hard):
             self.level = LENIENT
             chosen = (*fine, *soft)
             picks = tuple(member for member in self._members if member in chosen)
         else:
             self.level = URGED
-            urged: list[M] = []
             for index in hard:
                 gate = self._gates[index]
                 gate.lean(URGED)
                 if gate.available(now):
-                    urged.append(self._members[index])
+                    fine.append(self._members[index])
                 elif gate.urged_from > now:
                     until = min(until, gate.urged_from)
-            picks = tuple(urged)
+            picks = tuple(member for member in self._members if member in fine)
         for gate in self._gates:
             gate.lean(self.level)
         if picks != self._picks:
             self._picks = picks
         self._until = until
+        left = ENOUGH if self.level == STRICT else SOME if available else NONE
+        if left > self._left and opened:
+            for gate in opened:
+                gate.hint_recovered(now)
+            self._until = now
+        self._left = left
 
     def __repr__(self) -> str:
         level = ("strict", "lenient", "urged")[self.level]

@@ -125,11 +125,60 @@ def test_the_last_resort_waits_a_tenth_of_a_second_and_then_probes():
     members, usable = pool("hard hard")
     assert usable.at(NOW + SECOND // 10 - 1) == ()
     assert usable.at(NOW + SECOND // 10) == tuple(members)
-    probe = members[0].gate.try_acquire(NOW + SECOND // 10)
-    members[0].gate.release(probe, Outcome.SUCCESS, NOW + SECOND // 10)
-    assert members[0].gate.state == "closed"
-    assert usable.at(NOW + SECOND // 10) == (members[0],), "the dead have to wait again"
-    assert not members[1].gate.available(NOW + SECOND // 10)
+
+
+def test_the_last_resort_goes_on_beside_a_gate_whose_time_has_come():
+    members, usable = pool("hard hard hard")
+    now = NOW + 10 * SECOND
+    for member in members[1:]:
+        member.gate.release(member.gate.try_acquire(now), Outcome.FAILURE, now)
+    assert usable.at(now) == (members[0],)
+    members[0].gate.try_acquire(now)
+    assert usable.at(now) == ()
+    assert usable.at(now + SECOND // 10) == tuple(members[1:])
+
+
+def close(member, now):
+    member.gate.release(member.gate.try_acquire(now), Outcome.SUCCESS, now)
+    assert member.gate.state == "closed"
+
+
+def test_when_the_first_is_back_the_others_are_probed_at_once_and_once():
+    members, usable = pool("hard hard hard hard")
+    now = NOW + SECOND // 10
+    assert usable.at(now) == tuple(members)
+    close(members[0], now)
+    usable.at(now)
+    assert usable.at(now) == tuple(members)
+    probe = members[1].gate.try_acquire(now)
+    assert members[1].gate.try_acquire(now) is None, "one probe"
+    members[1].gate.release(probe, Outcome.FAILURE, now)
+    assert members[1] not in usable.at(now)
+    assert members[1] not in usable.at(now + 9 * SECOND)
+    close(members[2], now)
+    usable.at(now)
+    assert members[1] in usable.at(now), "half of it is back, which is enough: once more"
+
+
+def test_nobody_is_probed_early_because_one_that_was_not_missed_is_back():
+    members, usable = pool("ok ok ok hard hard")
+    now = NOW + 10 * SECOND
+    members[3].gate.release(members[3].gate.try_acquire(now), Outcome.FAILURE, now)
+    assert usable.at(now) == (*members[:3], members[4])
+    close(members[4], now)
+    assert usable.at(now) == (*members[:3], members[4])
+
+
+def test_the_open_time_does_not_grow_while_nobody_answers():
+    members, usable = pool("hard hard")
+    now = NOW
+    for _ in range(20):
+        now += SECOND // 10
+        assert usable.at(now) == tuple(members)
+        for member in members:
+            member.gate.release(member.gate.try_acquire(now), Outcome.FAILURE, now)
+    assert members[0].gate.ready_from <= now + 20 * SECOND
+    close(members[1], members[1].gate.ready_from)
 
 
 def test_a_permit_beyond_the_rule_proves_nothing_but_that_there_is_no_capacity():
