@@ -32,6 +32,7 @@ CERTAIN: Final = 2.0  # standard errors
 SURELY: Final = 3.0
 SHRINKS: Final = -0.5  # elasticity below which it is other work, not a queue: that costs no throughput
 CURIOUS: Final = 32  # latencies without a suspicion; more after each one that was unfounded
+SEVERAL: Final = 16  # latencies
 STEADY: Final = 0.25  # variance of ln(in flight) to that of Poisson arrivals: less is clients that wait for answers
 ALIKE: Final = 2.0  # variance of ln(latency), of answers of one kind: exponential ones have 1.6
 SOONEST: Final = 1_000_000_000  # until the next suspicion after one that was unfounded
@@ -76,6 +77,7 @@ class Onset:
 
     __slots__ = (
         "_began",
+        "_last",
         "_length",
         "_level",
         "_next",
@@ -96,6 +98,7 @@ class Onset:
         self._variance = 0.0
         self._level = 0.0  # and of ln(in flight)
         self._sways = 1.0
+        self._last = 0
         # of the last suspicion:
         self.enough = 0  # so many in flight bring as much
         self.throughput = 0.0  # ln(answers per nanosecond)
@@ -109,9 +112,12 @@ class Onset:
         off = length - self._length
         self._length += off / MEMORY
         self._variance += (off * off - self._variance) / MEMORY
+        # What is in flight changes slowly: whether it sways is told by several latencies, whatever answers they have.
+        part = min(1.0, (now - self._last) / (SEVERAL * math.exp(self._length)))
+        self._last = now
         off = level - self._level
-        self._level += off / MEMORY
-        self._sways += (off * off - self._sways) / MEMORY
+        self._level += off * part
+        self._sways += (off * off - self._sways) * part
         self._began = self._began or now
         if top.count < FEWEST or now < self._next:
             return False

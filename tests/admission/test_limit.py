@@ -337,6 +337,18 @@ def test_loops_that_are_fewer_than_the_open_limit_are_looked_at_too(workers):
     assert world.seen(0, 20).refused == 0
 
 
+@pytest.mark.parametrize(("kind", "rate"), [("fixed", 2400), ("bimodal", 800), ("bimodal", 1600)])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nobody_is_held_back_to_see_whether_fewer_would_do_where_nobody_waits_for_answers(kind, rate, workers):
+    """A fifth to half of what 96 slots hold; what is in flight sways slowly, and looks steady for a moment."""
+    for seed in range(1, 5):
+        world = World(
+            lambda w: Slots(w, 96, kind=kind), learning(workers), [Stream("all", rate, patience=5 * S)], seed=seed
+        )
+        world.run(9)
+        assert world.seen(2, 8).p(90) <= 22
+
+
 @pytest.mark.parametrize("rate", [150, 300])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_deadlines_near_the_service_time_take_no_answers_from_the_others(rate, workers):
