@@ -48,7 +48,7 @@ MEANINGS: Final[dict[str, str]] = {
     "probe-failed": "a probe failed",
     "probe-slow": "a probe took `slow_after` or longer, or is out for `silent_after`",
     "doubt-over": "half-open by `silent` or `hint` alone, and nothing confirmed it within a moment (1 to 5 s)",
-    "waited": "the open time has passed, or a health check saw the backend come back",
+    "waited": "the open time has passed, a health check saw the backend come back, or the first of a lost pool did",
     "force-open": "an operator: `gateway breaker open`",
     "force-closed": "an operator: `gateway breaker close`",
     "force-auto": "an operator: `gateway breaker auto`, or the time given with `--for` has passed",
