@@ -17,7 +17,7 @@ HOT = (
     "balance/weighted_round_robin", "breakers/eras", "breakers/gate", "breakers/hearing", "breakers/models",
     "breakers/open_time", "breakers/permit", "breakers/rates", "breakers/usable", "breakers/window",
     "http/client", "http/forwarded", "http/origin", "http/reader", "http/serialise", "http/server", "http/target",
-    "identity/keys", "limits/bucket", "limits/costs", "limits/leases", "limits/limiter", "limits/local",
+    "identity/keys", "limits/bucket", "limits/costs", "limits/held", "limits/leases", "limits/limiter", "limits/local",
     "limits/policy", "limits/scopes", "limits/verdict", "link/connection", "link/frames", "link/pool", "pipeline",
     "replies", "request", "retries/budget", "retries/deadline", "retries/decide", "retries/hedge", "retries/latencies",
     "retries/rules",

@@ -15,14 +15,14 @@ from typing import Final
 
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.costs import NONSENSE
+from gateway.limits.held import LONGEST, HeldPlaces
 from gateway.limits.leases import Lease, LeaseBook
-from gateway.limits.local import LocalBuckets, LocalPlaces
+from gateway.limits.local import LocalBuckets
 from gateway.limits.scopes import bucket_key
 from gateway.limits.store import BucketStore
 from gateway.limits.verdict import ALONE, COSTS, LEASED, YES, Decider, LimitVerdict, RouteLimits
 from gateway.request import Request, Response
 
-LONGEST: Final = 10_000_000_000  # nanoseconds a place is held without being renewed, if its worker dies
 GRACE: Final = 1_000_000_000  # nanoseconds past a request's deadline
 
 
@@ -35,11 +35,8 @@ class Limiter(Decider):
     def __init__(self, store: BucketStore, workers: int = 1, identity: bytes = b"\0" * 8) -> None:
         self._store = store
         self._local = LocalBuckets()
-        self._places = LocalPlaces()
+        self._held = HeldPlaces(store, identity)
         self._book = LeaseBook()
-        self._held: dict[bytes, LimitVerdict] = {}  # by member: requests that hold places in the store
-        self._placed: dict[bytes, int] = {}  # keys of which places were held lately, and when last
-        self._pruned = 0
         self._identity = identity
         self._count = 0
         self._now = 0
@@ -140,7 +137,7 @@ class Limiter(Decider):
         if verdict.limits.leased:
             self._lease_told(verdict)
         if refused < 0 and verdict.limits.holds:
-            self._hold(verdict)
+            self._held.hold(verdict, self._now, away=self._is_away)
         if verdict.gone:
             self._give_back(verdict)
 
@@ -162,7 +159,7 @@ class Limiter(Decider):
                 fits = policy.on_store_failure == "open"
                 level = policy.spec.burst if fits else 0.0
             elif policy.concurrent:
-                free = self._places.free(verdict.keys[i], policy.concurrent, self.workers)
+                free = self._held.free(verdict.keys[i], policy.concurrent, self.workers)
                 fits, level = free > 0, float(max(0, free - 1))
             else:
                 taken = self._local.take(
@@ -182,7 +179,7 @@ class Limiter(Decider):
                 if verdict.flags[i] == YES and not policy.concurrent and policy.on_store_failure == "local":
                     self._local.adjust(verdict.keys[i], verdict.costs[i], asked=asked)
         elif verdict.limits.holds:
-            self._hold(verdict)
+            self._held.hold(verdict, self._now, away=self._is_away)
         if verdict.gone:
             self._give_back(verdict)
 
@@ -219,21 +216,13 @@ class Limiter(Decider):
             self._alone_us = now / 1e3
 
     def back(self, now: int, *, forgot: bool) -> None:
-        """The store is there again. If it `forgot` everything, it is told the level of each key with the first ask.
-        What it did of what it was last asked nobody knows: of the places that it keeps for this worker only those that
-        are held stay, and all of them do.
-        """
+        """The store is there again. If it `forgot` everything, it is told the level of each key with the first ask."""
         self._now = now
         self._is_away = False
         if forgot:
             self._back_us = now / 1e3
             self._lost_us = self._back_us if self._alone_us is None else self._alone_us
-        for verdict in self._held.values():
-            self._note_places(verdict)
-        for key in self._placed:
-            self._store.forget(key, self._identity)
-        for verdict in self._held.values():
-            self._renew(verdict)
+        self._held.back(now)
 
     def _hint(self, verdict: LimitVerdict, lost_us: float) -> None:
         for i, policy in enumerate(verdict.policies):
@@ -366,7 +355,7 @@ class Limiter(Decider):
             self._give_back(verdict)
             return
         if verdict.holding:
-            self._release(verdict)
+            self._held.release(verdict)
         if verdict.allowed and verdict.limits.settles:
             for i, policy in enumerate(verdict.policies):
                 if policy.cost.settles:
@@ -377,14 +366,7 @@ class Limiter(Decider):
         self._now = now
         for lease in self._book.ended(now):
             self._return(lease)
-        if now - self._pruned > LONGEST and not self._is_away:  # what was held when it was lost stays known
-            self._pruned = now
-            self._placed = {key: at for key, at in self._placed.items() if now - at < LONGEST}
-        for verdict in self._held.values():
-            if now - verdict.now > verdict.life_ns // 2:
-                verdict.now = now
-                verdict.life_ns = LONGEST
-                self._renew(verdict)
+        self._held.tick(now, away=self._is_away)
 
     def _settle(self, verdict: LimitVerdict, i: int, tokens: float) -> None:
         if tokens < 0 or verdict.flags[i] != YES:
@@ -410,37 +392,10 @@ class Limiter(Decider):
     def _give_back(self, verdict: LimitVerdict) -> None:
         """Everything: the request was not carried out."""
         if verdict.holding:
-            self._release(verdict)
+            self._held.release(verdict)
         if verdict.allowed:
             for i, policy in enumerate(verdict.policies):
                 if not policy.concurrent and verdict.flags[i] == YES and verdict.costs[i]:
                     self._adjust(verdict, i, verdict.costs[i])
             if verdict.by == ALONE:
                 verdict.costs = [0.0] * len(verdict.costs)  # for a store that was late, and will say what it took
-
-    def _hold(self, verdict: LimitVerdict) -> None:
-        verdict.holding = True
-        self._held[verdict.member] = verdict
-        for i, policy in enumerate(verdict.policies):
-            if policy.concurrent:
-                self._places.hold(verdict.keys[i])
-        if not self._is_away:  # else the store has heard nothing of it, and an outage is no reason to grow
-            self._note_places(verdict)
-
-    def _note_places(self, verdict: LimitVerdict) -> None:
-        for i, policy in enumerate(verdict.policies):
-            if policy.concurrent:
-                self._placed[verdict.keys[i]] = self._now
-
-    def _release(self, verdict: LimitVerdict) -> None:
-        verdict.holding = False
-        del self._held[verdict.member]
-        for i, policy in enumerate(verdict.policies):
-            if policy.concurrent:
-                self._places.release(verdict.keys[i])
-                self._store.release(verdict.keys[i], verdict.member)
-
-    def _renew(self, verdict: LimitVerdict) -> None:
-        for i, policy in enumerate(verdict.policies):
-            if policy.concurrent and verdict.flags[i] == YES:
-                self._store.renew(verdict.keys[i], verdict.member, verdict.life_ns)

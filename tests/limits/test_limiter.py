@@ -430,10 +430,10 @@ async def test_places_taken_while_the_store_is_away_are_not_kept_in_mind():
     store.reply = None
     for second in range(2, 50):
         limiter.end(await limiter.check(limits(BUSY), request(), second * S), request(), sent=True)
-    assert len(limiter._placed) == 1
+    assert len(limiter._held._known) == 1
     other = LimitPolicy("other", RouteScope(), concurrent=2)
     limiter.end(await limiter.check(limits(other), request(), 50 * S), request(), sent=True)
-    assert len(limiter._placed) == 1
+    assert len(limiter._held._known) == 1
 
 
 async def test_a_place_in_shadow_that_was_not_had_is_not_renewed():
