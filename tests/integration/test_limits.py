@@ -90,6 +90,27 @@ def test_places_are_shared_and_free_again_after_the_answer_and_after_a_worker_di
         thread.join()
 
 
+def test_places_given_back_while_the_store_stood_still_are_free_when_it_goes_on(server, tmp_path):
+    line = f"store: {{url: 'unix://{server.path}', key_prefix: t, timeout: 100ms, connect_timeout: 500ms}}\n"
+    with running(tmp_path, line, limit="{key: global, concurrent: 3}") as gateway:
+        gateway.backend.hold.clear()
+        threads, results = in_background(gateway, 3)
+        client = store(server)
+        eventually(lambda: client.zcard("t:per-client:{*}") == 3)
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            gateway.backend.hold.set()
+            for thread in threads:
+                thread.join()
+            assert results == [200, 200, 200]
+            eventually(lambda: "mode=local" in told(gateway)[1].get("degraded", ""))
+            time.sleep(0.8)  # the connection is given up: what it was to be told is lost
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        eventually(lambda: client.zcard("t:per-client:{*}") == 0)
+        eventually(lambda: told(gateway)[1]["ratelimit"] == '"per-client";r=2')
+
+
 def test_a_busy_key_is_leased_and_what_was_not_used_comes_back(fleet, server):
     gateway = fleet("a", "{key: global, rate: 1/h, burst: 10000, mode: leased}")
     for _ in range(300):
