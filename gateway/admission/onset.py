@@ -53,7 +53,8 @@ class Octave:
         self.variance = 0.0
 
     def add(self, inflight: float, took: float) -> None:
-        if self.count >= MEMORY // 2 and took - self.took > JUMP:
+        # Answers that spread are not told from a jump one by one, and without the longer ones the mean would sink.
+        if self.count >= MEMORY // 2 and took - self.took > max(JUMP, CERTAIN * math.sqrt(self.variance)):
             self.recent += (took - self.recent) / min(RECENT, self.raised + 1)
             self.raised += 1
             return
@@ -113,7 +114,7 @@ class Onset:
         self._length += off / MEMORY
         self._variance += (off * off - self._variance) / MEMORY
         # What is in flight changes slowly: whether it sways is told by several latencies, whatever answers they have.
-        part = min(1.0, (now - self._last) / (SEVERAL * math.exp(self._length)))
+        part = min(1.0, (now - self._last) / math.exp(self._length or length)) / SEVERAL
         self._last = now
         off = level - self._level
         self._level += off * part

@@ -80,6 +80,7 @@ class Gate(AnyGate):
         self._row = 0  # failures in a row, over all eras
         self._doubt = ""
         self._doubt_until = 0
+        self._hinted = False  # while half-open: that it may have recovered
         self.forced = ""  # or "open", "closed"
         self.forced_until = FOREVER
         self.leniency = STRICT
@@ -325,7 +326,9 @@ class Gate(AnyGate):
     # -- what others say ----------------------------------------------------------------------------------------
 
     def hint_recovered(self, now: int) -> None:
-        if self.state == OPEN and not self.forced:
+        if self.state == HALF_OPEN:
+            self._hinted = True  # the probe that is out may be from before
+        elif self.state == OPEN and not self.forced:
             self._open.until = now
             self.turned()
 
@@ -370,9 +373,12 @@ class Gate(AnyGate):
         if len(self.history) > HISTORY:
             del self.history[0]
         doubt, self._doubt = self._doubt, ""
+        hinted, self._hinted = self._hinted, False
         if event in self.tripped:
             self.tripped[event] += 1
-            self._open.begin(now, self.rand(), grows=self.leniency != URGED)
+            self._open.begin(now, self.rand(), grows=self.leniency != URGED and not hinted)
+            if hinted:
+                self._open.until = min(self._open.until, now + LAST_RESORT)
         elif event in self.doubted:
             self.doubted[event] += 1
             self._doubt = event

@@ -13,9 +13,9 @@ With *available* the weight of the backends that are closed, healthy and not eje
    crushed by everybody's load. Gates stay in their state and go on probing beside it.
 3. URGED. Every backend is hard: open gates need not wait out their time but 100 ms, and then let `probes` through.
 
-When the first of a pool closes of which nothing was left, and when enough are closed again for the first rule, what was
-wrong with all of them may be over: open gates are probed at once, and do not wait out their time while those that came
-back before them carry everything.
+When the first of a pool closes that was URGED, and when enough are closed again for the first rule, what was wrong with
+all of them may be over: the others are probed at once, and do not wait out their time while those that came back before
+them carry everything.
 
 So neither a wrong opinion nor a wrong threshold can take a pool's last capacity, and traffic is never moved from
 backends that work to backends that are known not to. Precedent: Envoy's panic threshold, which knows no hard verdicts
@@ -31,7 +31,7 @@ from typing import Generic, Protocol, TypeVar
 
 from gateway.breakers.permit import FOREVER, LENIENT, PARTS, STRICT, URGED, AnyGate
 
-NONE, SOME, ENOUGH = 0, 1, 2
+NONE, SOME, ALL = 0, 1, 2  # of a pool, how much was lost when it was URGED and is not back
 
 
 class Member(Protocol):
@@ -60,7 +60,7 @@ class Usable(Generic[M]):
         self._until = 0  # until when the picks are right if nothing turns
         self.spare: tuple[M, ...] = ()  # those only a soft verdict speaks against, for when all picks have been tried
         self.level = STRICT
-        self._left = ENOUGH  # how much of the pool is closed
+        self._lost = NONE
 
     def unsettle(self) -> None:
         """Something turned: the next question is looked into."""
@@ -78,6 +78,7 @@ class Usable(Generic[M]):
         hard: list[int] = []
         opened: list[AnyGate] = []
         total = available = 0
+        works = False
         until = FOREVER
         for index, member in enumerate(self._members):
             gate = self._gates[index]
@@ -91,6 +92,7 @@ class Usable(Generic[M]):
                 opened.append(gate)
             if ready and member.standing:
                 fine.append(member)
+                works = works or not gate.hard
                 if gate.closed:
                     available += weight
             elif ready or not gate.hard:
@@ -101,7 +103,7 @@ class Usable(Generic[M]):
         if fine and available * PARTS >= self._panic * (self._needed or total):
             self.level = STRICT
             picks = tuple(fine)
-        elif available or soft or (fine and not hard):
+        elif works or soft:
             self.level = LENIENT
             chosen = (*fine, *soft)
             picks = tuple(member for member in self._members if member in chosen)
@@ -120,12 +122,15 @@ class Usable(Generic[M]):
         if picks != self._picks:
             self._picks = picks
         self._until = until
-        left = ENOUGH if self.level == STRICT else SOME if available else NONE
-        if left > self._left and opened:
-            for gate in opened:
-                gate.hint_recovered(now)
-            self._until = now
-        self._left = left
+        if self.level == URGED:
+            self._lost = ALL
+        elif self._lost and available:
+            back = self._lost == ALL or self.level == STRICT
+            self._lost = NONE if self.level == STRICT else SOME
+            if back and opened:
+                for gate in opened:
+                    gate.hint_recovered(now)
+                self._until = now
 
     def __repr__(self) -> str:
         level = ("strict", "lenient", "urged")[self.level]

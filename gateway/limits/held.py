@@ -55,7 +55,7 @@ class HeldPlaces:
 
     def tick(self, now: int, *, away: bool) -> None:
         """A few times a second: renews what is held for long."""
-        if now - self._pruned > LONGEST and not away:  # what was held when it was lost stays known
+        if now - self._pruned > LONGEST and not away:  # what the store kept when it was lost stays known
             self._pruned = now
             self._known = {key: at for key, at in self._known.items() if now - at < LONGEST}
         for verdict in self._held.values():
@@ -63,6 +63,8 @@ class HeldPlaces:
                 verdict.now = now
                 verdict.life_ns = LONGEST
                 self._renew(verdict)
+                if not away:
+                    self._note(verdict, now)
 
     def back(self, now: int) -> None:
         """The store is there again. What it did of what it was last asked nobody knows: of the places that it keeps for

@@ -10,7 +10,7 @@ seconds and in the last one of them:
     or, where that is more,
     sent + waiting <= minimum                    of one second
 
-Who asks for what can be spared gets none of the last quarter of the share of ten seconds.
+Who asks for what can be spared gets none of the last quarter of either, but in a quiet pool the one that there is.
 
 So good times may save up for bad ones, but no second ever has more than a quarter again of its share; an account
 that is only limited in what it saves (Finagle's) can spend it all at once, which is just what a stall makes everybody
@@ -29,7 +29,7 @@ SLOT: Final = 50_000_000  # nanoseconds
 SLOTS: Final = 200  # of which ten seconds are made
 SECOND: Final = 20  # and one
 BURST: Final = 1.25  # of its share, what one second may have
-SPARE: Final = 0.75  # of the share of ten seconds, what may be spent on what can do without
+SPARE: Final = 0.75  # of the share of ten seconds or of the minimum, what may be spent on what can do without
 
 #: What pays for something sent on top: nothing, the requests of the window, or the minimum.
 NOTHING: Final = 0
@@ -114,7 +114,9 @@ class RetryBudget:
         saved = self._spent + one_more <= part * ratio * self._requests
         if saved and self._lately + one_more <= BURST * ratio * self._recent:
             return SHARE
-        return MINIMUM if self._earned >= 1.0 and self._lately + one_more <= max(self._minimum, 1.0) else NOTHING
+        enough = min(self._most(), 1.0 + (1.0 - part) * self._minimum)
+        rare = self._lately + one_more <= max(part * self._minimum, 1.0)
+        return MINIMUM if rare and self._earned >= max(enough, 1.0) else NOTHING
 
     def _most(self) -> float:
         """Of the minimum, that can be saved: one second's, and a whole one."""

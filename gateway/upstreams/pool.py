@@ -37,10 +37,11 @@ class Sharing:
 class View:
     """What one gate per backend (its own, or that of one model) leaves to pick from; kept until something turns."""
 
-    __slots__ = ("away", "gates", "picks", "trials", "usable")
+    __slots__ = ("away", "fresh", "gates", "picks", "trials", "usable")
 
     def __init__(self, backends: Sequence[Backend], gates: list[AnyGate], panic: float, needed: int) -> None:
         self.gates = gates
+        self.fresh = True  # nothing has turned since it was looked at
         self.usable = Usable(backends, gates, panic, needed)
         self.picks: tuple[Backend, ...] = ()
         self.trials: list[tuple[Backend, AnyGate]] = []  # of the picks: those that are to be probed
@@ -105,7 +106,8 @@ class Pool:
     def _unsettle(self) -> None:
         self._own.usable.unsettle()
         self.groups.review = 0
-        self._models.clear()
+        for view in self._models.values():
+            view.fresh = False
 
     def pick(self, request: Request, tried: list[Backend], now: int) -> Backend | None:
         """A backend that may be tried for `request` now and is not in `tried`, or None."""
@@ -158,11 +160,16 @@ class Pool:
 
     def _of_model(self, request: Request, now: int) -> View:
         view = self._models.get(request.model)
-        if view is None:
-            if len(self._models) >= MOST:
-                self._models.clear()
+        if view is None or not view.fresh:
             gates = [backend.gate_for(request) for backend in self.backends]
-            view = self._models[request.model] = View(self.backends, gates, self.panic, self._needed)
+            if view is not None and view.gates == gates:
+                view.usable.unsettle()
+                view.picks = ()
+                view.fresh = True
+            else:  # new, or one of its gates has made room for another model's
+                if len(self._models) >= MOST:
+                    self._models.clear()
+                view = self._models[request.model] = View(self.backends, gates, self.panic, self._needed)
         picks = view.usable.at(now)
         if picks is not view.picks or not picks:
             view.picks = picks

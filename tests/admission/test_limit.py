@@ -349,6 +349,25 @@ def test_nobody_is_held_back_to_see_whether_fewer_would_do_where_nobody_waits_fo
         assert world.seen(2, 8).p(90) <= 22
 
 
+@pytest.mark.parametrize(("workers", "seed"), [(1, 4), (2, 1), (3, 2), (4, 5)])
+def test_answers_that_spread_are_no_jump(workers, seed):
+    """Exponential ones, an eighth of the capacity: 92 ms is their own p99."""
+    world = World(
+        lambda w: Slots(w, 96, kind="exp"), learning(workers), [Stream("all", 600, patience=5 * S)], seed=seed
+    )
+    world.run(20)
+    assert world.seen(0, 20).refused == 0
+    assert world.seen(0, 19).p(99) <= 110
+
+
+@pytest.mark.parametrize(("burst", "rate"), [(40, 80), (90, 180)])
+def test_bursts_with_nothing_between_them_are_not_clients_that_wait(burst, rate):
+    world = World(lambda w: Slots(w, 96), learning(), [Stream("all", rate, burst=burst, patience=5 * S)])
+    world.run(30)
+    late = [took for took in world.seen(2, 29).served if took > 30 * MS]
+    assert len(late) <= 0.04 * world.seen(2, 29).offered
+
+
 @pytest.mark.parametrize("rate", [150, 300])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_deadlines_near_the_service_time_take_no_answers_from_the_others(rate, workers):

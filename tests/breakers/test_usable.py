@@ -160,6 +160,44 @@ def test_when_the_first_is_back_the_others_are_probed_at_once_and_once():
     assert members[1] in usable.at(now), "half of it is back, which is enough: once more"
 
 
+@pytest.mark.parametrize("kinds", ["ok ok hard hard", "ok hard hard hard", "ok hard"])
+@pytest.mark.parametrize("how", ["doubt", "health"])
+def test_the_dead_are_not_probed_because_the_living_are_doubted_for_a_moment(kinds, how):
+    members, usable = pool(kinds)
+    living = tuple(member for member in members if member.gate.closed)
+    now = NOW
+    for _ in range(5):
+        now += SECOND
+        if how == "doubt":
+            assert living[0].gate.hint_failing(now)
+        else:
+            living[0].standing = False
+            usable.unsettle()
+        assert usable.at(now) == living
+        if how == "doubt":
+            close(living[0], now)
+        else:
+            living[0].standing = True
+            usable.unsettle()
+        usable.at(now)
+        assert usable.at(now) == living
+
+
+def test_a_probe_from_before_that_fails_when_the_pool_is_back_is_made_again_soon():
+    members, usable = pool("hard hard")
+    now = NOW + SECOND // 10
+    assert usable.at(now) == tuple(members)
+    late = members[1].gate.try_acquire(now)
+    close(members[0], now)
+    usable.at(now)
+    members[1].gate.release(late, Outcome.FAILURE, now)
+    assert members[1] not in usable.at(now)
+    now += SECOND // 10
+    assert members[1] in usable.at(now)
+    members[1].gate.release(members[1].gate.try_acquire(now), Outcome.FAILURE, now)
+    assert members[1] not in usable.at(now + 9 * SECOND), "once"
+
+
 def test_nobody_is_probed_early_because_one_that_was_not_missed_is_back():
     members, usable = pool("ok ok ok hard hard")
     now = NOW + 10 * SECOND

@@ -423,6 +423,16 @@ async def test_what_the_store_may_hold_for_requests_that_ended_while_it_was_away
     assert len(store.forgotten) == 1, "by now they have run out"
 
 
+async def test_places_of_long_requests_that_end_while_the_store_is_away_are_forgotten_too():
+    store, limiter, verdict = await decided(YES, BUSY)
+    for second in range(1, 27):
+        limiter.tick(second * S)
+    limiter.away(26 * S)
+    limiter.end(verdict, request(), sent=True)
+    limiter.back(27 * S, forgot=False)
+    assert store.forgotten == [(b"gw:busy:{digits}", verdict.member[:8])]
+
+
 async def test_places_taken_while_the_store_is_away_are_not_kept_in_mind():
     store, limiter, verdict = await decided(YES, BUSY)
     limiter.end(verdict, request(), sent=True)

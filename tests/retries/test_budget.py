@@ -114,6 +114,12 @@ def test_the_last_quarter_of_the_share_is_not_to_spare():
     assert (spared, drain(budget)) == (15, 5)
     quiet = RetryBudget(0.0, 1.0, 0)
     assert quiet.reserve(0, spare=True) == MINIMUM
+    least = RetryBudget(0.0, 8.0, 0)
+    spared = 0
+    while least.reserve(0, spare=True) == MINIMUM:
+        least.spend(0)
+        spared += 1
+    assert (spared, drain(least)) == (6, 2)
 
 
 def test_time_earns_the_minimum():
