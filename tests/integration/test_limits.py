@@ -99,12 +99,12 @@ def test_places_given_back_while_the_store_stood_still_are_free_when_it_goes_on(
         eventually(lambda: client.zcard("t:per-client:{*}") == 3)
         os.kill(server.process.pid, signal.SIGSTOP)
         try:
+            eventually(lambda: "mode=local" in told(gateway)[1].get("degraded", ""))
+            time.sleep(0.8)  # the connection is given up: nothing waits in it for the store to go on
             gateway.backend.hold.set()
             for thread in threads:
                 thread.join()
             assert results == [200, 200, 200]
-            eventually(lambda: "mode=local" in told(gateway)[1].get("degraded", ""))
-            time.sleep(0.8)  # the connection is given up: what it was to be told is lost
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
         eventually(lambda: client.zcard("t:per-client:{*}") == 0)
