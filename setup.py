@@ -10,8 +10,9 @@ import os
 from setuptools import Extension, setup
 
 HOT = (
-    "admission/adaptive", "admission/admission", "admission/limit", "admission/onset", "admission/overload",
-    "admission/places", "admission/priority", "admission/queue", "admission/refusals", "admission/search",
+    "admission/adaptive", "admission/admission", "admission/limit", "admission/noise", "admission/onset",
+    "admission/overload", "admission/places", "admission/priority", "admission/queue", "admission/refusals",
+    "admission/search",
     "balance/draw", "balance/groups", "balance/hashing", "balance/latency", "balance/least_request", "balance/load",
     "balance/maglev", "balance/peak_ewma", "balance/policy", "balance/prequal", "balance/random", "balance/ring_hash",
     "balance/weighted_round_robin", "breakers/eras", "breakers/gate", "breakers/hearing", "breakers/models",

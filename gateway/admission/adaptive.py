@@ -53,7 +53,6 @@ class AdaptiveLimit(Search):
         self._refusals = Refusals()
         self._claim = 0  # rounds left in which a suspicion may be confirmed
         self._promised = 0.0  # ln(throughput) with more in flight, that is to be confirmed with less
-        self._skip = 0  # still to be sent before a sample is taken
         self._longer = 0  # answers, less the others, that took several times as long as usual
         self._inflight = 0
         self._mean = 0.0  # time to an answer, with those that take very long
@@ -81,14 +80,11 @@ class AdaptiveLimit(Search):
                 self._loosen(now)
             return 0
         self._bound_at = now
-        if self._skip:
-            self._skip -= 1
-            return 0
         return self._bind(inflight, now)
 
     def done(self, mark: int, took: int, outcome: Outcome, now: int) -> None:
         if self.places.workers == 1 or self.places.leads:
-            if self._skip or (not self.open and self.places.all > self.allowed):
+            if not self.open and self.places.all > self.allowed:
                 self.places.hear(now)  # it waits until what was learnt takes effect
             self._learn(mark, took, outcome, now)
             self.places.tell(-self.allowed if self.open else self.allowed)
@@ -172,7 +168,6 @@ class AdaptiveLimit(Search):
         self._known = False
         self._claim = 1 if self.gateways == 1 else 3
         self.learnt = max(self.least, min(self.most, enough))
-        self._skip = self.learnt // self.places.workers
         self._search(-1)
         self._level()
         self._begin(0)
@@ -190,7 +185,6 @@ class AdaptiveLimit(Search):
         elif block.hopeless and self.learnt > self.least:
             self.learnt = max(self.least, self.learnt // 2)
             self._step = self._first_step()
-            self._skip = self.learnt // self.places.workers
             self._level()
             self._begin(0)
         elif self._claim > 1:
@@ -259,7 +253,7 @@ class AdaptiveLimit(Search):
         places.lead()
         places.hear(now)
         self._onset.forget()
-        self._claim = self._skip = 0
+        self._claim = 0
         if level:
             self._follow(level)
             self.learnt = self.allowed

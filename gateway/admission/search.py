@@ -18,6 +18,7 @@ blocks a step above or below, until the difference is clear of the noise (which 
   does not idle for a round trip), and look again later and later. A jump of the latency at rest makes what was learnt
   worthless and starts the search anew, first in the direction that the jump suggests.
 
+A search does not go again where it has just been: not as far down as was too little, nor as far up as was no better.
 Looking up costs a little latency, looking down a little throughput for two or three latencies; there are no phases that
 let the pool run empty to find its latency at rest (BBR, Envoy's gradient controller), nor is the least latency ever
 needed (Vegas, gradient2). Where several `gateways` use the same backends, each takes the others to have as much in
@@ -34,6 +35,7 @@ import math
 from typing import Final, NamedTuple
 
 from gateway.admission.limit import CLIP, Limit
+from gateway.admission.noise import Noise
 from gateway.admission.places import Places
 from gateway.request import Outcome
 
@@ -45,10 +47,7 @@ SLACK: Final = 4  # sent while there was room, for each that was not, with which
 STALE: Final = 16  # latencies of a block after which it may be given up
 BITS: Final = 20  # of a mark, for the number in flight; the block is in the others
 MOST: Final = (1 << BITS) - 1
-NOISE: Final = 0.05  # relative error of a block's mean before it was seen
-QUIET: Final = 0.004  # the least error believed in
 WIDE: Final = 1.5  # steps are this many errors wide, so that they can be told apart
-JUMP: Final = 0.1  # change of the latency that is no noise, if it is also four errors
 TRIES: Final = 3  # pairs of blocks before a step is left undecided
 EXTRA: Final = 1 / 16  # of the places, at rest
 REST: Final = 16  # blocks before the next look after the first search
@@ -108,6 +107,9 @@ class Search(Limit):
         self._direction = 1
         self._trial = 0  # places above (below: negative) the learnt level; 0 at it and at rest
         self._refused = 0  # directions in a row
+        self._low = 0  # the search has shown that this is too little,
+        self._high = most + 1  # and this no better than less
+        self._left = 0  # for less, as its last finding
         self._opposed = False  # a wider step in this direction was certainly wrong
         self._needed = True  # less than what was learnt would certainly be too little
         self._known = False  # that more than what was learnt does not pay
@@ -120,10 +122,7 @@ class Search(Limit):
         self._here = Level()  # at the learnt level
         self._there = Level()  # at the trial's
         self._idle = Level()  # at rest
-        self._noise = NOISE  # of a block's mean: from one block to the next,
-        self._within = 0.0  # and by the samples in it
-        self._noises = 2.0
-        self._astray = 0  # blocks in a row that were off to the same side; below 0: slower
+        self._noise = Noise()
         self.block = 1  # its number is in its samples' marks
         self._began = 0
         self._count = 0
@@ -134,6 +133,7 @@ class Search(Limit):
         self._answered = 0  # when the last one was
         self._answers = 0  # of all requests that ended in this block
         self._slack = 0  # sent while there was room, in this block
+        self._skip = 0  # still to be sent before the block begins
 
     # -- samples ------------------------------------------------------------------------------------------------
 
@@ -142,8 +142,12 @@ class Search(Limit):
 
     def _bind(self, inflight: int, now: int) -> int:
         """The mark of a request with which all places are taken."""
+        if self._skip:
+            self._skip -= 1
+            return 0
         if not self._began:
             self._began = now
+            self._answers = 0
         return self._mark(inflight)
 
     def _loosen(self, now: int) -> None:
@@ -184,8 +188,13 @@ class Search(Limit):
         self._begin(0)
 
     def _enough(self) -> int:
-        own = -(-self.allowed // self.places.workers)
+        own = self._own
         return own * max(ROUNDS if self.latency < 40_000_000 else 1, -(-FEWEST // own))
+
+    @property
+    def _own(self) -> int:
+        """This worker's part of the places."""
+        return -(-self.allowed // self.places.workers)
 
     def _begin(self, now: int) -> None:
         """The next block; `now` where it has begun, 0 where it begins once the places are full."""
@@ -209,7 +218,7 @@ class Search(Limit):
             return
         if self._good > 1:
             within = math.sqrt(max(0.0, self._squares / self._good - mean * mean) / self._good) / mean
-            self._within += (within - self._within) / 4 if self._within else within
+            self._noise.spread(within)
         self._conclude(block, now)
 
     def _stalled(self, now: int) -> bool:
@@ -229,7 +238,7 @@ class Search(Limit):
         else:
             self._compare(block)
         self._level()
-        self._begin(now if self._trial else 0)
+        self._begin(now if self._trial and not self._skip else 0)
 
     def _compare(self, block: Block) -> None:
         """With what was seen at the same level before."""
@@ -242,14 +251,16 @@ class Search(Limit):
             off = min(0.0, block.timed - self._here.timed)
         else:
             off = 0.0
-        error = self._error(1, level.blocks or 1)
-        if self._jumped(off, error):
+        error = self._noise.error(1, level.blocks or 1)
+        if self._noise.jumped(off, error):
             self._changed(off)
+        elif self._noise.far(off, error):
+            pass  # the next one says whether it was noise
         elif self._resting and not (level.blocks or block.lost) and self._pays(block.timed):
             self._search(1)  # it changed during the search
         else:
             if level.blocks:
-                self._learn_noise(off * off / (1 + 1 / level.blocks))
+                self._noise.differed(off, level.blocks)
             level.add(block)
             self._go_on(block.mean)
 
@@ -259,7 +270,9 @@ class Search(Limit):
 
     def _level(self) -> None:
         extra = self._extra() if self._resting else self._trial
-        self.allowed = min(self.most, self.learnt + extra)
+        before, self.allowed = self.allowed, min(self.most, self.learnt + extra)
+        # The first round with more in flight meets the queue of fewer, and would say that it pays.
+        self._skip = self._own if self.allowed > before else 0
 
     def _pays(self, timed: float) -> bool:
         """Whether what is given at rest on top of the learnt number clearly brings as much more: then it is too low."""
@@ -267,41 +280,23 @@ class Search(Limit):
         if not here.blocks or here.lost or self.gateways > 1:
             return False
         share = math.log(self.allowed / self.learnt)
-        return timed - here.timed - self._error(1, here.blocks) > share / 2
-
-    def _jumped(self, off: float, error: float) -> bool:
-        """Whether a block that is `off` is no noise: by far, or by some in the same direction three times in a row."""
-        if abs(off) <= JUMP / 2 or abs(off) <= 2 * error:
-            self._astray = 0
-            return False
-        side = 1 if off > 0 else -1
-        self._astray = self._astray + side if self._astray * side > 0 else side
-        return abs(off) > max(JUMP, 4 * error) or abs(self._astray) >= 3
-
-    def _learn_noise(self, variance: float) -> None:
-        """One that is far off teaches little: it may be the beginning of a change."""
-        self._noises = min(12.0, self._noises + 1)
-        known = self._noise * self._noise
-        self._noise = math.sqrt(max(QUIET**2, known + (min(variance, 9 * known) - known) / self._noises))
+        return timed - here.timed - self._noise.error(1, here.blocks) > share / 2
 
     def _extra(self) -> int:
         """At rest: so that a slot that frees need not wait for its next request, and more where times vary much."""
-        return max(int(self._needed), round(self.learnt * max(EXTRA, self._noise, self._within)))
-
-    def _error(self, blocks: int, others: int) -> float:
-        """Of the difference between the means of so many blocks each."""
-        return max(self._noise, self._within) * math.sqrt(1 / blocks + 1 / others)
+        return max(int(self._needed), round(self.learnt * max(EXTRA, self._noise.size)))
 
     # -- the search ---------------------------------------------------------------------------------------------
 
     def _search(self, direction: int) -> None:
-        self._astray = 0
+        self._noise.settle()
         self._here = Level()
         self._there = Level()
         self._idle = Level()
         self._resting = False
         self._next_rest = REST
         self._trial = self._refused = 0
+        self._low, self._high, self._left = 0, self.most + 1, 0
         self._opposed = False
         self._fresh = True
         self._direction = direction
@@ -312,7 +307,9 @@ class Search(Limit):
         least = self._least_step()
         if not self._fresh:
             return least
-        return max(least, self.learnt // 2 if self._direction < 0 or self.gateways > 1 else self.learnt)
+        if self._direction < 0 or self.gateways > 1:
+            return max(least, self.learnt // 2)
+        return max(least, (self._left - self.learnt) // 2 if self._left else self.learnt)
 
     def _go_on(self, mean: float) -> None:
         if self._resting:
@@ -323,6 +320,7 @@ class Search(Limit):
             self._looks += 1
             self._refused = 0 if self._looks % (DOWN if self.gateways == 1 else 2) == 0 else 1
             self._direction = 1
+            self._low, self._high, self._left = 0, self.most + 1, 0
             self._here = Level()
             self._step = self._first_step()
             return
@@ -330,15 +328,15 @@ class Search(Limit):
             self._direction = -1
             self._step = max(1, self.learnt // 2)
         if self._direction > 0:
-            self._trial = min(self.most, self.learnt + self._step) - self.learnt
+            self._trial = min(self.most, self._high - 1, self.learnt + self._step) - self.learnt
         else:
-            self._trial = max(self.least, self.learnt - self._step) - self.learnt
+            self._trial = max(self.least, self._low + 1, self.learnt - self._step) - self.learnt
         if not self._trial or (self._trial < 0 and (mean < self.target or not (self.pressed or self._here.lost))):
             self._refuse()
 
     def _least_step(self) -> int:
         most = 1.0 if self._direction > 0 else 0.5
-        return max(1, int(self.learnt * min(most, max(0.125, WIDE * max(self._noise, self._within) * self.gateways))))
+        return max(1, int(self.learnt * min(most, max(0.125, WIDE * self._noise.size * self.gateways))))
 
     def _refuse(self) -> None:
         """This direction is of no use now: the other, or rest."""
@@ -364,7 +362,7 @@ class Search(Limit):
         all_here = self.learnt * self.gateways
         share = math.log((all_here + self._trial) / all_here)
         stolen = math.log(level / self.learnt) - share
-        error = self._error(there.blocks, here.blocks or 1)
+        error = self._noise.error(there.blocks, here.blocks or 1)
         if here.lost or there.lost:
             gain = there.counted - here.counted - stolen
             error = max(error, 0.3)
@@ -384,14 +382,19 @@ class Search(Limit):
             yes = elasticity < PAYS and (sure or there.blocks >= TRIES)
             no = elasticity - error > PAYS
         self._known = self._known or (no if up else yes)
+        if no and up:
+            self._high = min(self._high, level)
+        elif no:
+            self._low = max(self._low, level)
         if yes:
+            self._left = 0 if up else self.learnt
             self.learnt = level
             self._opposed = False
             self._needed = True
             self._here, self._there = there, Level()
             self._refused = 0
             self._next_rest = REST
-            if not up or elasticity > 0.5:
+            if elasticity > 0.5 if up else self._fresh:
                 self._step = min(2 * self._step, self.learnt if up else max(1, self.learnt // 2))
             self._go_on(mean)
         elif no and self._step > self._least_step() and not (up and gain < PAYS * math.log(1 + 1 / 8)):

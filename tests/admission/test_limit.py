@@ -64,6 +64,27 @@ def test_however_much_is_offered_the_backend_is_busy_and_the_served_are_served_s
     assert seen.timeouts == 0
 
 
+@pytest.mark.parametrize(("factor", "seed"), [(2, 10), (2, 23), (5, 13), (5, 31), (10, 7), (10, 37)])
+def test_a_search_of_two_workers_does_not_go_where_it_has_just_been(factor, seed):
+    """Chances with which it went on and on between levels that it knew, at the cost of 3 to 6 % of the answers."""
+    seen = overloaded(Slots, 200, factor=factor, workers=2, until=12, seed=seed).seen(2, 11.9)
+    assert seen.goodput >= 0.985 * 200
+    assert seen.p(99) <= 60
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_a_moment_in_which_all_stands_still_is_not_another_backend(seed):
+    """What stops the whole machine for a moment is in one block; only what is in the next one, too, is a change."""
+    world = overloaded(Slots, 200, factor=5, until=4, seed=seed)
+    levels = []
+    for moment in range(20):
+        world.backend.stalled = moment == 0
+        world.run(4 + (moment + 1) * 0.03)
+        world.backend.go_on()
+        levels += limits(world)
+    assert min(levels) >= 4
+
+
 # -- what is no overload ----------------------------------------------------------------------------------------
 
 
