@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
 
@@ -49,6 +50,7 @@ func (r *Request) Release() {
 				side[i].Slab = nil
 			}
 			side[i].Dims = side[i].Dims[:0]
+			side[i].Strings = nil
 		}
 	}
 	r.Out = r.Out[:0]
@@ -67,6 +69,22 @@ func (r *Request) SetInput(i int, pool *tensor.Pool, dtype tensor.DType, dims ..
 	if value.Slab != nil {
 		value.Slab.Free()
 	}
-	value.Slab = slab
+	value.Slab, value.Strings = slab, nil
 	return value, nil
+}
+
+// SetStrings makes input i a tensor of strings with the shape dims, which must have as many elements; both are kept, dims as a copy.
+func (r *Request) SetStrings(i int, strings [][]byte, dims ...int64) error {
+	if n := tensor.Elements(dims); n != int64(len(strings)) {
+		return status.Errorf(status.InvalidArgument, "%d strings for a tensor of shape %s", len(strings), tensor.ShapeText(dims, true))
+	}
+	value := &r.In[i]
+	if value.Slab != nil {
+		value.Slab.Free()
+		value.Slab = nil
+	}
+	value.Type = tensor.String
+	value.Dims = append(value.Dims[:0], dims...)
+	value.Strings = strings
+	return nil
 }
