@@ -1,0 +1,107 @@
+package rpc
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"sluicegate/go_infer/internal/metrics"
+	"sluicegate/go_infer/internal/status"
+)
+
+// Around is what happens around every call.
+type Around struct {
+	Registry *metrics.Registry
+	Log      *slog.Logger  // one line per call; nil: none
+	Pushback time.Duration // after which a refused client may come again; 0: not told
+	// Trace begins the span of a call. It is given the client's metadata, in which "traceparent" and "tracestate" are (W3C Trace
+	// Context); what it returns is called at the end. nil: no tracing.
+	Trace func(ctx context.Context, method string, incoming metadata.MD) (context.Context, func(error))
+}
+
+// run does one call: the counting, the tracing and the status around what handle does.
+func (a *Around) run(ctx context.Context, method string, endpoint metrics.Endpoint, handle func(context.Context) error) error {
+	begun := a.Registry.Begin()
+	ended := func(error) {}
+	if a.Trace != nil {
+		incoming, _ := metadata.FromIncomingContext(ctx)
+		ctx, ended = a.Trace(ctx, method, incoming)
+	}
+	err := handle(ctx)
+	said := Status(err)
+	ended(err)
+	a.Registry.End(endpoint, status.Code(said.Code()).HTTP(), begun)
+	if a.Log != nil {
+		a.Log.Info("request", "method", method, "code", said.Code().String(), "ms", float64(time.Since(begun).Microseconds())/1e3)
+	}
+	if said.Code() == codes.OK {
+		return nil
+	}
+	pushback(ctx, said.Code(), a.Pushback)
+	return said.Err()
+}
+
+// Method makes a method of a function on decoded messages.
+func Method[In, Out any, PIn interface {
+	*In
+	proto.Message
+}, POut interface {
+	*Out
+	proto.Message
+}](a *Around, service, name string, endpoint metrics.Endpoint, handle func(context.Context, PIn) (POut, error)) grpc.MethodDesc {
+	full := "/" + service + "/" + name
+	return grpc.MethodDesc{MethodName: name,
+		Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			in := PIn(new(In))
+			if err := decode(in); err != nil {
+				return nil, err
+			}
+			var out POut
+			err := a.run(ctx, full, endpoint, func(ctx context.Context) (err error) {
+				out, err = handle(ctx, in)
+				return err
+			})
+			return out, err
+		}}
+}
+
+// RawMethod makes a method of a function that reads the request itself, and answers with a Message or any other protobuf message. The
+// request's buffers are valid until it returns.
+func RawMethod(a *Around, service, name string, endpoint metrics.Endpoint,
+	handle func(ctx context.Context, in *Message) (any, error)) grpc.MethodDesc {
+	full := "/" + service + "/" + name
+	return grpc.MethodDesc{MethodName: name,
+		Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			in := messages.Get().(*Message)
+			defer in.release()
+			if err := decode(in); err != nil {
+				return nil, err
+			}
+			var out any
+			err := a.run(ctx, full, endpoint, func(ctx context.Context) (err error) {
+				out, err = handle(ctx, in)
+				return err
+			})
+			return out, err
+		}}
+}
+
+// Stream makes a stream of messages in both directions that are read and written by handle itself.
+func Stream(a *Around, service, name string, endpoint metrics.Endpoint, handle func(grpc.ServerStream) error) grpc.StreamDesc {
+	full := "/" + service + "/" + name
+	return grpc.StreamDesc{StreamName: name, ServerStreams: true, ClientStreams: true,
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			return a.run(stream.Context(), full, endpoint, func(context.Context) error { return handle(stream) })
+		}}
+}
+
+// Unimplemented refuses what is in a protocol and not in this server.
+func Unimplemented(what string) error {
+	return grpcstatus.Error(codes.Unimplemented, what)
+}
