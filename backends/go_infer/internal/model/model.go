@@ -202,7 +202,7 @@ func (s *Servable) Run(ctx context.Context, request *Request) error {
 	s.Model.Statistics.Answered(request.Begun, request.Rows, err != nil)
 	switch {
 	case err == nil:
-		return nil
+		return request.failed()
 	case errors.Is(err, batch.ErrOverloaded):
 		return status.Errorf(status.Unavailable, "model %s is overloaded: %d rows are waiting; retry later", s.Model.Name, s.Waiting())
 	case errors.Is(err, batch.ErrClosed):

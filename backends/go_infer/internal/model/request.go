@@ -21,6 +21,7 @@ type Request struct {
 
 	holders atomic.Int32
 	mu      sync.Mutex // parts of one request may finish in different slots
+	failure error      // why a part of this request, and not the batch it was in, failed
 }
 
 var requests = sync.Pool{New: func() any { return &Request{} }}
@@ -30,11 +31,28 @@ func NewRequest(inputs int) *Request {
 	r := requests.Get().(*Request)
 	r.holders.Store(1)
 	r.Rows = 0
+	r.failure = nil
 	if cap(r.In) < inputs {
 		r.In = make([]tensor.Value, inputs)
 	}
 	r.In = r.In[:inputs]
 	return r
+}
+
+// fail says that a part was refused; of several the first counts.
+func (r *Request) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failure == nil {
+		r.failure = err
+	}
+}
+
+// failed is the first failure of a part; to be asked when all are done.
+func (r *Request) failed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failure
 }
 
 // Retain adds a holder.
