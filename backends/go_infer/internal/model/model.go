@@ -17,6 +17,7 @@ import (
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/session"
+	"sluicegate/go_infer/internal/statistics"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -39,6 +40,8 @@ type Model struct {
 	Directory  string
 	Signatures map[string]*Servable
 	Declared   *Declaration // nil if it declares nothing
+	Limits     batch.Limits // of each signature
+	Statistics statistics.Recorder
 
 	session *session.Session
 	pool    *tensor.Pool
@@ -67,7 +70,7 @@ func Load(name string, version int64, directory string, options Options) (*Model
 		return nil, fmt.Errorf("%s: TensorFlow cannot load it: %w", directory, err)
 	}
 	m := &Model{
-		Name: name, Version: version, Directory: directory, Declared: declared,
+		Name: name, Version: version, Directory: directory, Declared: declared, Limits: options.Limits,
 		Signatures: map[string]*Servable{}, session: loaded, pool: options.Pool,
 	}
 	if err := m.prepare(metaGraph, options); err != nil {
@@ -124,6 +127,7 @@ func (m *Model) prepare(metaGraph []byte, options Options) error {
 				return fmt.Errorf("signature %q: %w", name, err)
 			}
 		}
+		servable.runner.statistics = &m.Statistics // from here on: warming is not counted
 		servable.batcher = batch.New(limits, servable.runner.run, options.Events, time.Now)
 	}
 	return m.checkDeclared()
@@ -193,7 +197,9 @@ func (s *Servable) Waiting() int {
 
 // Run runs the request, alone or with others. On nil its outputs are there until the caller releases it.
 func (s *Servable) Run(ctx context.Context, request *Request) error {
+	request.Begun = time.Now()
 	err := s.batcher.Do(ctx, request, request.Rows)
+	s.Model.Statistics.Answered(request.Begun, request.Rows, err != nil)
 	switch {
 	case err == nil:
 		return request.failed()
@@ -219,6 +225,8 @@ func (m *Model) Close() {
 			servable.runner.close()
 		}
 	}
-	m.session.Close()
+	if m.session != nil {
+		m.session.Close()
+	}
 	session.Trim()
 }

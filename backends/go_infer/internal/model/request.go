@@ -3,6 +3,7 @@ package model
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
@@ -13,9 +14,10 @@ import (
 // Invariants: reference counted, because a Run may still read the inputs after the client has left; whoever releases last frees the
 // slabs. Outputs may be read after Signature.Run returned nil, until the caller's own Release.
 type Request struct {
-	Rows int
-	In   []tensor.Value // in the order of the signature's inputs
-	Out  []tensor.Value // in the order of its outputs
+	Rows  int
+	Begun time.Time      // when it was given to Run
+	In    []tensor.Value // in the order of the signature's inputs
+	Out   []tensor.Value // in the order of its outputs
 
 	holders atomic.Int32
 	mu      sync.Mutex // parts of one request may finish in different slots

@@ -1,10 +1,12 @@
 package model
 
 import (
+	"time"
 	"unsafe"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/session"
+	"sluicegate/go_infer/internal/statistics"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -26,6 +28,8 @@ type runner struct {
 	batchable bool // first dimension is rows
 	pad       bool
 	slots     []slot
+
+	statistics *statistics.Recorder // nil: not counted
 }
 
 type slot struct {
@@ -96,9 +100,14 @@ var ofContent = map[status.Code]bool{
 func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 	slot := &r.slots[number]
 	defer slot.free()
+	run := statistics.Run{Begun: time.Now()}
 	rows := 0
 	for i := range parts {
 		rows += parts[i].Rows
+		if parts[i].Start == 0 {
+			run.Requests++
+			run.Queued += run.Begun.Sub(parts[i].Payload.Begun)
+		}
 	}
 	bucket := rows
 	if r.pad {
@@ -114,9 +123,11 @@ func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 			return err
 		}
 	}
+	run.Fed = time.Now()
 	if err := slot.call.Run(); err != nil {
 		return err
 	}
+	run.Ran = time.Now()
 	defer slot.call.Release()
 	start := 0
 	for i := range parts {
@@ -124,6 +135,10 @@ func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 			return err
 		}
 		start += parts[i].Rows
+	}
+	if r.statistics != nil {
+		run.Done, run.Rows = time.Now(), rows
+		r.statistics.Executed(&run)
 	}
 	return nil
 }
