@@ -12,9 +12,9 @@ import (
 // smallBody is read at once even if it has two parts: a second read costs more than the copy it spares.
 const smallBody = 4 << 10
 
-// ServeParts is Serve for a body of two parts: a head, which the operation finds in x.Body, and raw bytes, which it reads with x.Take
+// ServeParts is Serve for a body of two parts: a head, which the operation finds in x.Body, and raw bytes, which it reads from x
 // straight to where they shall lie. A head of -1 bytes is the whole body. A body whose length is not known beforehand, or that is
-// compressed, is read whole first; Take then copies out of it.
+// compressed, is read whole first.
 func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int, operation Operation) int {
 	x := exchanges.Get().(*Exchange)
 	defer x.recycle()
@@ -59,22 +59,27 @@ func (x *Exchange) open(limit, head int) error {
 	return nil
 }
 
-// Left is how many bytes after the head were not taken yet.
+// Left is how many bytes after the head were not read yet.
 func (x *Exchange) Left() int { return x.unread + len(x.rest) }
 
-// Take fills memory with the next bytes after the head. The caller has asked Left.
-func (x *Exchange) Take(memory []byte) error {
-	n := copy(memory, x.rest)
-	x.rest = x.rest[n:]
-	if n == len(memory) {
-		return nil
+// Read gives the next bytes after the head.
+func (x *Exchange) Read(memory []byte) (int, error) {
+	if len(x.rest) > 0 {
+		n := copy(memory, x.rest)
+		x.rest = x.rest[n:]
+		return n, nil
 	}
-	if len(memory)-n > x.unread {
-		return status.Errorf(status.InvalidArgument, "the body ended before %d more bytes", len(memory)-n-x.unread)
+	if x.unread == 0 {
+		return 0, io.EOF
 	}
-	read, err := io.ReadFull(x.Request.Body, memory[n:])
-	x.unread -= read
-	return bodyError(err)
+	n, err := x.Request.Body.Read(memory[:min(len(memory), x.unread)])
+	x.unread -= n
+	if err == io.EOF && x.unread == 0 {
+		err = nil
+	} else if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, bodyError(err)
 }
 
 // ParseLength reads a header's value as a number of bytes.

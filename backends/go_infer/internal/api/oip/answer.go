@@ -1,11 +1,11 @@
 package oip
 
 import (
-	"encoding/binary"
 	"strconv"
 	"unicode/utf8"
 
 	"sluicegate/go_infer/internal/jsontensor"
+	"sluicegate/go_infer/internal/rawtensor"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -46,7 +46,7 @@ func (f *inference) answer() error {
 		head := len(text)
 		for i := range f.outputs {
 			if w := &f.outputs[i]; w.binary {
-				text = appendBinary(text, &w.value)
+				text = rawtensor.Append(text, &w.value)
 			}
 		}
 		f.x.Header["Content-Type"] = octets
@@ -71,7 +71,7 @@ func (f *inference) appendOutput(text []byte, w *wanted) ([]byte, error) {
 	}
 	if w.binary {
 		text = append(text, `],"parameters":{"binary_data_size":`...)
-		text = strconv.AppendInt(text, int64(binarySize(value)), 10)
+		text = strconv.AppendInt(text, int64(rawtensor.Size(value)), 10)
 		return append(text, "}}"...), nil
 	}
 	text = append(text, `],"data":[`...)
@@ -91,27 +91,4 @@ func (f *inference) appendOutput(text []byte, w *wanted) ([]byte, error) {
 		text = jsontensor.AppendString(text, string(element))
 	}
 	return append(text, "]}"...), nil
-}
-
-// binarySize is the length of what appendBinary adds.
-func binarySize(value *tensor.Value) int {
-	if value.Type != tensor.String {
-		return value.Size()
-	}
-	size := 0
-	for _, element := range value.Strings {
-		size += 4 + len(element)
-	}
-	return size
-}
-
-func appendBinary(out []byte, value *tensor.Value) []byte {
-	if value.Type != tensor.String {
-		return append(out, value.Bytes()...)
-	}
-	for _, element := range value.Strings {
-		out = binary.LittleEndian.AppendUint32(out, uint32(len(element)))
-		out = append(out, element...)
-	}
-	return out
 }

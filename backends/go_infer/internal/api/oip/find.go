@@ -1,6 +1,7 @@
 package oip
 
 import (
+	"context"
 	"errors"
 	"strconv"
 
@@ -9,19 +10,13 @@ import (
 	"sluicegate/go_infer/internal/status"
 )
 
-// found is a model that answers a request, and must be let go after it.
-type found struct {
-	*model.Model
-	release func()
-}
-
-// find is the one place that asks the repository for a model.
-func (h *Handler) find(t *target) (found, error) {
-	m, err := h.Repository.Get(t.model, t.version)
+// find is the one place that asks the repository for a model. The caller releases the lease.
+func (h *Handler) find(ctx context.Context, t *target) (*repository.Lease, error) {
+	lease, err := h.Repository.Acquire(ctx, t.model, t.wanted)
 	if err != nil {
-		return found{}, h.unknown(t, err)
+		return nil, h.unknown(t, err)
 	}
-	return found{m, func() {}}, nil
+	return lease, nil
 }
 
 // unknown words a model that cannot answer as Triton does: its clients look at the text.
@@ -31,13 +26,13 @@ func (h *Handler) unknown(t *target, err error) error {
 		return err
 	}
 	text := "Request for unknown model: '" + t.model + "'"
-	if t.version != repository.Latest {
-		text += " version " + strconv.FormatInt(t.version, 10)
+	if t.wanted.Exact {
+		text += " version " + strconv.FormatInt(t.wanted.Version, 10)
 	}
 	switch {
-	case known.Code == status.Unavailable && t.version != repository.Latest:
+	case known.Code == status.Unavailable && t.wanted.Exact:
 		text += " is not at ready state"
-	case known.Code == status.Unavailable, t.version == repository.Latest && len(h.Repository.Versions(t.model)) > 0:
+	case known.Code == status.Unavailable, !t.wanted.Exact && len(h.Repository.Versions(t.model)) > 0:
 		text += " has no available versions"
 	default:
 		text += " is not found"

@@ -47,13 +47,14 @@ type wanted struct {
 var inferences = sync.Pool{New: func() any { return &inference{} }}
 
 func (h *Handler) infer(x *api.Exchange, t *target) error {
-	m, err := h.find(t)
+	lease, err := h.find(x.Context, t)
 	if err != nil {
 		return err
 	}
-	defer m.release()
+	defer lease.Release()
+	m := lease.Model
 	f := inferences.Get().(*inference)
-	*f = inference{x: x, model: m.Model, body: x.Body, outputs: f.outputs[:0]}
+	*f = inference{x: x, model: m, body: x.Body, outputs: f.outputs[:0]}
 	defer f.recycle()
 	if t.head == 0 {
 		err = f.readRaw()

@@ -7,6 +7,7 @@ import (
 
 	"sluicegate/go_infer/internal/jsontensor"
 	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/rawtensor"
 	"sluicegate/go_infer/internal/session"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
@@ -111,8 +112,6 @@ func (f *inference) readInput(span jsontensor.Span) error {
 	switch {
 	case data.Found() == (size >= 0):
 		return refuse("input '%s' must have either 'data' or the parameter 'binary_data_size'", name)
-	case info.Type == tensor.String:
-		err = f.readStrings(input, dims, data, size)
 	case size >= 0:
 		err = f.readBinary(input, dims, size)
 	default:
@@ -162,53 +161,16 @@ func count(dims []int64, most int64) int64 {
 	return n
 }
 
-// allocate gives an input memory for its shape.
-func (f *inference) allocate(input int, dims []int64) (*tensor.Value, error) {
-	value, err := f.request.SetInput(input, f.model.Pool(), f.signature.Inputs[input].Type, dims...)
-	if err != nil {
-		return nil, status.Errorf(status.ResourceExhausted, "%v", err)
-	}
-	return value, nil
-}
-
 // readBinary reads size bytes of the body to where the tensor shall lie.
 func (f *inference) readBinary(input int, dims []int64, size int64) error {
 	info := &f.signature.Inputs[input]
-	element := int64(info.Type.Size())
-	if n := count(dims, math.MaxInt32); n*element != size {
-		return refuse("input byte size mismatch for input '%s' for model '%s'. Expected %d, got %d", info.Alias, f.model.Name, n*element, size)
+	if want := count(dims, math.MaxInt32) * int64(info.Type.Size()); info.Type != tensor.String && want != size {
+		return refuse("input byte size mismatch for input '%s' for model '%s'. Expected %d, got %d", info.Alias, f.model.Name, want, size)
 	}
-	if err := f.enough(info, size); err != nil {
-		return err
-	}
-	value, err := f.allocate(input, dims)
-	if err != nil {
-		return err
-	}
-	if err := f.x.Take(value.Bytes()); err != nil {
-		return err
-	}
-	return f.checkBools(info, value)
-}
-
-func (f *inference) enough(info *model.TensorInfo, size int64) error {
 	if left := int64(f.x.Left()); size > left {
 		return refuse("unexpected size for input '%s', expecting %d additional bytes for model '%s'", info.Alias, size-left, f.model.Name)
 	}
-	return nil
-}
-
-// checkBools refuses a BOOL that is neither 0 nor 1, which is no C++ bool.
-func (f *inference) checkBools(info *model.TensorInfo, value *tensor.Value) error {
-	if info.Type != tensor.Bool {
-		return nil
-	}
-	for i, b := range value.Bytes() {
-		if b > 1 {
-			return refuse("input '%s' is BOOL; its byte %d is %d, which is neither 0 nor 1", info.Alias, i, b)
-		}
-	}
-	return nil
+	return rawtensor.Read(f.x, int(size), f.request, input, info.Alias, f.model.Pool(), info.Type, dims...)
 }
 
 // readJSON reads "data", flat or nested like the shape.
@@ -222,14 +184,18 @@ func (f *inference) readJSON(input int, dims []int64, data jsontensor.Span) erro
 	if n > int64(len(f.body)) {
 		return refuse("input '%s' has shape %s; the request has not that many values", info.Alias, tensor.ShapeText(dims, true))
 	}
-	value, err := f.allocate(input, dims)
-	if err != nil {
-		return err
-	}
+	layout := dims
 	if flat := [1]int64{n}; !f.nested(data) {
-		dims = flat[:]
+		layout = flat[:]
 	}
-	if err := jsontensor.Fill(f.body, data, value, 0, dims); err != nil {
+	if info.Type == tensor.String {
+		return f.readStrings(input, dims, layout, n, data)
+	}
+	value, err := f.request.SetInput(input, f.model.Pool(), info.Type, dims...)
+	if err != nil {
+		return status.Errorf(status.ResourceExhausted, "%v", err)
+	}
+	if err := jsontensor.Fill(f.body, data, value, 0, layout); err != nil {
 		return refuse("%v (input '%s' is %s %s)", err, info.Alias, datatypes[info.Type], tensor.ShapeText(dims, true))
 	}
 	return nil

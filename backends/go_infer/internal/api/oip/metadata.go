@@ -51,11 +51,12 @@ func (h *Handler) ready(x *api.Exchange, _ *target) error {
 }
 
 func (h *Handler) modelReady(x *api.Exchange, t *target) error {
-	m, err := h.find(t)
+	lease, err := h.find(x.Context, t)
 	if err != nil {
 		return err
 	}
-	defer m.release()
+	defer lease.Release()
+	m := lease.Model
 	return print(x, struct {
 		Name  string `json:"name"`
 		Ready bool   `json:"ready"`
@@ -63,12 +64,13 @@ func (h *Handler) modelReady(x *api.Exchange, t *target) error {
 }
 
 func (h *Handler) modelMetadata(x *api.Exchange, t *target) error {
-	m, err := h.find(t)
+	lease, err := h.find(x.Context, t)
 	if err != nil {
 		return err
 	}
-	defer m.release()
-	s, err := signature(m.Model, "")
+	defer lease.Release()
+	m := lease.Model
+	s, err := signature(m, "")
 	if err != nil {
 		return err
 	}
@@ -139,12 +141,13 @@ type (
 )
 
 func (h *Handler) config(x *api.Exchange, t *target) error {
-	m, err := h.find(t)
+	lease, err := h.find(x.Context, t)
 	if err != nil {
 		return err
 	}
-	defer m.release()
-	s, err := signature(m.Model, "")
+	defer lease.Release()
+	m := lease.Model
+	s, err := signature(m, "")
 	if err != nil {
 		return err
 	}

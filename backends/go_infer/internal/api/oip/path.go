@@ -13,7 +13,7 @@ import (
 // target is what a path names.
 type target struct {
 	model     string
-	version   int64
+	wanted    repository.Wanted
 	head      int // bytes of the body that are JSON, as the request says; -1: it does not
 	operation *operation
 }
@@ -43,7 +43,7 @@ var (
 
 // parse reads a path below Prefix.
 func parse(path string) (target, error) {
-	t := target{version: repository.Latest}
+	t := target{}
 	rest := strings.TrimPrefix(path, Prefix)
 	if t.operation = ofServer[strings.TrimSuffix(rest, "/")]; t.operation != nil {
 		return t, nil
@@ -69,7 +69,7 @@ func parse(path string) (target, error) {
 			return t, status.Errorf(status.InvalidArgument,
 				"failed to get model version from specified version string '%s', version should be an integer > 0", version)
 		}
-		t.version = int64(number)
+		t.wanted = repository.Wanted{Version: int64(number), Exact: true}
 	}
 	if t.operation = ofModel[verb]; t.operation == nil || t.model == "" {
 		return t, nowhere(path)

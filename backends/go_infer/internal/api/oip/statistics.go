@@ -1,6 +1,7 @@
 package oip
 
 import (
+	"context"
 	"slices"
 	"strconv"
 
@@ -52,16 +53,16 @@ func (h *Handler) statistics(x *api.Exchange, t *target) error {
 	names := []string{t.model}
 	if t.model == "" {
 		names = h.Repository.Names()
-	} else if err := h.known(t); err != nil {
+	} else if err := h.known(x.Context, t); err != nil {
 		return err
 	}
 	answer := statsJSON{Models: []modelStats{}}
 	for _, name := range names {
 		for _, version := range slices.Backward(h.Repository.Versions(name)) {
-			if version.State != repository.Available || t.version != repository.Latest && version.Number != t.version {
+			if version.State != repository.Available || t.wanted.Exact && version.Number != t.wanted.Version {
 				continue
 			}
-			if err := h.count(&answer, target{model: name, version: version.Number}); err != nil && t.model != "" {
+			if err := h.count(x.Context, &answer, target{model: name, wanted: repository.Wanted{Version: version.Number, Exact: true}}); err != nil && t.model != "" {
 				return err // else it was unloaded just now
 			}
 		}
@@ -70,20 +71,21 @@ func (h *Handler) statistics(x *api.Exchange, t *target) error {
 }
 
 // known refuses a model or a version that does not answer.
-func (h *Handler) known(t *target) error {
-	m, err := h.find(t)
+func (h *Handler) known(ctx context.Context, t *target) error {
+	lease, err := h.find(ctx, t)
 	if err == nil {
-		m.release()
+		lease.Release()
 	}
 	return err
 }
 
-func (h *Handler) count(answer *statsJSON, t target) error {
-	m, err := h.find(&t)
+func (h *Handler) count(ctx context.Context, answer *statsJSON, t target) error {
+	lease, err := h.find(ctx, &t)
 	if err != nil {
 		return err
 	}
-	defer m.release()
+	defer lease.Release()
+	m := lease.Model
 	s := m.Statistics.Snapshot()
 	stats := modelStats{
 		Name: m.Name, Version: strconv.FormatInt(m.Version, 10), Inferences: s.Inferences, Executions: s.Executions,

@@ -1,75 +1,17 @@
 package oip
 
 import (
-	"encoding/binary"
-	"math"
+	"io"
 
 	"sluicegate/go_infer/internal/jsontensor"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/session"
-	"sluicegate/go_infer/internal/tensor"
 )
 
-// BYTES elements, in binary data, are a length (4 bytes, little-endian) and as many bytes each. They are read into Go memory of their
-// own, because a Run may still need them when the client, and with it the pooled body, is gone.
-
-func (f *inference) readStrings(input int, dims []int64, data jsontensor.Span, size int64) error {
+// readStrings reads "data" of type BYTES, whose strings are as many as n. They become Go memory of their own, because a Run may still
+// need them when the client, and with it the pooled body, is gone.
+func (f *inference) readStrings(input int, dims, layout []int64, n int64, data jsontensor.Span) error {
 	info := &f.signature.Inputs[input]
-	var elements [][]byte
-	var err error
-	if data.Found() {
-		elements, err = f.jsonStrings(info, dims, data)
-	} else {
-		elements, err = f.binaryStrings(info, dims, size)
-	}
-	if err != nil {
-		return err
-	}
-	return f.request.SetStrings(input, elements, dims...)
-}
-
-func (f *inference) binaryStrings(info *model.TensorInfo, dims []int64, size int64) ([][]byte, error) {
-	if err := f.enough(info, size); err != nil {
-		return nil, err
-	}
-	n := count(dims, math.MaxInt32)
-	if 4*n > size {
-		return nil, refuse("input '%s' has shape %s; %d bytes cannot hold that many lengths", info.Alias, tensor.ShapeText(dims, true), size)
-	}
-	memory := make([]byte, size)
-	if err := f.x.Take(memory); err != nil {
-		return nil, err
-	}
-	elements := make([][]byte, 0, n)
-	for rest := memory; len(rest) > 0; {
-		if len(rest) < 4 || uint64(binary.LittleEndian.Uint32(rest)) > uint64(len(rest)-4) {
-			return nil, refuse("element %d of BYTES input '%s' is longer than what is left of its %d bytes", len(elements), info.Alias, size)
-		}
-		end := 4 + int(binary.LittleEndian.Uint32(rest))
-		if len(elements) == int(n) {
-			return nil, refuse("unexpected number of string elements for input '%s': more than the %d of its shape", info.Alias, n)
-		}
-		elements = append(elements, rest[4:end:end])
-		rest = rest[end:]
-	}
-	if len(elements) != int(n) {
-		return nil, refuse("unexpected number of string elements %d for inference input '%s', expecting %d", len(elements), info.Alias, n)
-	}
-	return elements, nil
-}
-
-// jsonStrings reads "data", flat or nested like the shape.
-func (f *inference) jsonStrings(info *model.TensorInfo, dims []int64, data jsontensor.Span) ([][]byte, error) {
-	n := count(dims, int64(len(f.body)))
-	if n > int64(len(f.body)) {
-		return nil, refuse("input '%s' has shape %s; the request has not that many values", info.Alias, tensor.ShapeText(dims, true))
-	}
-	if f.body[data.Start] != '[' {
-		return nil, refuse("Unable to parse 'data': it must be an array (input '%s')", info.Alias)
-	}
-	if flat := [1]int64{n}; !f.nested(data) {
-		dims = flat[:]
-	}
 	elements := make([][]byte, 0, n)
 	var walk func(span jsontensor.Span, dims []int64) error
 	walk = func(span jsontensor.Span, dims []int64) error {
@@ -96,7 +38,10 @@ func (f *inference) jsonStrings(info *model.TensorInfo, dims []int64, data jsont
 		}
 		return nil
 	}
-	return elements, walk(data, dims)
+	if err := walk(data, layout); err != nil {
+		return err
+	}
+	return f.request.SetStrings(input, elements, dims...)
 }
 
 // rawString reads a body without JSON as one element.
@@ -110,7 +55,7 @@ func (f *inference) rawString(info *model.TensorInfo, size int64) error {
 		dims[i] = 1
 	}
 	memory := make([]byte, size)
-	if err := f.x.Take(memory); err != nil {
+	if _, err := io.ReadFull(f.x, memory); err != nil {
 		return err
 	}
 	return f.request.SetStrings(0, [][]byte{memory}, dims...)
