@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -43,18 +44,19 @@ type Options struct {
 
 // Parts are what the services serve.
 type Parts struct {
-	Models     rpc.Models
-	Ready      func() bool
-	Reloader   tfserving.Reloader // may be nil
-	Control    rpc.Controller     // may be nil
-	Statistics oip.Statistics     // may be nil
-	Around     *rpc.Around
+	Models   rpc.Models
+	Ready    func() bool
+	Reloader tfserving.Reloader // may be nil
+	Control  rpc.Controller     // may be nil
+	Around   *rpc.Around
 }
 
 // Server is the services and the connections they are called on.
 type Server struct {
-	grpc   *grpc.Server
-	health *health
+	grpc    *grpc.Server
+	health  *health
+	streams chan struct{} // closed when streams of requests shall end
+	end     sync.Once
 }
 
 // New makes a server that does not listen yet.
@@ -72,13 +74,13 @@ func New(o Options, parts Parts) *Server {
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsNotOften, PermitWithoutStream: true}),
 		),
-		health: newHealth(parts.Models, parts.Ready),
+		health:  newHealth(parts.Models, parts.Ready),
+		streams: make(chan struct{}),
 	}
 	serving := &tfserving.Service{Models: parts.Models, Reloader: parts.Reloader, MaxTensor: o.MaxMessage,
 		Writer: tensorproto.Writer{Content: o.TensorContent}}
 	serving.Register(s.grpc, parts.Around)
-	inference := &oip.Service{Models: parts.Models, Ready: s.health.serving, Control: parts.Control, Statistics: parts.Statistics,
-		MaxTensor: o.MaxMessage, Release: o.Release}
+	inference := &oip.Service{Models: parts.Models, Ready: s.health.serving, Control: parts.Control, MaxTensor: o.MaxMessage, Release: o.Release, Draining: s.streams}
 	inference.Register(s.grpc, parts.Around)
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
@@ -96,6 +98,7 @@ func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
 	case <-time.After(grace):
 	case <-ctx.Done():
 	}
+	s.end.Do(func() { close(s.streams) })
 	finished := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()
@@ -113,6 +116,7 @@ func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
 // Stop cuts off everything and returns when no call runs any more.
 func (s *Server) Stop() {
 	s.health.drain()
+	s.end.Do(func() { close(s.streams) })
 	s.grpc.Stop()
 }
 

@@ -8,7 +8,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"sluicegate/go_infer/internal/metrics"
@@ -25,8 +24,8 @@ type Around struct {
 	Trace func(ctx context.Context, method string, incoming metadata.MD) (context.Context, func(error))
 }
 
-// run does one call: the counting, the tracing and the status around what handle does.
-func (a *Around) run(ctx context.Context, method string, endpoint metrics.Endpoint, handle func(context.Context) error) error {
+// Run does one call: the counting, the tracing and the status around what handle does.
+func (a *Around) Run(ctx context.Context, method string, endpoint metrics.Endpoint, handle func(context.Context) error) error {
 	begun := a.Registry.Begin()
 	ended := func(error) {}
 	if a.Trace != nil {
@@ -63,7 +62,7 @@ func Method[In, Out any, PIn interface {
 				return nil, err
 			}
 			var out POut
-			err := a.run(ctx, full, endpoint, func(ctx context.Context) (err error) {
+			err := a.Run(ctx, full, endpoint, func(ctx context.Context) (err error) {
 				out, err = handle(ctx, in)
 				return err
 			})
@@ -78,13 +77,13 @@ func RawMethod(a *Around, service, name string, endpoint metrics.Endpoint,
 	full := "/" + service + "/" + name
 	return grpc.MethodDesc{MethodName: name,
 		Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			in := messages.Get().(*Message)
-			defer in.release()
+			in := NewMessage()
+			defer in.Release()
 			if err := decode(in); err != nil {
 				return nil, err
 			}
 			var out any
-			err := a.run(ctx, full, endpoint, func(ctx context.Context) (err error) {
+			err := a.Run(ctx, full, endpoint, func(ctx context.Context) (err error) {
 				out, err = handle(ctx, in)
 				return err
 			})
@@ -92,16 +91,8 @@ func RawMethod(a *Around, service, name string, endpoint metrics.Endpoint,
 		}}
 }
 
-// Stream makes a stream of messages in both directions that are read and written by handle itself.
-func Stream(a *Around, service, name string, endpoint metrics.Endpoint, handle func(grpc.ServerStream) error) grpc.StreamDesc {
-	full := "/" + service + "/" + name
+// Stream makes a stream of messages in both directions, which handle reads and writes, and counts, itself.
+func Stream(name string, handle func(grpc.ServerStream) error) grpc.StreamDesc {
 	return grpc.StreamDesc{StreamName: name, ServerStreams: true, ClientStreams: true,
-		Handler: func(_ any, stream grpc.ServerStream) error {
-			return a.run(stream.Context(), full, endpoint, func(context.Context) error { return handle(stream) })
-		}}
-}
-
-// Unimplemented refuses what is in a protocol and not in this server.
-func Unimplemented(what string) error {
-	return grpcstatus.Error(codes.Unimplemented, what)
+		Handler: func(_ any, stream grpc.ServerStream) error { return Status(handle(stream)).Err() }}
 }

@@ -35,7 +35,11 @@ func Answer(size int, fill func([]byte) []byte) (*Message, error) {
 	return &Message{Data: mem.BufferSlice{mem.NewBuffer(buffer, pool)}}, nil
 }
 
-func (m *Message) release() {
+// NewMessage makes an empty message for a request; Release ends its use.
+func NewMessage() *Message { return messages.Get().(*Message) }
+
+// Release lets go of the buffers. Nothing that was read from the message may be used any more.
+func (m *Message) Release() {
 	m.Data.Free()
 	clear(m.Data)
 	m.Data = m.Data[:0]

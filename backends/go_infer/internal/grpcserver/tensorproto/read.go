@@ -9,7 +9,6 @@
 package tensorproto
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 
@@ -30,25 +29,26 @@ const stringCost = 24
 
 // form is how the elements of a type travel in their typed field.
 type form struct {
-	field int
-	kind  wire.Kind // of one element: Fixed32 and Fixed64 are the element's bytes, a Varint is narrowed to its size
-	sign  bool      // a varint is sign-extended to 64 bits
+	wire.Repeated
+	sign bool // a varint is sign-extended to 64 bits
 }
 
+// forms are the typed fields: float_val 5, double_val 6, int_val 7, int64_val 10, bool_val 11, half_val 13, uint32_val 16,
+// uint64_val 17.
 var forms = map[tensor.DType]form{
-	tensor.Float32:  {5, wire.Fixed32, false},
-	tensor.Float64:  {6, wire.Fixed64, false},
-	tensor.Int32:    {7, wire.Varint, true},
-	tensor.Int16:    {7, wire.Varint, true},
-	tensor.Int8:     {7, wire.Varint, true},
-	tensor.Uint16:   {7, wire.Varint, false},
-	tensor.Uint8:    {7, wire.Varint, false},
-	tensor.Int64:    {10, wire.Varint, true},
-	tensor.Bool:     {11, wire.Varint, false},
-	tensor.Half:     {13, wire.Varint, false},
-	tensor.BFloat16: {13, wire.Varint, false},
-	tensor.Uint32:   {16, wire.Varint, false},
-	tensor.Uint64:   {17, wire.Varint, false},
+	tensor.Float32:  {wire.Repeated{Field: 5, Kind: wire.Fixed32, Size: 4}, false},
+	tensor.Float64:  {wire.Repeated{Field: 6, Kind: wire.Fixed64, Size: 8}, false},
+	tensor.Int32:    {wire.Repeated{Field: 7, Size: 4}, true},
+	tensor.Int16:    {wire.Repeated{Field: 7, Size: 2}, true},
+	tensor.Int8:     {wire.Repeated{Field: 7, Size: 1}, true},
+	tensor.Uint16:   {wire.Repeated{Field: 7, Size: 2}, false},
+	tensor.Uint8:    {wire.Repeated{Field: 7, Size: 1}, false},
+	tensor.Int64:    {wire.Repeated{Field: 10, Size: 8}, true},
+	tensor.Bool:     {wire.Repeated{Field: 11, Size: 1, Bool: true}, false},
+	tensor.Half:     {wire.Repeated{Field: 13, Size: 2}, false},
+	tensor.BFloat16: {wire.Repeated{Field: 13, Size: 2}, false},
+	tensor.Uint32:   {wire.Repeated{Field: 16, Size: 4}, false},
+	tensor.Uint64:   {wire.Repeated{Field: 17, Size: 8}, false},
 }
 
 // Proto is a TensorProto whose type and shape were read and whose elements were not yet.
@@ -151,79 +151,16 @@ func (p *Proto) Fill(memory []byte) error {
 			return fmt.Errorf("tensor_content has %d bytes; shape %s of %v takes %d", n, tensor.ShapeText(p.Dims, true), p.Type, len(memory))
 		}
 		p.content.CopyTo(memory)
+		if p.Type == tensor.Bool {
+			for i, b := range memory { // C allows no other
+				memory[i] = min(b, 1)
+			}
+		}
 		return p.content.Err()
 	}
-	form := forms[p.Type]
-	size := p.Type.Size()
-	at := 0
-	message := p.message
-	for field, kind := message.Next(); field != 0; field, kind = message.Next() {
-		switch {
-		case field == form.field && kind == wire.Bytes:
-			run := message.Message()
-			n, err := form.read(&run, memory[at:], size)
-			if err != nil {
-				return err
-			}
-			at += n
-		case field == form.field && kind == form.kind:
-			at += form.one(&message, memory[at:], size)
-		default:
-			message.Skip(kind)
-		}
-	}
-	if err := message.Err(); err != nil {
-		return err
-	}
-	repeat(memory, at, size)
-	return nil
-}
-
-// read reads a packed run of values, as many as there is room for; what is beyond is only checked.
-func (f form) read(run *wire.Reader, memory []byte, size int) (int, error) {
-	if f.kind != wire.Varint { // the wire's bytes are the tensor's
-		n := min(run.Len(), len(memory))
-		if run.Len()%size != 0 {
-			return 0, wire.ErrMalformed
-		}
-		run.CopyTo(memory[:n])
-		return n, run.Err()
-	}
-	at := 0
-	for run.Len() > 0 {
-		at += f.one(run, memory[at:], size)
-	}
-	return at, run.Err()
-}
-
-// one reads one value and says how many bytes of memory it took: none if there is no room.
-func (f form) one(r *wire.Reader, memory []byte, size int) int {
-	var value uint64
-	switch f.kind {
-	case wire.Fixed32:
-		value = uint64(r.Fixed32())
-	case wire.Fixed64:
-		value = r.Fixed64()
-	default:
-		value = r.Varint()
-	}
-	if len(memory) == 0 {
-		return 0
-	}
-	switch size {
-	case 1:
-		memory[0] = byte(value)
-		if f.field == 11 && value != 0 { // a bool
-			memory[0] = 1
-		}
-	case 2:
-		binary.LittleEndian.PutUint16(memory, uint16(value))
-	case 4:
-		binary.LittleEndian.PutUint32(memory, uint32(value))
-	default:
-		binary.LittleEndian.PutUint64(memory, value)
-	}
-	return size
+	filled, _, err := forms[p.Type].Read(p.message, memory)
+	repeat(memory, filled, p.Type.Size())
+	return err
 }
 
 // repeat fills memory from at on with its last element; with zeros if there is none.

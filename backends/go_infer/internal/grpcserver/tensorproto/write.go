@@ -55,7 +55,7 @@ func (w Writer) field(v *tensor.Value) int {
 	if w.Content {
 		return contentField
 	}
-	return forms[v.Type].field
+	return forms[v.Type].Field
 }
 
 // sized is the bytes of a length-delimited field: its tag, its length, and what it holds.
@@ -83,7 +83,7 @@ func (w Writer) runSize(v *tensor.Value) (size int) {
 		}
 		return size
 	}
-	if form := forms[v.Type]; !w.Content && form.kind == wire.Varint {
+	if form := forms[v.Type]; !w.Content && form.Kind == wire.Varint {
 		each(v, form.sign, func(value uint64) { size += protowire.SizeVarint(value) })
 		return size
 	}
@@ -100,7 +100,7 @@ func (w Writer) appendRun(b []byte, v *tensor.Value) []byte {
 		}
 		return b
 	}
-	if form := forms[v.Type]; !w.Content && form.kind == wire.Varint {
+	if form := forms[v.Type]; !w.Content && form.Kind == wire.Varint {
 		each(v, form.sign, func(value uint64) { b = protowire.AppendVarint(b, value) })
 		return b
 	}

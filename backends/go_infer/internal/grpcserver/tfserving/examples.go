@@ -8,6 +8,7 @@ import (
 	"sluicegate/go_infer/internal/grpcserver/wire"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/pb/serving"
+	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
 )
 
@@ -116,13 +117,13 @@ func readInput(message wire.Reader) (all [][]byte, err error) {
 const maxContexts = 1 << 28
 
 // only finds the model of a request with one task.
-func (s *Service) only(ctx context.Context, q *examplesRequest) (*model.Model, rpc.Releaser, string, error) {
+func (s *Service) only(ctx context.Context, q *examplesRequest) (*repository.Lease, string, error) {
 	if len(q.tasks) == 0 || !q.tasks[0].spec.given {
-		return nil, nil, "", errMissingSpec
+		return nil, "", errMissingSpec
 	}
 	spec := &q.tasks[0].spec
-	found, hold, err := s.find(ctx, string(spec.name), spec.wanted)
-	return found, hold, string(spec.signature), err
+	lease, err := s.find(ctx, string(spec.name), spec.wanted)
+	return lease, string(spec.signature), err
 }
 
 func (s *Service) classify(ctx context.Context, in *rpc.Message) (any, error) {
@@ -130,12 +131,12 @@ func (s *Service) classify(ctx context.Context, in *rpc.Message) (any, error) {
 	if err := q.read(wire.Over(in.Data), false); err != nil {
 		return nil, err
 	}
-	found, hold, name, err := s.only(ctx, &q)
+	lease, name, err := s.only(ctx, &q)
 	if err != nil {
 		return nil, err
 	}
-	defer hold.Release()
-	servable, err := examples.Signature(found, name, examples.ClassifyMethod)
+	defer lease.Release()
+	servable, err := examples.Signature(lease.Model, name, examples.ClassifyMethod)
 	if err != nil {
 		return nil, err
 	}
@@ -148,12 +149,12 @@ func (s *Service) regress(ctx context.Context, in *rpc.Message) (any, error) {
 	if err := q.read(wire.Over(in.Data), false); err != nil {
 		return nil, err
 	}
-	found, hold, name, err := s.only(ctx, &q)
+	lease, name, err := s.only(ctx, &q)
 	if err != nil {
 		return nil, err
 	}
-	defer hold.Release()
-	servable, err := examples.Signature(found, name, examples.RegressMethod)
+	defer lease.Release()
+	servable, err := examples.Signature(lease.Model, name, examples.RegressMethod)
 	if err != nil {
 		return nil, err
 	}
@@ -167,12 +168,12 @@ func (s *Service) multiInference(ctx context.Context, in *rpc.Message) (any, err
 	if err := q.read(wire.Over(in.Data), true); err != nil {
 		return nil, err
 	}
-	found, hold, _, err := s.only(ctx, &q)
+	lease, _, err := s.only(ctx, &q)
 	if err != nil {
 		return nil, err
 	}
-	defer hold.Release()
-	servables, err := q.plan(found)
+	defer lease.Release()
+	servables, err := q.plan(lease.Model)
 	if err != nil {
 		return nil, err
 	}

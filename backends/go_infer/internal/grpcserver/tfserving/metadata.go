@@ -28,11 +28,12 @@ func (s *Service) metadata(ctx context.Context, in *serving.GetModelMetadataRequ
 			return nil, status.Errorf(status.InvalidArgument, "Metadata field %s is not supported", field)
 		}
 	}
-	found, hold, err := s.acquire(ctx, in.ModelSpec)
+	lease, err := s.acquire(ctx, in.ModelSpec)
 	if err != nil {
 		return nil, err
 	}
-	defer hold.Release()
+	defer lease.Release()
+	found := lease.Model
 	all := map[string]*tensorflow.SignatureDef{}
 	for name, servable := range found.Signatures {
 		all[name] = &tensorflow.SignatureDef{

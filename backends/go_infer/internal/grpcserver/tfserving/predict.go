@@ -24,12 +24,12 @@ func (s *Service) predict(ctx context.Context, in *rpc.Message) (any, error) {
 	if !q.spec.given {
 		return nil, errMissingSpec
 	}
-	found, hold, err := s.find(ctx, string(q.spec.name), q.spec.wanted)
+	lease, err := s.find(ctx, string(q.spec.name), q.spec.wanted)
 	if err != nil {
 		return nil, err
 	}
-	defer hold.Release()
-	servable, err := predictable(found, q.spec.signature)
+	defer lease.Release()
+	servable, err := predictable(lease.Model, q.spec.signature)
 	if err != nil {
 		return nil, err
 	}

@@ -14,8 +14,8 @@ import (
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/grpcserver/tensorproto"
 	"sluicegate/go_infer/internal/metrics"
-	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/pb/serving"
+	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
 )
 
@@ -64,15 +64,12 @@ func (s *Service) Register(server grpc.ServiceRegistrar, a *rpc.Around) {
 }
 
 // acquire finds the model of a decoded ModelSpec.
-func (s *Service) acquire(ctx context.Context, spec *serving.ModelSpec) (*model.Model, rpc.Releaser, error) {
-	if spec == nil {
-		return nil, nil, errMissingSpec
-	}
-	wanted := rpc.Wanted{Label: spec.GetVersionLabel()}
+func (s *Service) acquire(ctx context.Context, spec *serving.ModelSpec) (*repository.Lease, error) {
+	wanted := repository.Wanted{Label: spec.GetVersionLabel()}
 	if version := spec.GetVersion(); version != nil {
-		wanted.Version, wanted.Versioned = version.Value, true
+		wanted.Version, wanted.Exact = version.Value, true
 	}
-	return s.find(ctx, spec.Name, wanted)
+	return s.find(ctx, spec.GetName(), wanted)
 }
 
 var (
@@ -80,9 +77,9 @@ var (
 	errNoName      = status.Errorf(status.InvalidArgument, "ModelSpec has no name specified.")
 )
 
-func (s *Service) find(ctx context.Context, name string, wanted rpc.Wanted) (*model.Model, rpc.Releaser, error) {
+func (s *Service) find(ctx context.Context, name string, wanted repository.Wanted) (*repository.Lease, error) {
 	if name == "" {
-		return nil, nil, errNoName
+		return nil, errNoName
 	}
 	return s.Models.Acquire(ctx, name, wanted)
 }

@@ -1,8 +1,8 @@
 package tfserving
 
 import (
-	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/grpcserver/wire"
+	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
 )
 
@@ -11,7 +11,7 @@ type modelSpec struct {
 	given     bool
 	name      []byte
 	signature []byte
-	wanted    rpc.Wanted
+	wanted    repository.Wanted
 }
 
 func (m *modelSpec) read(message wire.Reader) error {
@@ -29,11 +29,11 @@ func (m *modelSpec) read(message wire.Reader) error {
 			if err != nil {
 				return err
 			}
-			m.wanted = rpc.Wanted{Version: number, Versioned: true}
+			m.wanted = repository.Wanted{Version: number, Exact: true}
 		case 3:
 			m.signature = message.Text()
 		case 4:
-			m.wanted = rpc.Wanted{Label: string(message.Text())}
+			m.wanted = repository.Wanted{Label: string(message.Text())}
 		default:
 			message.Skip(kind)
 		}
