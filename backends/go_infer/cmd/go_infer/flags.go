@@ -17,9 +17,10 @@ type options struct {
 	batching, exitWithParent       bool
 	logRequests, version, link     bool
 	drainTimeout, drainGrace       time.Duration
+	grpc                           grpcOptions
 }
 
-const usage = `go_infer serves a TensorFlow SavedModel over HTTP, in batches.
+const usage = `go_infer serves a TensorFlow SavedModel over HTTP and gRPC, in batches.
 
 usage: go_infer --model_name NAME --model_base_path DIR [flags]
 
@@ -50,7 +51,9 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.BoolVar(&o.link, "enable_link", true, "offer the gateway's multiplexed link on the same port")
 	f.BoolVar(&o.logRequests, "log_requests", false, "log every request")
 	f.BoolVar(&o.version, "version", false, "print versions and exit")
+	o.grpc.register(f)
 	err := f.Parse(arguments)
+	o.grpc.parsed(f, o.host)
 	if errors.Is(err, flag.ErrHelp) {
 		_, _ = io.WriteString(help, usage)
 		f.SetOutput(help)
@@ -72,6 +75,9 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 		value, low, high int
 	}{
 		{"rest_api_port", o.port, 0, 65535},
+		{"port", o.grpc.port, noGRPC, 65535},
+		{"grpc_max_message", o.grpc.maxMessage, 1 << 10, 1 << 30},
+		{"grpc_max_concurrent_streams", o.grpc.maxStreams, 1, 1 << 20},
 		{"max_batch", o.maxBatch, 1, 4096},
 		{"batch_workers", o.workers, 1, 256},
 		{"max_queue", o.queue, 1, 1 << 24},

@@ -82,8 +82,12 @@ func serve(o options, log *slog.Logger) error {
 	} else if err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", address, err)
 	}
+	grpc, err := listenGRPC(&o.grpc, log)
+	if err != nil {
+		return err
+	}
 	log.Info("starting", "release", release, "tensorflow", session.Version(), "go", runtime.Version(), "gomaxprocs", runtime.GOMAXPROCS(0),
-		"batch_workers", o.workers, "max_batch", o.maxBatch, "batching", o.batching, "listen", listener.Addr().String())
+		"batch_workers", o.workers, "max_batch", o.maxBatch, "batching", o.batching, "listen", listener.Addr().String(), "grpc", grpc.addresses())
 
 	registry, pool, repo := metrics.New(), tensor.NewPool(), repository.New()
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
@@ -105,6 +109,9 @@ func serve(o options, log *slog.Logger) error {
 	s.Prepare()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(listener) }()
+	if grpc != nil {
+		grpc.serve(&o.grpc, s, repo, registry, log)
+	}
 
 	loaded := make(chan error, 1)
 	go func() { loaded <- load(o, places, repo, registry, pool, log) }()
@@ -115,13 +122,15 @@ func serve(o options, log *slog.Logger) error {
 				return err
 			}
 			s.Ready()
-			log.Info("ready", "listen", listener.Addr().String())
+			log.Info("ready", "listen", listener.Addr().String(), "grpc", grpc.addresses())
 		case err := <-served:
 			if !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("the listener failed: %w", err)
 			}
+		case err := <-grpc.failed():
+			return fmt.Errorf("the gRPC listener failed: %w", err)
 		case reason := <-stop:
-			return drain(o, s, repo, pool, log, reason, stop)
+			return drain(o, s, grpc, repo, pool, log, reason, stop)
 		}
 	}
 }
@@ -185,14 +194,14 @@ func (o *options) limits() batch.Limits {
 }
 
 // drain finishes what runs, within the timeout; a second signal ends the process at once.
-func drain(o options, s *server.Server, repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
+func drain(o options, s *server.Server, grpc *grpcSide, repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
 	stop <-chan os.Signal) error {
 	log.Info("draining", "reason", reason.String(), "timeout", o.drainTimeout.String())
 	ctx, cancel := context.WithTimeout(context.Background(), o.drainTimeout)
 	defer cancel()
 	finished := make(chan error, 1)
 	go func() {
-		err := s.Drain(ctx, o.drainGrace)
+		err := drainBoth(ctx, s, grpc, o.drainGrace)
 		if err == nil {
 			repo.Close()
 			pool.Drain()

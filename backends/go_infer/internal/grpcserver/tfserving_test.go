@@ -112,6 +112,10 @@ func TestAVersionIsWhatTheSpecSays(t *testing.T) {
 	if answer := ask[serving.PredictResponse](t, r, predict, request); answer.ModelSpec.GetVersion().GetValue() != 1 {
 		t.Errorf("version 1 was asked for; %v answered", answer.ModelSpec)
 	}
+	request.ModelSpec.VersionChoice = &serving.ModelSpec_Version{Version: wrapperspb.Int64(0)} // OpenVINO's way to say none
+	if answer := ask[serving.PredictResponse](t, r, predict, request); answer.ModelSpec.GetVersion().GetValue() != 2 {
+		t.Errorf("version 0, which is not there, was asked for; %v answered", answer.ModelSpec)
+	}
 	request.ModelSpec.VersionChoice = &serving.ModelSpec_Version{Version: wrapperspb.Int64(7)}
 	refused(t, r, predict, request, &serving.PredictResponse{}, codes.NotFound, "Servable not found for request: Specific(digits, 7)")
 	request.ModelSpec.VersionChoice = &serving.ModelSpec_VersionLabel{VersionLabel: "stable"}

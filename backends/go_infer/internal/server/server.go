@@ -52,7 +52,7 @@ type Server struct {
 // Prepare makes the HTTP server; call it once, before Serve and Drain, which may come from different goroutines.
 func (s *Server) Prepare() *Server {
 	if s.OIP != nil {
-		s.OIP.Ready = s.readiness
+		s.OIP.Ready = s.Readiness
 	}
 	s.http = http.Server{
 		Handler:           s,
@@ -126,7 +126,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) (metrics.Endpoint
 	case "/livez":
 		return metrics.Health, s.health(w, r, true, "alive")
 	case "/readyz":
-		ready, why := s.readiness()
+		ready, why := s.Readiness()
 		return metrics.Health, s.health(w, r, ready, why)
 	case "/metrics", "/monitoring/prometheus/metrics": // the second is TF-Serving's
 		if err := get(w, r); err != nil {
@@ -149,7 +149,8 @@ func get(w http.ResponseWriter, r *http.Request) error {
 	return api.Method(w, r, http.MethodGet)
 }
 
-func (s *Server) readiness() (bool, string) {
+// Readiness says whether the server answers inference, and if not, why.
+func (s *Server) Readiness() (bool, string) {
 	switch {
 	case s.draining.Load():
 		return false, "draining"

@@ -18,7 +18,7 @@ import (
 type Around struct {
 	Registry *metrics.Registry
 	Log      *slog.Logger  // one line per call; nil: none
-	Pushback time.Duration // after which a refused client may come again; 0: not told
+	Pushback time.Duration // after which a refused client may come again, if the refusal does not say; 0: never told
 	// Trace begins the span of a call. It is given the client's metadata, in which "traceparent" and "tracestate" are (W3C Trace
 	// Context); what it returns is called at the end. nil: no tracing.
 	Trace func(ctx context.Context, method string, incoming metadata.MD) (context.Context, func(error))
@@ -42,7 +42,7 @@ func (a *Around) Run(ctx context.Context, method string, endpoint metrics.Endpoi
 	if said.Code() == codes.OK {
 		return nil
 	}
-	pushback(ctx, said.Code(), a.Pushback)
+	pushback(ctx, err, said.Code(), a.Pushback)
 	return said.Err()
 }
 

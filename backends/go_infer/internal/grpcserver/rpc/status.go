@@ -43,10 +43,15 @@ func Status(err error) *grpcstatus.Status {
 	return grpcstatus.New(codes.Code(refusal.Code), text)
 }
 
-// pushback tells the client when to come again, if the refusal is of the kind that passes.
-func pushback(ctx context.Context, code codes.Code, after time.Duration) {
-	if after <= 0 || code != codes.Unavailable && code != codes.ResourceExhausted {
+// pushback tells the client when to come again, if the refusal is of the kind that passes: when the refusal itself says, else after
+// the usual time.
+func pushback(ctx context.Context, err error, code codes.Code, usual time.Duration) {
+	if usual <= 0 || code != codes.Unavailable && code != codes.ResourceExhausted {
 		return
 	}
-	_ = grpc.SetTrailer(ctx, metadata.Pairs(PushbackKey, strconv.FormatInt(after.Milliseconds(), 10)))
+	after := usual
+	if known := (*status.Error)(nil); errors.As(err, &known) && known.RetryAfter > 0 {
+		after = known.RetryAfter
+	}
+	_ = grpc.SetTrailer(ctx, metadata.Pairs(PushbackKey, strconv.FormatInt(max(1, after.Milliseconds()), 10)))
 }

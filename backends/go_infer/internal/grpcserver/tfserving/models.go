@@ -26,6 +26,9 @@ func (s *Service) status(_ context.Context, in *serving.GetModelStatusRequest) (
 	}
 	versions := s.Models.Versions(spec.Name)
 	wanted := spec.GetVersion()
+	if wanted != nil && s.any(spec.Name, wanted.Value) {
+		wanted = nil
+	}
 	answer := &serving.GetModelStatusResponse{}
 	for i := range versions {
 		version := &versions[i]

@@ -8,6 +8,7 @@ package tfserving
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc"
 
@@ -81,5 +82,14 @@ func (s *Service) find(ctx context.Context, name string, wanted repository.Wante
 	if name == "" {
 		return nil, errNoName
 	}
+	if wanted.Exact && s.any(name, wanted.Version) {
+		wanted = repository.Wanted{}
+	}
 	return s.Models.Acquire(ctx, name, wanted)
+}
+
+// any says whether a version that was given means none in particular: OpenVINO's clients always give one, 0 if the user named none. A
+// model that has a version 0 is asked for that.
+func (s *Service) any(name string, version int64) bool {
+	return version == 0 && !slices.ContainsFunc(s.Models.Versions(name), func(v repository.Version) bool { return v.Number == 0 })
 }
