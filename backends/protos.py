@@ -40,7 +40,12 @@ ROOTS = (
     "tensorflow_serving/apis/model_service.proto",
     "grpc_service.proto",
 )
-PACKAGES = ((r"tensorflow_serving/", "serving"), (r"tensorflow/", "tensorflow"), (r"xla/tsl/", "tsl"), (r"", "inference"))
+PACKAGES = (
+    (r"tensorflow_serving/", "serving"),
+    (r"tensorflow/", "tensorflow"),
+    (r"xla/tsl/", "tsl"),
+    (r"", "inference"),
+)
 
 
 class Failed(Exception):
@@ -61,7 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     there = {path.relative_to(MODULE / OUT) for path in (MODULE / OUT).rglob("*.*pb*") if path.is_file()}
     stale = sorted(
-        str(path) for path in there | made.keys() if path not in there or (MODULE / OUT / path).read_bytes() != made.get(path)
+        str(path)
+        for path in there | made.keys()
+        if path not in there or (MODULE / OUT / path).read_bytes() != made.get(path)
     )
     if options.check:
         if stale:
@@ -92,7 +99,11 @@ def _generate(tools: toolchain.Toolchain, scratch: Path) -> dict[Path, bytes]:
     _run(
         [
             *(sys.executable, "-m", "grpc_tools.protoc", f"--descriptor_set_in={descriptors}"),
-            *(f"--plugin=protoc-gen-go={binaries}/protoc-gen-go", f"--go_out={scratch}", "--go_opt=module=sluicegate/go_infer"),
+            *(
+                f"--plugin=protoc-gen-go={binaries}/protoc-gen-go",
+                f"--go_out={scratch}",
+                "--go_opt=module=sluicegate/go_infer",
+            ),
             *(*mapping, *ours),
         ],
         {"PYTHONPATH": str(python)},

@@ -17,7 +17,7 @@ import pytest
 
 from demo.layout import BUILD, GO_INFER, MODELS, ROOT
 from loadtests.peers.processes import Process, free_ports
-from tests.interop.environments import python
+from tests.interop.grpc_environments import python
 from tests.interop.programs import NotHere
 
 PROBES = Path(os.environ.get("SLUICEGATE_PROBES", BUILD / "probes"))
@@ -29,7 +29,9 @@ CLIENTS = ROOT / "tests" / "interop" / "clients"
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """The addresses of a server for digits, types and iris each."""
     if not (PROBES / "iris").exists():
-        subprocess.run([sys.executable, "-m", "backends.models.probes", "--out", str(PROBES)], cwd=ROOT, check=True, timeout=300)
+        subprocess.run(
+            [sys.executable, "-m", "backends.models.probes", "--out", str(PROBES)], cwd=ROOT, check=True, timeout=300
+        )
     folder = tmp_path_factory.mktemp("servers")
     running, addresses = [], []
     try:
@@ -62,7 +64,9 @@ def _seen(name: str, script: str, servers: list[str]) -> dict[str, dict[str, Any
     except NotHere as why:
         pytest.skip(str(why))
     data = [str(SERVED["digits"] / "heldout.json"), str(SERVED["iris"] / "heldout.json")]
-    ran = subprocess.run([str(own), str(CLIENTS / script), *servers, *data], capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(
+        [str(own), str(CLIENTS / script), *servers, *data], capture_output=True, text=True, timeout=300
+    )
     assert ran.returncode == 0, ran.stderr[-2000:]
     cases = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
     return {seen.pop("case"): seen for seen in cases}

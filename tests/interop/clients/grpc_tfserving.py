@@ -142,7 +142,11 @@ def metadata():
     signatures = get_model_metadata_pb2.SignatureDefMap()
     answer.metadata["signature_def"].Unpack(signatures)
     info = signatures.signature_def["serving_default"].inputs["image"]
-    return {"dtype": info.dtype, "shape": [dim.size for dim in info.tensor_shape.dim], "version": answer.model_spec.version.value}
+    return {
+        "dtype": info.dtype,
+        "shape": [dim.size for dim in info.tensor_shape.dim],
+        "version": answer.model_spec.version.value,
+    }
 
 
 def status():
@@ -174,7 +178,9 @@ def errors():
         "no input": refusal(lambda: predict(digits, "digits", {})),
         "no name": refusal(lambda: predict(digits, "", one)),
         "deadline": refusal(
-            lambda: predict(digits, "digits", {"image": tf.make_tensor_proto(np.zeros((20_000, 64), np.float32))}, timeout=0.001)
+            lambda: predict(
+                digits, "digits", {"image": tf.make_tensor_proto(np.zeros((20_000, 64), np.float32))}, timeout=0.001
+            )
         )[:1],
     }
 
@@ -191,7 +197,10 @@ def reflection():
         request_serializer=lambda m: m.SerializeToString(),
         response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
     )
-    return {"services": sorted(found.get_services()), "versions": [v.version for v in call(request).model_version_status]}
+    return {
+        "services": sorted(found.get_services()),
+        "versions": [v.version for v in call(request).model_version_status],
+    }
 
 
 def health():

@@ -58,7 +58,13 @@ def classification():
     wanted = [triton.InferRequestedOutput("probabilities", class_count=2)]
     best = digits.infer("digits", image(1), outputs=wanted).as_numpy("probabilities")
     score, index, label = best[0][0].decode().split(":")
-    return {"shape": list(best.shape), "index": int(index), "label": label, "sure": float(score) > 0.5, "is": HELD["labels"][0]}
+    return {
+        "shape": list(best.shape),
+        "index": int(index),
+        "label": label,
+        "sure": float(score) > 0.5,
+        "is": HELD["labels"][0],
+    }
 
 
 def round_trips():

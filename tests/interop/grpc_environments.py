@@ -29,7 +29,8 @@ class Environment:
 ENVIRONMENTS = {
     # Its stubs import TensorFlow itself, which is 250 MB and here already.
     "tfserving": Environment(
-        ("tensorflow-serving-api==2.21.0", "grpcio-reflection>=1.80,<2", "grpcio-health-checking>=1.80,<2"), borrows=True
+        ("tensorflow-serving-api==2.21.0", "grpcio-reflection>=1.80,<2", "grpcio-health-checking>=1.80,<2"),
+        borrows=True,
     ),
     "triton": Environment(("tritonclient[grpc]==2.73.0", "ovmsclient==2023.1")),  # both want protobuf < 7
 }
