@@ -196,7 +196,7 @@ func (s *Servable) Run(ctx context.Context, request *Request) error {
 	err := s.batcher.Do(ctx, request, request.Rows)
 	switch {
 	case err == nil:
-		return nil
+		return request.failed()
 	case errors.Is(err, batch.ErrOverloaded):
 		return status.Errorf(status.Unavailable, "model %s is overloaded: %d rows are waiting; retry later", s.Model.Name, s.Waiting())
 	case errors.Is(err, batch.ErrClosed):

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
 
@@ -18,6 +19,7 @@ type Request struct {
 
 	holders atomic.Int32
 	mu      sync.Mutex // parts of one request may finish in different slots
+	failure error      // why a part of this request, and not the batch it was in, failed
 }
 
 var requests = sync.Pool{New: func() any { return &Request{} }}
@@ -27,11 +29,28 @@ func NewRequest(inputs int) *Request {
 	r := requests.Get().(*Request)
 	r.holders.Store(1)
 	r.Rows = 0
+	r.failure = nil
 	if cap(r.In) < inputs {
 		r.In = make([]tensor.Value, inputs)
 	}
 	r.In = r.In[:inputs]
 	return r
+}
+
+// fail says that a part was refused; of several the first counts.
+func (r *Request) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failure == nil {
+		r.failure = err
+	}
+}
+
+// failed is the first failure of a part; to be asked when all are done.
+func (r *Request) failed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failure
 }
 
 // Retain adds a holder.
@@ -49,6 +68,7 @@ func (r *Request) Release() {
 				side[i].Slab = nil
 			}
 			side[i].Dims = side[i].Dims[:0]
+			side[i].Strings = nil
 		}
 	}
 	r.Out = r.Out[:0]
@@ -67,6 +87,22 @@ func (r *Request) SetInput(i int, pool *tensor.Pool, dtype tensor.DType, dims ..
 	if value.Slab != nil {
 		value.Slab.Free()
 	}
-	value.Slab = slab
+	value.Slab, value.Strings = slab, nil
 	return value, nil
+}
+
+// SetStrings makes input i a tensor of strings with the shape dims, which must have as many elements; both are kept, dims as a copy.
+func (r *Request) SetStrings(i int, strings [][]byte, dims ...int64) error {
+	if n := tensor.Elements(dims); n != int64(len(strings)) {
+		return status.Errorf(status.InvalidArgument, "%d strings for a tensor of shape %s", len(strings), tensor.ShapeText(dims, true))
+	}
+	value := &r.In[i]
+	if value.Slab != nil {
+		value.Slab.Free()
+		value.Slab = nil
+	}
+	value.Type = tensor.String
+	value.Dims = append(value.Dims[:0], dims...)
+	value.Strings = strings
+	return nil
 }

@@ -20,9 +20,17 @@ type TensorInfo struct {
 // Shape prints the declared shape as TF-Serving does.
 func (t *TensorInfo) Shape() string { return tensor.ShapeText(t.Dims, t.Known) }
 
-// Size is the bytes of a tensor whose first dimension, if that is free, is rows; false if the signature leaves more than that open.
-func (t *TensorInfo) Size(rows int) (int, bool) {
+// stringRoom is how much is reserved for an output string with its offset: most names and labels are shorter, and what does not fit
+// costs the Run a second C call.
+const stringRoom = 40
+
+// Room is the bytes to reserve for a tensor whose first dimension, if that is free, is rows: what it takes, or for strings what it
+// probably takes. False if the signature leaves more than the rows open.
+func (t *TensorInfo) Room(rows int) (int, bool) {
 	size := t.Type.Size()
+	if t.Type == tensor.String {
+		size = stringRoom
+	}
 	if !t.Known || size == 0 {
 		return 0, false
 	}
@@ -67,6 +75,11 @@ func (s *Signature) Batchable() bool {
 	return len(s.Inputs) > 0
 }
 
+// takesStrings says whether any input is of strings.
+func (s *Signature) takesStrings() bool {
+	return slices.ContainsFunc(s.Inputs, func(info TensorInfo) bool { return info.Type == tensor.String })
+}
+
 // Input is the position of an input by its alias, -1 if there is none.
 func (s *Signature) Input(alias string) int { return index(s.Inputs, alias) }
 
@@ -81,7 +94,7 @@ func index(infos []TensorInfo, alias string) int {
 func (s *Signature) unservable() *TensorInfo {
 	for _, side := range [][]TensorInfo{s.Inputs, s.Outputs} {
 		for i := range side {
-			if side[i].Type.Size() == 0 || side[i].Name == "" {
+			if !side[i].Type.Moved() || side[i].Name == "" {
 				return &side[i]
 			}
 		}

@@ -129,8 +129,8 @@ func (s *Session) find(name string, found *C.TF_Output) error {
 	return nil
 }
 
-// SetInput says what input i is for the next Run: memory of a slab, which must stay until Run returns. It refuses more than MaxRank
-// dimensions.
+// SetInput says what input i is for the next Run: memory of a slab, which must stay until Run returns; strings are packed in it
+// (tensor.Packer). It refuses more than MaxRank dimensions.
 func (c *Call) SetInput(i int, dtype tensor.DType, dims []int64, data unsafe.Pointer, bytes int) error {
 	if len(dims) > MaxRank {
 		return status.Errorf(status.InvalidArgument, "a tensor of %d dimensions; at most %d are served", len(dims), MaxRank)
@@ -166,7 +166,7 @@ func (c *Call) Landed(i int) bool {
 	return c.places[i].memory != nil && c.out[i].data == c.places[i].memory
 }
 
-// Output describes output i: its type, its rank, and its memory.
+// Output describes output i: its type, its rank, and its memory, which is packed if it is strings (tensor.Unpack).
 func (c *Call) Output(i int) (tensor.DType, int, []byte) {
 	value := &c.out[i]
 	return tensor.DType(value._type), int(value.rank), unsafe.Slice((*byte)(value.data), int(value.bytes))
