@@ -219,6 +219,8 @@ func (m *Model) Close() {
 			servable.runner.close()
 		}
 	}
-	m.session.Close()
+	if m.session != nil {
+		m.session.Close()
+	}
 	session.Trim()
 }

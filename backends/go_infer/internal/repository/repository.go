@@ -7,6 +7,7 @@ package repository
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,7 +42,9 @@ type Version struct {
 	State  State
 	Err    error         // why it is in END, nil if it was unloaded
 	Took   time.Duration // to load and warm it
-	Model  *model.Model  // not nil exactly while AVAILABLE
+	Model  *model.Model  // not nil exactly while AVAILABLE; to be looked at only, a request needs a Lease
+
+	lease *Lease // of Model
 }
 
 // Loader makes a model of a version's directory.
@@ -101,7 +104,9 @@ func (r *Repository) Load(name string, place Place, loader Loader) (Version, err
 		version.Model, version.Err, version.State = loaded, err, Available
 		if err != nil {
 			version.State = End
+			return
 		}
+		version.lease = newLease(loaded)
 	})
 	return *version, err
 }
@@ -123,33 +128,35 @@ func (r *Repository) find(name string, number int64) *Version {
 	return nil
 }
 
-// Latest asks for the highest AVAILABLE version.
-const Latest int64 = -1
-
-// Get finds the model that answers. The texts are TF-Serving's; a version that is still on its way is UNAVAILABLE, not unknown.
-func (r *Repository) Get(name string, number int64) (*model.Model, error) {
+// Acquire finds the model that answers and holds it until the lease is released. The texts of refusals are TF-Serving's; a version that
+// is still on its way is UNAVAILABLE, not unknown.
+func (r *Repository) Acquire(_ context.Context, name string, wanted Wanted) (*Lease, error) {
+	if wanted.Label != "" {
+		return nil, status.Errorf(status.InvalidArgument, "Unrecognized servable version label: %s", wanted.Label)
+	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	coming := false
 	versions := r.models[name]
 	for i := len(versions) - 1; i >= 0; i-- {
 		version := versions[i]
-		if number != Latest && version.Number != number {
+		if wanted.specific() && version.Number != wanted.Version {
 			continue
 		}
-		if version.Model != nil {
-			return version.Model, nil
+		if version.lease != nil {
+			version.lease.holds.Add(1)
+			return version.lease, nil
 		}
 		coming = coming || version.State == Start || version.State == Loading
 	}
-	wanted := fmt.Sprintf("Latest(%s)", name)
-	if number != Latest {
-		wanted = fmt.Sprintf("Specific(%s, %d)", name, number)
+	text := fmt.Sprintf("Latest(%s)", name)
+	if wanted.specific() {
+		text = fmt.Sprintf("Specific(%s, %d)", name, wanted.Version)
 	}
 	if coming {
-		return nil, status.Errorf(status.Unavailable, "Servable is still loading: %s", wanted)
+		return nil, status.Errorf(status.Unavailable, "Servable is still loading: %s", text)
 	}
-	return nil, status.Errorf(status.NotFound, "Servable not found for request: %s", wanted)
+	return nil, status.Errorf(status.NotFound, "Servable not found for request: %s", text)
 }
 
 // Versions lists a model's versions, newest first as TF-Serving does; nil if the model is unknown.
@@ -179,11 +186,13 @@ func (r *Repository) Names() []string {
 func (r *Repository) Close() {
 	for _, name := range r.Names() {
 		for _, version := range r.Versions(name) {
-			if version.Model == nil {
+			if version.lease == nil {
 				continue
 			}
 			kept := r.find(name, version.Number)
-			r.change(func() { kept.Model, kept.State = nil, Unloading })
+			r.change(func() { kept.Model, kept.lease, kept.State = nil, nil, Unloading })
+			version.lease.Release()
+			<-version.lease.left
 			version.Model.Close()
 			r.change(func() { kept.State = End })
 		}

@@ -1,9 +1,11 @@
 package repository
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -24,29 +26,32 @@ func TestTheHighestAvailableVersionAnswers(t *testing.T) {
 	r.Announce("m", []Place{{1, ""}, {2, ""}, {3, ""}})
 	expect := func(number int64, version int64, code status.Code, text string) {
 		t.Helper()
-		found, err := r.Get("m", number)
-		if err == nil && (code != status.OK || found.Version != version) {
-			t.Errorf("Get(%d) = version %d", number, found.Version)
+		lease, err := r.Acquire(context.Background(), "m", Wanted{Version: number})
+		if err == nil {
+			defer lease.Release()
+		}
+		if err == nil && (code != status.OK || lease.Model.Version != version) {
+			t.Errorf("Acquire(%d) = version %d", number, lease.Model.Version)
 		}
 		if err != nil && (status.From(err).Code != code || err.Error() != text) {
-			t.Errorf("Get(%d): %v %s, want %v %s", number, status.From(err).Code, err, code, text)
+			t.Errorf("Acquire(%d): %v %s, want %v %s", number, status.From(err).Code, err, code, text)
 		}
 	}
-	expect(Latest, 0, status.Unavailable, "Servable is still loading: Latest(m)")
+	expect(0, 0, status.Unavailable, "Servable is still loading: Latest(m)")
 	if _, err := r.Load("m", Place{1, ""}, fake); err != nil {
 		t.Fatal(err)
 	}
-	expect(Latest, 1, status.OK, "")
+	expect(0, 1, status.OK, "")
 	expect(3, 0, status.Unavailable, "Servable is still loading: Specific(m, 3)")
 	if _, err := r.Load("m", Place{2, ""}, fake); err == nil {
 		t.Fatal("a broken version was loaded")
 	}
-	expect(Latest, 1, status.OK, "")
+	expect(0, 1, status.OK, "")
 	expect(2, 0, status.NotFound, "Servable not found for request: Specific(m, 2)")
 	if _, err := r.Load("m", Place{3, ""}, fake); err != nil {
 		t.Fatal(err)
 	}
-	expect(Latest, 3, status.OK, "")
+	expect(0, 3, status.OK, "")
 	expect(1, 1, status.OK, "")
 	expect(9, 0, status.NotFound, "Servable not found for request: Specific(m, 9)")
 
@@ -73,4 +78,43 @@ func TestScanTakesWholeNumbersOnly(t *testing.T) {
 	if places, err := Scan(base); err != nil || !slices.Equal(places, want) {
 		t.Errorf("got %v, %v", places, err)
 	}
+}
+
+func TestAVersionInUseIsNotFreed(t *testing.T) {
+	r := New()
+	r.Announce("m", []Place{{1, ""}})
+	if _, err := r.Load("m", Place{1, ""}, fake); err != nil {
+		t.Fatal(err)
+	}
+	held, err := r.Acquire(context.Background(), "m", Wanted{Version: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan struct{})
+	go func() {
+		r.Close()
+		close(closed)
+	}()
+	for r.Versions("m")[0].State != Unloading {
+		runtime.Gosched()
+	}
+	if _, err := r.Acquire(context.Background(), "m", Wanted{}); status.From(err).Code != status.NotFound {
+		t.Errorf("a version that is unloaded still answers: %v", err)
+	}
+	select {
+	case <-closed:
+		t.Fatal("it was freed while it was held")
+	default:
+	}
+	held.Release()
+	<-closed
+	if state := r.Versions("m")[0].State; state != End {
+		t.Errorf("state %v", state)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("a lease was released twice and nobody noticed")
+		}
+	}()
+	held.Release()
 }
