@@ -90,7 +90,7 @@ func Refuse(w http.ResponseWriter, err error) int {
 	header["Content-Type"] = jsonType
 	code := refusal.Status()
 	if code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests {
-		header.Set("Retry-After", "1")
+		header.Set("Retry-After", strconv.Itoa(refusal.RetrySeconds()))
 	}
 	if code == http.StatusRequestEntityTooLarge || code == http.StatusRequestTimeout {
 		header.Set("Connection", "close") // the rest of the body is not worth reading

@@ -69,10 +69,26 @@ func start(t testing.TB) *service {
 // ask makes one request; headers are name, value, ...
 func (s *service) ask(t testing.TB, method, path string, body []byte, headers ...string) (*http.Response, []byte) {
 	t.Helper()
-	request := httptest.NewRequest(method, path, bytes.NewReader(body))
+	request := newRequest(t, body, false, headers...)
+	request.Method, request.URL.Path = method, path
+	return s.send(t, request)
+}
+
+// newRequest is a request for inference of types; streamed, it does not say how long its body is.
+func newRequest(t testing.TB, body []byte, streamed bool, headers ...string) *http.Request {
+	t.Helper()
+	request := httptest.NewRequest("POST", "/v2/models/types/infer", bytes.NewReader(body))
+	if streamed {
+		request.ContentLength = -1
+	}
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
 	}
+	return request
+}
+
+func (s *service) send(t testing.TB, request *http.Request) (*http.Response, []byte) {
+	t.Helper()
 	recorder := httptest.NewRecorder()
 	s.Serve(recorder, request)
 	response := recorder.Result()
