@@ -1,19 +1,18 @@
 // Package model is one version of one model, loaded: its signatures, what it declares about itself, and how to run it.
 //
-// Contract: Load returns only a model that is complete on disk and warm in every batch size, or an error that says what is wrong with
-// which file. Close waits for what is running and frees everything.
+// Contract: Load returns only a model that is complete on disk and warm in every batch size, recorded requests included, or an error that
+// says what is wrong with which file. Close waits for what is running and frees everything.
 package model
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/savedmodel"
 	"sluicegate/go_infer/internal/session"
 	"sluicegate/go_infer/internal/statistics"
 	"sluicegate/go_infer/internal/status"
@@ -44,6 +43,7 @@ type Model struct {
 
 	session *session.Session
 	pool    *tensor.Pool
+	shadow  atomic.Pointer[Shadow]
 }
 
 // Servable is a signature that can be run.
@@ -57,7 +57,7 @@ type Servable struct {
 
 // Load reads, checks and warms the version in directory.
 func Load(name string, version int64, directory string, options Options) (*Model, error) {
-	if err := complete(directory); err != nil {
+	if err := savedmodel.Complete(directory); err != nil {
 		return nil, err
 	}
 	declared, err := readDeclaration(directory)
@@ -72,31 +72,25 @@ func Load(name string, version int64, directory string, options Options) (*Model
 		Name: name, Version: version, Directory: directory, Declared: declared, Limits: options.Limits,
 		Signatures: map[string]*Servable{}, session: loaded, pool: options.Pool,
 	}
-	if err := m.prepare(metaGraph, options); err != nil {
+	err = m.prepare(metaGraph, options)
+	if err == nil {
+		err = warmed(m.replay(directory))
+	}
+	if err != nil {
 		m.Close()
 		return nil, fmt.Errorf("%s: %w", directory, err)
 	}
+	m.count()
 	return m, nil
 }
 
-// complete refuses a half-copied version: TensorFlow itself loads a graph whose variables are missing and fails later.
-func complete(directory string) error {
-	for _, file := range []string{"saved_model.pb", "variables/variables.index"} {
-		info, err := os.Stat(filepath.Join(directory, file))
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("%s: %s is missing: not a SavedModel, or not copied completely", directory, file)
-		case err != nil:
-			return fmt.Errorf("%s: %w", directory, err)
-		case info.Size() == 0:
-			return fmt.Errorf("%s: %s is empty: not copied completely", directory, file)
+// count begins to count: what warming took is not a request.
+func (m *Model) count() {
+	for _, servable := range m.Signatures {
+		if servable.runner != nil {
+			servable.runner.statistics = &m.Statistics
 		}
 	}
-	shards, err := filepath.Glob(filepath.Join(directory, "variables/variables.data-*"))
-	if err != nil || len(shards) == 0 {
-		return fmt.Errorf("%s: variables/variables.data-* is missing: not copied completely", directory)
-	}
-	return nil
 }
 
 func (m *Model) prepare(metaGraph []byte, options Options) error {
@@ -126,7 +120,6 @@ func (m *Model) prepare(metaGraph []byte, options Options) error {
 				return fmt.Errorf("signature %q: %w", name, err)
 			}
 		}
-		servable.runner.statistics = &m.Statistics // from here on: warming is not counted
 		servable.start(limits, options)
 	}
 	return m.checkDeclared()

@@ -22,6 +22,7 @@ type Request struct {
 	Out   []tensor.Value // in the order of its outputs
 
 	holders atomic.Int32
+	twinOf  *Request   // whose inputs these are, if they are not its own
 	mu      sync.Mutex // parts of one request may finish in different slots
 }
 
@@ -47,6 +48,9 @@ func (r *Request) Retain() { r.holders.Add(1) }
 func (r *Request) Release() {
 	if r.holders.Add(-1) > 0 {
 		return
+	}
+	if r.twinOf != nil {
+		r.untwin()
 	}
 	for _, side := range [][]tensor.Value{r.In, r.Out} {
 		for i := range side {

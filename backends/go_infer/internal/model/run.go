@@ -42,11 +42,16 @@ func (s *Servable) Run(ctx context.Context, request *Request) error {
 	}
 	request.Begun = time.Now()
 	err := s.batcher.Do(ctx, request, request.Rows, options)
-	if err != nil {
-		err = s.explain(err)
+	if s.runner.statistics != nil {
+		s.runner.statistics.Answered(request.Begun, request.Rows, err != nil)
 	}
-	s.Model.Statistics.Answered(request.Begun, request.Rows, err != nil)
-	return err
+	if err != nil {
+		return s.explain(err)
+	}
+	if shadow := s.Model.shadow.Load(); shadow != nil {
+		shadow.copy(s, request)
+	}
+	return nil
 }
 
 // held is the memory that a tensor keeps.

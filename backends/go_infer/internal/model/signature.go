@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sluicegate/go_infer/internal/tensor"
+	"sluicegate/go_infer/internal/wire"
 )
 
 // TensorInfo is one input or output of a signature.
@@ -105,7 +106,7 @@ func (s *Signature) unservable() *TensorInfo {
 // signatures reads MetaGraphDef.signature_def (field 5: map<string, SignatureDef>).
 func signatures(metaGraph []byte) (map[string]*Signature, error) {
 	found := map[string]*Signature{}
-	err := fields(metaGraph, func(number int, _ uint64, entry []byte) error {
+	err := wire.Fields(metaGraph, func(number int, _ uint64, entry []byte) error {
 		if number != 5 {
 			return nil
 		}
@@ -121,7 +122,7 @@ func signatures(metaGraph []byte) (map[string]*Signature, error) {
 
 // mapEntry reads a protobuf map entry: key is field 1, value is field 2.
 func mapEntry(entry []byte, key *string, value func([]byte) error) error {
-	return fields(entry, func(number int, _ uint64, bytes []byte) error {
+	return wire.Fields(entry, func(number int, _ uint64, bytes []byte) error {
 		switch number {
 		case 1:
 			*key = string(bytes)
@@ -134,7 +135,7 @@ func mapEntry(entry []byte, key *string, value func([]byte) error) error {
 
 // parse reads SignatureDef: inputs 1, outputs 2 (both map<string, TensorInfo>), method_name 3.
 func (s *Signature) parse(message []byte) error {
-	err := fields(message, func(number int, _ uint64, bytes []byte) error {
+	err := wire.Fields(message, func(number int, _ uint64, bytes []byte) error {
 		switch number {
 		case 1, 2:
 			info := TensorInfo{}
@@ -160,7 +161,7 @@ func (s *Signature) parse(message []byte) error {
 // parse reads TensorInfo: name 1, dtype 2, tensor_shape 3. A sparse or composite tensor has no name and is refused later.
 func (t *TensorInfo) parse(message []byte) error {
 	t.Known = true
-	return fields(message, func(number int, value uint64, bytes []byte) error {
+	return wire.Fields(message, func(number int, value uint64, bytes []byte) error {
 		switch number {
 		case 1:
 			t.Name = string(bytes)
@@ -175,11 +176,11 @@ func (t *TensorInfo) parse(message []byte) error {
 
 // parseShape reads TensorShapeProto: dim 2 {size 1}, unknown_rank 3.
 func (t *TensorInfo) parseShape(message []byte) error {
-	return fields(message, func(number int, value uint64, bytes []byte) error {
+	return wire.Fields(message, func(number int, value uint64, bytes []byte) error {
 		switch number {
 		case 2:
 			size := int64(0)
-			err := fields(bytes, func(number int, value uint64, _ []byte) error {
+			err := wire.Fields(bytes, func(number int, value uint64, _ []byte) error {
 				if number == 1 {
 					size = int64(value)
 				}

@@ -17,7 +17,8 @@ import (
 
 // Config is what a server serves.
 type Config struct {
-	Models []Model
+	Models  []Model
+	Traffic []Traffic // nil: as it is
 }
 
 // Model is one entry of model_config_list.

@@ -11,41 +11,13 @@ import (
 	"strings"
 	"testing"
 
-	"sluicegate/go_infer/internal/api"
-	"sluicegate/go_infer/internal/api/oip"
-	"sluicegate/go_infer/internal/batch"
-	"sluicegate/go_infer/internal/metrics"
-	"sluicegate/go_infer/internal/model"
-	"sluicegate/go_infer/internal/repository"
-	"sluicegate/go_infer/internal/session"
-	"sluicegate/go_infer/internal/tensor"
 	"sluicegate/go_infer/internal/testmodels"
 )
 
 // echo serves one of the probes: types gives back what it was given, in every element type; strings are functions of text.
 func echo(t testing.TB, name string) *service {
 	t.Helper()
-	pool, repo, registry := tensor.NewPool(), repository.New(), metrics.New()
-	place := repository.Place{Number: 1, Directory: filepath.Join(testmodels.Probes(t), name, "1")}
-	repo.Announce(name, []repository.Place{place})
-	loader := func(name string, version int64, directory string) (*model.Model, error) {
-		return model.Load(name, version, directory, model.Options{
-			Limits: batch.Limits{MaxBatch: 4, MaxQueue: 1024, Slots: 1, Coalesce: true}, IntraOp: 1, Pool: pool, Events: registry.Model(name, version),
-		})
-	}
-	if _, err := repo.Load(name, place, loader); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		repo.Close()
-		if pool.Live() != 0 || session.Live() != 0 {
-			t.Errorf("leaked %d slabs and %d TensorFlow tensors", pool.Live(), session.Live())
-		}
-		pool.Drain()
-	})
-	return &service{&oip.Handler{
-		Repository: repo, Limits: api.Limits{MaxBody: 1 << 20}, Release: "1.2.3", Ready: func() (bool, string) { return true, "" },
-	}, registry}
+	return serve(t, 4, map[string]string{name: filepath.Join(testmodels.Probes(t), name)}, nil)
 }
 
 func TestEveryTypeComesBackAsItWent(t *testing.T) {

@@ -7,6 +7,7 @@ package tfserving
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"sluicegate/go_infer/internal/api"
 	"sluicegate/go_infer/internal/jsontensor"
@@ -19,6 +20,7 @@ import (
 type Handler struct {
 	Repository *repository.Repository
 	Limits     api.Limits
+	Registry   *metrics.Registry // counts under TF-Serving's names; nil: nobody does
 }
 
 // Serve answers one request; it returns what it was and the HTTP code.
@@ -37,7 +39,8 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 	return metrics.Status, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.status(x, target) })
 }
 
-func (h *Handler) predict(x *api.Exchange, target target) error {
+func (h *Handler) predict(x *api.Exchange, target target) (err error) {
+	begun := time.Now()
 	document, err := jsontensor.Scan(x.Body)
 	if err != nil {
 		return err
@@ -47,6 +50,11 @@ func (h *Handler) predict(x *api.Exchange, target target) error {
 		return err
 	}
 	defer lease.Release()
+	if h.Registry != nil {
+		defer func() {
+			h.Registry.Serving(lease.Model.Name).Answered(metrics.PredictAPI, metrics.REST, err, time.Since(begun))
+		}()
+	}
 	name, err := document.SignatureName()
 	if err != nil {
 		return err
