@@ -26,6 +26,7 @@ type Handler struct {
 // Serve answers one request; it returns what it was and the HTTP code.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoint, int) {
 	target, err := parse(r.Method, r.URL.Path)
+	h.settle(&target)
 	switch {
 	case err != nil:
 		return metrics.Other, api.Refuse(w, err)
