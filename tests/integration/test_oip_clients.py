@@ -7,9 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,14 +21,17 @@ from tests.interop.environments import CLIENTS, perf_analyzer, python
 from tests.interop.programs import NotHere
 
 PROBES = Path(os.environ.get("SLUICEGATE_PROBES", BUILD / "probes"))
+PENDING = {"compressed_bodies": "bodies in gzip are refused with 415"}  # what is to come, and what is so far
 HELPERS = ("image", "refused")  # the functions of a client's file that are no claims
 CONFIG = 'config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" model_version_policy {{ all {{}} }} }}\n'
 
 
-def claims(client: str) -> list[str]:
+def claims(client: str) -> list[Any]:
     """The functions of a client's file, without importing what only its own environment has."""
     tree = ast.parse((CLIENTS / f"with_{client}.py").read_text())
-    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name not in HELPERS]
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name not in HELPERS]
+    marks = {name: [pytest.mark.xfail(reason=why)] for name, why in PENDING.items()}
+    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def wait_until_ready(port: int) -> None:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5):
                 return
         except OSError:
-            os.sched_yield()
+            time.sleep(0.05)
     raise AssertionError("not ready")
 
 

@@ -119,7 +119,7 @@ def every_type(client):
     ):
         values = np.array([[0, 1], [1, 0], [1, 1]]).astype(dtype)
         given = http.InferInput("x", values.shape, name)
-        given.set_data_from_numpy(values.astype(np.float32) if name == "BF16" else values)
+        given.set_data_from_numpy(values)
         result = client.infer("types", [given], parameters={"signature_name": signature})
         assert np.array_equal(result.as_numpy("y").astype(np.float64), values.astype(np.float64)), name
         assert result.get_output("y")["datatype"] == name
