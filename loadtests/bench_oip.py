@@ -6,7 +6,7 @@ Closed loop with Debian's `wrk` on loopback, one digit per request: binary tenso
 them. CPU is the server's (from /proc, all threads; resolution 10 ms). From the statistics that the server keeps, each
 run knows how many Runs of which size it took; what those cost by themselves is measured before and after by
 `go test -bench BareRun ./internal/session` on the same machine. The difference per request is the protocol, HTTP and
-the queue together.
+the queue together. The last row asks for nothing (`GET /v2/health/live`): what net/http and the kernel take of it.
 
 Exit code 0 if the bar holds (binary: 25 us a request), 1 if not or if something cannot run.
 """
@@ -43,9 +43,12 @@ class Kind:
     name: str
     path: str
     binary: bool | None  # None: TF-Serving's JSON
+    asks: bool = True  # for a Run
 
     def body(self, digit: list[float]) -> tuple[bytes, int]:
         """The body of a request for one digit, and the length of its JSON."""
+        if not self.asks:
+            return b"", 0
         if self.binary is None:
             text = json.dumps({"instances": [digit]}).encode()
             return text, len(text)
@@ -62,13 +65,14 @@ KINDS = (
     Kind("OIP binary", "/v2/models/digits/infer", binary=True),
     Kind("OIP JSON", "/v2/models/digits/infer", binary=False),
     Kind("TF-Serving JSON", "/v1/models/digits:predict", binary=None),
+    Kind("nothing", "/v2/health/live", binary=None, asks=False),
 )
 
 SCRIPT = """\
 local bodies, requests, turn = {%s}, {}, 0
 function init()
   for i, each in ipairs(bodies) do
-    requests[i] = wrk.format("POST", nil, {["%s"] = each[2]}, each[1])
+    requests[i] = #each[1] > 0 and wrk.format("POST", nil, {["%s"] = each[2]}, each[1]) or wrk.format("GET")
   end
 end
 function request()
@@ -100,7 +104,9 @@ def bare() -> dict[int, float]:
     tools = toolchain.find(lambda _: None, ROOT / "build/bin", None)  # type: ignore[arg-type]
     command = [tools.go, "test", "-run", "-", "-bench", "BareRun", "-benchtime", "0.4s", "./internal/session"]
     environment = {**os.environ, **go_environment(tools), "SLUICEGATE_MODELS": str(models())}
-    done = subprocess.run(command, cwd=MODULE, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command, cwd=MODULE, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
     found = {}
     for line in done.stdout.splitlines():
         if line.startswith("BenchmarkBareRun/"):
@@ -145,7 +151,9 @@ class Measured:
         return self.cpu - self.runs
 
 
-def measure(pid: int, port: int, kind: Kind, lua: Path, clients: int, seconds: float, cost: dict[int, float]) -> Measured:
+def measure(
+    pid: int, port: int, kind: Kind, lua: Path, clients: int, seconds: float, cost: dict[int, float]
+) -> Measured:
     """One closed-loop run."""
     before, used = stats(port), cpu_seconds(tree(pid))
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout=10s", "-s", str(lua)]
@@ -155,13 +163,13 @@ def measure(pid: int, port: int, kind: Kind, lua: Path, clients: int, seconds: f
     if result["failed"] or not result["requests"]:
         raise SystemExit(f"{kind.name}: {result}")
     took = {rows: count - before.get(rows, 0) for rows, count in after.items()}
-    answered = sum(rows * count for rows, count in took.items())
+    answered = sum(rows * count for rows, count in took.items()) if kind.asks else result["requests"]
     runs = sum(cost[padded(rows)] * count for rows, count in took.items()) / answered
     return Measured(
         result["requests"] / result["seconds"],
         result["p50"],
         result["p99"],
-        answered / sum(took.values()),
+        answered / max(sum(took.values()), 1) if kind.asks else 0.0,
         used / answered * 1e6,
         runs,
     )
@@ -177,10 +185,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     heldout = json.loads((models() / "digits/heldout.json").read_text())
     digits = heldout["instances"][:BODIES]
-    serve = (str(options.binary), "--model_name=digits", f"--model_base_path={models() / 'digits'}", "--rest_api_port={port}")
+    serve = (
+        str(options.binary),
+        "--model_name=digits",
+        f"--model_base_path={models() / 'digits'}",
+        "--rest_api_port={port}",
+    )
     costs = [bare()]
     results: dict[Kind, list[Measured]] = {kind: [] for kind in KINDS}
-    with tempfile.TemporaryDirectory() as directory, running(Peer("go_infer", serve), Path(directory, "log")) as (pid, port):
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running(Peer("go_infer", serve), Path(directory, "log")) as (pid, port),
+    ):
         scripts = {kind: script(kind, digits, Path(directory, f"{i}.lua")) for i, kind in enumerate(KINDS)}
         for kind in KINDS:
             measure(pid, port, kind, scripts[kind], 8, 1.0, costs[0])  # nobody's first second counts
@@ -192,10 +208,14 @@ def main(arguments: list[str] | None = None) -> int:
     costs.append(bare())
     drift = costs[1][32] / costs[0][32]
     print(f"bare Run of 32 rows: {costs[0][32]:.0f} us before, {costs[1][32]:.0f} us after ({drift:.2f}x)")
-    print(f"{'':<18}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'rows/Run':>10}{'CPU us':>9}{'Runs us':>9}{'beyond us':>11}")
+    print(
+        f"{'':<18}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'rows/Run':>10}{'CPU us':>9}{'Runs us':>9}{'beyond us':>11}"
+    )
     for kind, runs in results.items():
         m = sorted(runs, key=lambda run: run.beyond)[len(runs) // 2]
-        print(f"{kind.name:<18}{m.rate:>12,.0f}{m.p50:>9.2f}{m.p99:>9.2f}{m.rows:>10.1f}{m.cpu:>9.1f}{m.runs:>9.1f}{m.beyond:>11.1f}")
+        print(
+            f"{kind.name:<18}{m.rate:>12,.0f}{m.p50:>9.2f}{m.p99:>9.2f}{m.rows:>10.1f}{m.cpu:>9.1f}{m.runs:>9.1f}{m.beyond:>11.1f}"
+        )
     beyond = statistics.median(run.beyond for run in results[KINDS[0]])
     good = beyond <= BAR
     print(f"{'PASS' if good else 'FAIL'}: binary, CPU beyond the Runs {beyond:.1f} us a request, at most {BAR:g}")

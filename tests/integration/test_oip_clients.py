@@ -23,7 +23,9 @@ from tests.interop.programs import NotHere
 PROBES = Path(os.environ.get("SLUICEGATE_PROBES", BUILD / "probes"))
 PENDING = {"compressed_bodies": "bodies in gzip are refused with 415"}  # what is to come, and what is so far
 HELPERS = ("image", "refused")  # the functions of a client's file that are no claims
-CONFIG = 'config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" model_version_policy {{ all {{}} }} }}\n'
+CONFIG = (
+    'config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" model_version_policy {{ all {{}} }} }}\n'
+)
 
 
 def claims(client: str) -> list[Any]:

@@ -8,7 +8,7 @@ import json
 import sys
 
 import numpy as np
-import tritonclient.http as http
+from tritonclient import http
 from tritonclient.utils import InferenceServerException
 
 DIGIT = np.zeros((2, 64), np.float32)
@@ -55,7 +55,7 @@ def infer_binary_and_json(client):
     for given in (True, False):
         for asked in (True, False):
             outputs = [http.InferRequestedOutput(name, binary_data=asked) for name in ("probabilities", "label")]
-            result = client.infer("digits", image(binary=given), outputs=outputs, request_id="a \"b\"")
+            result = client.infer("digits", image(binary=given), outputs=outputs, request_id='a "b"')
             assert result.get_response()["id"] == 'a "b"'
             assert [o["name"] for o in result.get_response()["outputs"]] == ["probabilities", "label"]
             assert ("parameters" in result.get_output("label")) == asked
@@ -110,7 +110,11 @@ def every_type(client):
     from ml_dtypes import bfloat16
 
     for signature, name, dtype in (
-        *((f"{kind}int{bits}", f"{kind}int{bits}".upper(), f"{kind}int{bits}") for kind in ("", "u") for bits in (8, 16, 32, 64)),
+        *(
+            (f"{kind}int{bits}", f"{kind}int{bits}".upper(), f"{kind}int{bits}")
+            for kind in ("", "u")
+            for bits in (8, 16, 32, 64)
+        ),
         ("bool", "BOOL", "bool"),
         ("float16", "FP16", "float16"),
         ("bfloat16", "BF16", bfloat16),
@@ -145,9 +149,17 @@ def statistics(client):
 def errors(client):
     refused("404", "Request for unknown model: 'nobody' is not found", lambda: client.infer("nobody", image()))
     refused("404", "Request for unknown model: 'nobody' is not found", lambda: client.get_model_metadata("nobody"))
-    refused("404", "Request for unknown model: 'digits' version 9 is not found", lambda: client.infer("digits", image(), "9"))
+    refused(
+        "404",
+        "Request for unknown model: 'digits' version 9 is not found",
+        lambda: client.infer("digits", image(), "9"),
+    )
     refused("400", "expected 1 inputs but got 0 inputs for model 'digits'", lambda: client.infer("digits", []))
-    refused("400", "unexpected shape for input 'image' for model 'digits'", lambda: client.infer("digits", image(DIGIT[:, :63])))
+    refused(
+        "400",
+        "unexpected shape for input 'image' for model 'digits'",
+        lambda: client.infer("digits", image(DIGIT[:, :63])),
+    )
     refused(
         "400",
         "unexpected inference output 'nothing' for model 'digits'",
@@ -164,12 +176,20 @@ def repository_control(client):
     client.unload_model("strings")
     assert states()["strings", "1"] == "UNAVAILABLE"
     assert not client.is_model_ready("strings")
-    refused("404", "Request for unknown model: 'strings' has no available versions", lambda: client.infer("strings", image()))
+    refused(
+        "404",
+        "Request for unknown model: 'strings' has no available versions",
+        lambda: client.infer("strings", image()),
+    )
     client.load_model("strings")
     assert states()["strings", "1"] == "READY"
     assert client.is_model_ready("strings")
     refused("404", "failed to load 'nobody'", lambda: client.load_model("nobody"))
-    refused("400", "the load parameter 'config' is not supported", lambda: client.load_model("strings", config=json.dumps({})))
+    refused(
+        "400",
+        "the load parameter 'config' is not supported",
+        lambda: client.load_model("strings", config=json.dumps({})),
+    )
 
 
 if __name__ == "__main__":

@@ -192,10 +192,11 @@ func tooLarge(limit int) error {
 }
 
 func bodyError(err error) error {
+	if err == nil {
+		return nil
+	}
 	var timeout net.Error
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return &status.Error{Code: status.DeadlineExceeded, HTTP: http.StatusRequestTimeout, Message: "the body did not arrive in time"}
 	case errors.Is(err, io.ErrUnexpectedEOF):

@@ -64,8 +64,13 @@ func (s *Signature) Batchable() bool {
 	free := func(info *TensorInfo) bool { return info.Known && len(info.Dims) > 0 && info.Dims[0] < 0 }
 	for i := range s.Inputs {
 		info := &s.Inputs[i]
-		if !free(info) || slices.Min(append([]int64{1}, info.Dims[1:]...)) < 0 {
+		if !free(info) {
 			return false
+		}
+		for _, dim := range info.Dims[1:] {
+			if dim < 0 {
+				return false
+			}
 		}
 	}
 	for i := range s.Outputs {
