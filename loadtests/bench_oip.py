@@ -28,6 +28,7 @@ from typing import Any
 
 from backends import toolchain
 from backends.build import MODULE, go_environment
+from backends.interrupt import Interrupts
 from loadtests.bench_infer import Peer, cpu_seconds, running, tree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,7 +102,8 @@ def script(kind: Kind, digits: list[list[float]], file: Path) -> Path:
 
 def bare() -> dict[int, float]:
     """Microseconds of one bare Run, by rows."""
-    tools = toolchain.find(lambda _: None, ROOT / "build/bin", None)  # type: ignore[arg-type]
+    with Interrupts() as interrupts:
+        tools = toolchain.find(lambda _: None, ROOT / "build/bin", interrupts)
     command = [tools.go, "test", "-run", "-", "-bench", "BareRun", "-benchtime", "0.4s", "./internal/session"]
     environment = {**os.environ, **go_environment(tools), "SLUICEGATE_MODELS": str(models())}
     done = subprocess.run(
@@ -208,14 +210,12 @@ def main(arguments: list[str] | None = None) -> int:
     costs.append(bare())
     drift = costs[1][32] / costs[0][32]
     print(f"bare Run of 32 rows: {costs[0][32]:.0f} us before, {costs[1][32]:.0f} us after ({drift:.2f}x)")
-    print(
-        f"{'':<18}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'rows/Run':>10}{'CPU us':>9}{'Runs us':>9}{'beyond us':>11}"
-    )
+    names = f"{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'rows/Run':>10}{'CPU us':>9}{'Runs us':>9}{'beyond us':>11}"
+    print(f"{'':<18}{names}")
     for kind, runs in results.items():
         m = sorted(runs, key=lambda run: run.beyond)[len(runs) // 2]
-        print(
-            f"{kind.name:<18}{m.rate:>12,.0f}{m.p50:>9.2f}{m.p99:>9.2f}{m.rows:>10.1f}{m.cpu:>9.1f}{m.runs:>9.1f}{m.beyond:>11.1f}"
-        )
+        rate = f"{m.rate:>12,.0f}{m.p50:>9.2f}{m.p99:>9.2f}{m.rows:>10.1f}"
+        print(f"{kind.name:<18}{rate}{m.cpu:>9.1f}{m.runs:>9.1f}{m.beyond:>11.1f}")
     beyond = statistics.median(run.beyond for run in results[KINDS[0]])
     good = beyond <= BAR
     print(f"{'PASS' if good else 'FAIL'}: binary, CPU beyond the Runs {beyond:.1f} us a request, at most {BAR:g}")
