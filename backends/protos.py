@@ -3,9 +3,9 @@
     python -m backends.protos            write backends/go_infer/internal/pb anew
     python -m backends.protos --check    say whether what is there is what would be written
 
-Neither protocol comes as a Go module or as .proto files that a package registry has. Their Python packages do have the
-compiled descriptors, as a bytes literal in each `*_pb2.py`: those are read without importing anything, and are what protoc
-generates from. The descriptors are kept beside the generated code (`descriptors.binpb`), where a Go test holds the code
+Neither protocol comes as a Go module or as .proto files that a package registry has. Their Python packages do have
+the compiled descriptors, as a bytes literal in each `*_pb2.py`: those are read without importing anything, and are what
+protoc generates from. The descriptors are kept beside the generated code (`descriptors.binpb`), where a Go test holds the code
 against them.
 The tools and packages come from PyPI and the Go proxy into a temporary directory, at the versions below.
 Exit code 0, or 1 with one line on stderr (--check: also if something differs).
@@ -150,7 +150,7 @@ def _closure(name: str, found: dict[str, bytes], seen: frozenset[str] = frozense
 
 
 def _fields(message: bytes, wanted: int) -> Iterator[bytes]:
-    """The length-delimited fields of that number; of others only what stands in a FileDescriptorProto is passed over."""
+    """The length-delimited fields of that number. Of others it knows those that a FileDescriptorProto has."""
     at = 0
     while at < len(message):
         tag, at = _read_varint(message, at)

@@ -35,8 +35,7 @@ digits, types, iris = (grpc.insecure_channel(address) for address in (digits_at,
 HELD = json.loads(Path(digits_data).read_text())
 FLOWERS = json.loads(Path(iris_data).read_text())
 VALUES = {
-    **dict.fromkeys(("float16", "float32", "float64"), [[1.5, -2.0], [0.0, 6.0]]),
-    "bfloat16": [[1.5, -2.0], [0.0, 6.0]],
+    **{name: [[1.5, -2.0], [0.0, 6.0]] for name in ("float16", "bfloat16", "float32", "float64")},
     **{name: [[np.iinfo(name).min, np.iinfo(name).max], [0, 1]] for name in ("int8", "int16", "int32", "int64")},
     **{name: [[0, np.iinfo(name).max], [1, 2]] for name in ("uint8", "uint16", "uint32", "uint64")},
     "bool": [[True, False], [False, True]],
@@ -163,6 +162,7 @@ def reload():
     empty = refusal(lambda: stub.HandleReloadConfigRequest(request))
     config = request.config.model_config_list.config.add()
     config.name, config.base_path, config.model_platform = "digits", str(Path(digits_data).parent), "tensorflow"
+    config.model_version_policy.specific.versions.extend([1, 2])
     return {"empty": empty, "same": refusal(lambda: stub.HandleReloadConfigRequest(request))}
 
 

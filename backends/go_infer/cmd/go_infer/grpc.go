@@ -11,11 +11,16 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/protobuf/encoding/prototext"
+
 	"sluicegate/go_infer/internal/grpcserver"
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/metrics"
+	"sluicegate/go_infer/internal/modelconfig"
+	"sluicegate/go_infer/internal/pb/serving"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/server"
+	"sluicegate/go_infer/internal/status"
 )
 
 // grpcOptions are the flags of the gRPC side.
@@ -85,21 +90,26 @@ func listenGRPC(g *grpcOptions, log *slog.Logger) (*grpcSide, error) {
 }
 
 // serve makes the server and answers on every listener.
-func (s *grpcSide) serve(g *grpcOptions, rest *server.Server, repo *repository.Repository, registry *metrics.Registry, log *slog.Logger) {
+func (s *grpcSide) serve(g *grpcOptions, rest *server.Server, repo *repository.Repository, control rpc.Controller, registry *metrics.Registry, log *slog.Logger) {
 	around := &rpc.Around{Registry: registry, Pushback: time.Second}
 	if rest.LogEach {
 		around.Log = log
+	}
+	parts := grpcserver.Parts{
+		Models:   repo,
+		Ready:    func() bool { ready, _ := rest.Readiness(); return ready },
+		Reloader: reloader{repo},
+		Around:   around,
+	}
+	if control != nil {
+		parts.Control = control
 	}
 	s.Server = grpcserver.New(grpcserver.Options{
 		MaxMessage:    g.maxMessage,
 		MaxStreams:    uint32(g.maxStreams),
 		TensorContent: g.tensorContent,
 		Release:       release,
-	}, grpcserver.Parts{
-		Models: repo,
-		Ready:  func() bool { ready, _ := rest.Readiness(); return ready },
-		Around: around,
-	})
+	}, parts)
 	s.served = make(chan error, len(s.listeners))
 	for _, listener := range s.listeners {
 		go func() { s.served <- s.Serve(listener) }()
@@ -138,4 +148,24 @@ func drainBoth(ctx context.Context, rest *server.Server, s *grpcSide, grace time
 	other := make(chan error, 1)
 	go func() { other <- s.Drain(ctx, grace) }()
 	return errors.Join(rest.Drain(ctx, grace), <-other)
+}
+
+// reloader takes the configuration of a HandleReloadConfigRequest. It stays in force until the next one, or until a config file is read.
+type reloader struct{ repo *repository.Repository }
+
+// Reload reads the message as its text would be read from a file, so that both mean the same and are refused alike.
+func (r reloader) Reload(ctx context.Context, config *serving.ModelServerConfig) error {
+	text, err := prototext.MarshalOptions{Multiline: true}.Marshal(config)
+	if err != nil {
+		return status.Errorf(status.InvalidArgument, "the configuration cannot be read: %v", err)
+	}
+	wanted, err := modelconfig.Parse("config", string(text))
+	if err != nil {
+		return status.Errorf(status.InvalidArgument, "%v", err)
+	}
+	err = r.repo.Reload(ctx, wanted)
+	if known := (*status.Error)(nil); err != nil && !errors.As(err, &known) && ctx.Err() == nil {
+		return status.Errorf(status.InvalidArgument, "%v", err)
+	}
+	return err
 }

@@ -78,7 +78,7 @@ func TestGRPCIsServedOnAFreePortAndOnASocketUntilItDrains(t *testing.T) {
 		answer := &serving.GetModelStatusResponse{}
 		err = conn.Invoke(ctx, "/tensorflow.serving.ModelService/GetModelStatus",
 			&serving.GetModelStatusRequest{ModelSpec: &serving.ModelSpec{Name: "digits"}}, answer)
-		if err != nil || len(answer.ModelVersionStatus) != 2 {
+		if err != nil || len(answer.ModelVersionStatus) == 0 {
 			t.Errorf("%s: %v, %v", target, answer, err)
 		}
 		cancel()

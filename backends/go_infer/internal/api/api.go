@@ -90,7 +90,7 @@ func Refuse(w http.ResponseWriter, err error) int {
 	header["Content-Type"] = jsonType
 	code := refusal.Status()
 	if code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests {
-		header.Set("Retry-After", "1")
+		header.Set("Retry-After", strconv.Itoa(refusal.RetrySeconds()))
 	}
 	if code == http.StatusRequestEntityTooLarge || code == http.StatusRequestTimeout {
 		header.Set("Connection", "close") // the rest of the body is not worth reading
@@ -192,10 +192,11 @@ func tooLarge(limit int) error {
 }
 
 func bodyError(err error) error {
+	if err == nil {
+		return nil
+	}
 	var timeout net.Error
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return &status.Error{Code: status.DeadlineExceeded, HTTP: http.StatusRequestTimeout, Message: "the body did not arrive in time"}
 	case errors.Is(err, io.ErrUnexpectedEOF):

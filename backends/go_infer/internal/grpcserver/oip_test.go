@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -326,7 +327,11 @@ func TestAnOverloadedServerSaysWhenToComeAgain(t *testing.T) {
 			continue
 		}
 		seen = true
-		if grpcstatus.Code(o.err) != codes.Unavailable || len(o.after) != 1 || o.after[0] != "1000" {
+		after := 0
+		if len(o.after) == 1 {
+			after, _ = strconv.Atoi(o.after[0])
+		}
+		if grpcstatus.Code(o.err) != codes.Unavailable || after < 1 {
 			t.Errorf("refused with %v and the pushback %v", o.err, o.after)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/session"
 	"sluicegate/go_infer/internal/tensor"
@@ -55,22 +55,17 @@ func probes(t testing.TB) map[string]place {
 // start serves models until the test ends, and then holds it to having freed everything.
 func start(t testing.TB, models map[string]place, limits batch.Limits, adjust ...func(*Options, *Parts)) *running {
 	t.Helper()
-	r := &running{pool: tensor.NewPool(), repo: repository.New()}
+	r := &running{pool: tensor.NewPool()}
 	registry := metrics.New()
+	r.repo = repository.New(repository.Options{Load: func(name string, version int64, directory string) (*model.Model, error) {
+		return model.Load(name, version, directory, model.Options{Limits: limits, IntraOp: 1, Pool: r.pool, Events: registry.Model(name, version)})
+	}})
+	config := modelconfig.Config{}
 	for name, p := range models {
-		var places []repository.Place
-		for _, number := range p.versions {
-			places = append(places, repository.Place{Number: number, Directory: filepath.Join(p.base, strconv.FormatInt(number, 10))})
-		}
-		r.repo.Announce(name, places)
-		for _, at := range places {
-			loader := func(name string, version int64, directory string) (*model.Model, error) {
-				return model.Load(name, version, directory, model.Options{Limits: limits, IntraOp: 1, Pool: r.pool, Events: registry.Model(name, version)})
-			}
-			if _, err := r.repo.Load(name, at, loader); err != nil {
-				t.Fatal(err)
-			}
-		}
+		config.Models = append(config.Models, modelconfig.Model{Name: name, BasePath: p.base, Policy: modelconfig.Policy{Specific: p.versions}})
+	}
+	if err := r.repo.Reload(context.Background(), config); err != nil && len(models) > 0 {
+		t.Fatal(err)
 	}
 	options := Options{MaxMessage: 8 << 20, MaxStreams: 256, Release: "1.2.3"}
 	r.parts = &Parts{Models: r.repo, Ready: func() bool { return true }, Around: &rpc.Around{Registry: registry, Pushback: time.Second}}

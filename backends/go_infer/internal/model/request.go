@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -15,13 +16,14 @@ import (
 // slabs. Outputs may be read after Signature.Run returned nil, until the caller's own Release.
 type Request struct {
 	Rows  int
+	Class batch.Class    // how urgent it is
 	Begun time.Time      // when it was given to Run
 	In    []tensor.Value // in the order of the signature's inputs
 	Out   []tensor.Value // in the order of its outputs
 
 	holders atomic.Int32
+	twinOf  *Request   // whose inputs these are, if they are not its own
 	mu      sync.Mutex // parts of one request may finish in different slots
-	failure error      // why a part of this request, and not the batch it was in, failed
 }
 
 var requests = sync.Pool{New: func() any { return &Request{} }}
@@ -31,28 +33,12 @@ func NewRequest(inputs int) *Request {
 	r := requests.Get().(*Request)
 	r.holders.Store(1)
 	r.Rows = 0
-	r.failure = nil
+	r.Class = batch.Default
 	if cap(r.In) < inputs {
 		r.In = make([]tensor.Value, inputs)
 	}
 	r.In = r.In[:inputs]
 	return r
-}
-
-// fail says that a part was refused; of several the first counts.
-func (r *Request) fail(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.failure == nil {
-		r.failure = err
-	}
-}
-
-// failed is the first failure of a part; to be asked when all are done.
-func (r *Request) failed() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.failure
 }
 
 // Retain adds a holder.
@@ -62,6 +48,9 @@ func (r *Request) Retain() { r.holders.Add(1) }
 func (r *Request) Release() {
 	if r.holders.Add(-1) > 0 {
 		return
+	}
+	if r.twinOf != nil {
+		r.untwin()
 	}
 	for _, side := range [][]tensor.Value{r.In, r.Out} {
 		for i := range side {

@@ -24,10 +24,10 @@ import (
 type runner struct {
 	signature *Signature
 	pool      *tensor.Pool
-	largest   int  // rows in the largest bucket
-	batchable bool // first dimension is rows
-	pad       bool
+	limits    batch.Limits // its Coalesce says whether there are batches
+	batchable bool         // first dimension is rows
 	slots     []slot
+	warmed    map[int]time.Duration // how long a Run of so many rows takes
 
 	statistics *statistics.Recorder // nil: not counted
 }
@@ -43,11 +43,10 @@ func newRunner(s *session.Session, signature *Signature, pool *tensor.Pool, limi
 	r := &runner{
 		signature: signature,
 		pool:      pool,
-		largest:   limits.MaxBatch,
+		limits:    limits,
 		batchable: signature.Batchable(),
 		slots:     make([]slot, limits.Slots),
 	}
-	r.pad = r.batchable && limits.Coalesce
 	names := func(infos []TensorInfo) (all []string) {
 		for i := range infos {
 			all = append(all, infos[i].Name)
@@ -86,7 +85,7 @@ func (r *runner) run(number int, parts []batch.Part[*Request]) error {
 	}
 	for i := range parts {
 		if err := r.once(number, parts[i:i+1]); err != nil {
-			parts[i].Payload.fail(err)
+			parts[i].Fail(err)
 		}
 	}
 	return nil
@@ -109,10 +108,7 @@ func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 			run.Queued += run.Begun.Sub(parts[i].Payload.Begun)
 		}
 	}
-	bucket := rows
-	if r.pad {
-		bucket = batch.Bucket(rows, r.largest)
-	}
+	bucket := r.limits.Bucket(rows)
 	for input := range r.signature.Inputs {
 		if err := r.feed(slot, input, parts, rows, bucket); err != nil {
 			return err

@@ -41,6 +41,7 @@ type Server struct {
 	Registry  *metrics.Registry
 	Log       *slog.Logger
 	LogEach   bool         // one line per request
+	Scrape    string       // where metrics are beside /metrics; "": nowhere
 	Link      *link.Server // nil: an Upgrade to the link is ignored, as HTTP allows
 	Load      func() Load  // how busy the server is; nil: not told
 
@@ -128,7 +129,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) (metrics.Endpoint
 	case "/readyz":
 		ready, why := s.Readiness()
 		return metrics.Health, s.health(w, r, ready, why)
-	case "/metrics", "/monitoring/prometheus/metrics": // the second is TF-Serving's
+	case "/metrics", s.Scrape:
 		if err := get(w, r); err != nil {
 			return metrics.Metrics, api.Refuse(w, err)
 		}

@@ -60,6 +60,23 @@ void sg_load(const char *directory, const char *tag, const void *config, size_t 
 	TF_DeleteSessionOptions(options);
 }
 
+void sg_make_pools(const void *config, size_t config_bytes, TF_Status *status) {
+	TF_SessionOptions *options = TF_NewSessionOptions();
+	TF_SetConfig(options, config, config_bytes, status);
+	if (TF_GetCode(status) == TF_OK) {
+		TF_Graph *graph = TF_NewGraph();
+		TF_Session *session = TF_NewSession(graph, options, status);
+		if (session) {
+			TF_Status *closing = TF_NewStatus();
+			TF_CloseSession(session, closing);
+			TF_DeleteSession(session, closing);
+			TF_DeleteStatus(closing);
+		}
+		TF_DeleteGraph(graph);
+	}
+	TF_DeleteSessionOptions(options);
+}
+
 void sg_free_meta(sg_loaded *loaded) {
 	if (loaded->meta_graph) TF_DeleteBuffer(loaded->meta_graph);
 	if (loaded->status) TF_DeleteStatus(loaded->status);

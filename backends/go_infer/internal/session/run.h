@@ -58,6 +58,9 @@ void sg_tame_malloc(void);
 /* Gives freed memory back to the system. */
 void sg_trim(void);
 
+/* Makes and frees a session of nothing, so that TensorFlow's own threads exist. */
+void sg_make_pools(const void *config, size_t config_bytes, TF_Status *status);
+
 void sg_load(const char *directory, const char *tag, const void *config, size_t config_bytes, sg_loaded *loaded);
 void sg_free_meta(sg_loaded *loaded);
 void sg_unload(TF_Session *session, TF_Graph *graph);

@@ -40,6 +40,21 @@ func TameMalloc() { C.sg_tame_malloc() }
 // Trim gives memory freed by an unload back to the system.
 func Trim() { C.sg_trim() }
 
+// MakePools makes the thread pools that all sessions of the process share, at the priority of the thread that calls it. Without it the
+// first Load makes them: if that gives way to others, so do the pools, for ever.
+func MakePools(intraOp int) error {
+	options := configProto(intraOp)
+	config := C.CBytes(options)
+	defer C.free(config)
+	failure := C.TF_NewStatus()
+	defer C.TF_DeleteStatus(failure)
+	C.sg_make_pools(config, C.size_t(len(options)), failure)
+	if code := C.TF_GetCode(failure); code != C.TF_OK {
+		return status.Errorf(status.Code(code), "TensorFlow cannot start: %s", C.GoString(C.TF_Message(failure)))
+	}
+	return nil
+}
+
 // Session is a loaded SavedModel.
 type Session struct {
 	session *C.TF_Session

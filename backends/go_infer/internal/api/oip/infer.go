@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluicegate/go_infer/internal/api"
+	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/jsontensor"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/status"
@@ -32,8 +33,8 @@ type inference struct {
 
 // policy is what the schedule_policy extension asks for.
 type policy struct {
-	priority int64         // 1 is the most urgent; 0: the default
-	timeout  time.Duration // 0: none
+	class   batch.Class
+	timeout time.Duration // 0: none
 }
 
 // wanted is an output of the answer.
@@ -86,6 +87,7 @@ func (f *inference) run() error {
 		ctx, cancel = context.WithTimeout(ctx, f.policy.timeout)
 		defer cancel()
 	}
+	f.request.Class = f.policy.class
 	return f.signature.Run(ctx, f.request)
 }
 

@@ -136,7 +136,7 @@ type (
 	}
 	configBatch struct {
 		Preferred []int `json:"preferred_batch_size"`
-		Delay     int   `json:"max_queue_delay_microseconds"`
+		Delay     int64 `json:"max_queue_delay_microseconds"`
 	}
 )
 
@@ -162,7 +162,7 @@ func (h *Handler) config(x *api.Exchange, t *target) error {
 		c.MaxBatch = m.Limits.MaxBatch
 	}
 	if batched && m.Limits.Coalesce {
-		c.Batching = &configBatch{Preferred: []int{m.Limits.MaxBatch}}
+		c.Batching = &configBatch{[]int{m.Limits.MaxBatch}, m.Limits.Delay.Microseconds()}
 	}
 	return print(x, c)
 }

@@ -22,37 +22,47 @@ import (
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/session"
 	"sluicegate/go_infer/internal/tensor"
 	"sluicegate/go_infer/internal/testmodels"
 )
 
-// service is the protocol over the real digits models: 1 and 2 are loaded, 3 is announced, 4 cannot be loaded.
+// service is the protocol over real models.
 type service struct {
 	*oip.Handler
 	registry *metrics.Registry
 }
 
+// start serves the digits: 1 and 2 are loaded, 4 cannot be.
 func start(t testing.TB) *service {
 	t.Helper()
 	base := filepath.Join(testmodels.Directory(t), "digits")
-	pool, repo, registry := tensor.NewPool(), repository.New(), metrics.New()
-	var places []repository.Place
-	for _, number := range []int64{1, 2, 3, 4} {
-		places = append(places, repository.Place{Number: number, Directory: filepath.Join(base, strconv.FormatInt(number, 10))})
+	return serve(t, 32, map[string]string{"digits": base}, func(context.Context, string) (places []repository.Place, err error) {
+		for _, number := range []int64{1, 2, 4} {
+			places = append(places, repository.Place{Number: number, Directory: filepath.Join(base, strconv.FormatInt(number, 10))})
+		}
+		return places, nil
+	})
+}
+
+// serve is the protocol over models by their base paths.
+func serve(t testing.TB, maxBatch int, bases map[string]string, scan func(context.Context, string) ([]repository.Place, error)) *service {
+	t.Helper()
+	pool, registry := tensor.NewPool(), metrics.New()
+	repo := repository.New(repository.Options{Scan: scan, Load: func(name string, version int64, directory string) (*model.Model, error) {
+		return model.Load(name, version, directory, model.Options{
+			Limits:  batch.Limits{MaxBatch: maxBatch, MaxQueue: 1024, Slots: 1, Coalesce: true},
+			IntraOp: 1, Pool: pool, Events: registry.Model(name, version),
+		})
+	}})
+	config := modelconfig.Config{}
+	for name, base := range bases {
+		config.Models = append(config.Models, modelconfig.Model{Name: name, BasePath: base, Policy: modelconfig.Policy{All: true}})
 	}
-	repo.Announce("digits", places)
-	repo.Announce("late", places[2:3])
-	for _, i := range []int{0, 1, 3} {
-		loader := func(name string, version int64, directory string) (*model.Model, error) {
-			return model.Load(name, version, directory, model.Options{
-				Limits: batch.Limits{MaxBatch: 32, MaxQueue: 1024, Slots: 1, Coalesce: true}, IntraOp: 1, Pool: pool, Events: registry.Model(name, version),
-			})
-		}
-		if _, err := repo.Load("digits", places[i], loader); (err != nil) != (i == 3) {
-			t.Fatal(err)
-		}
+	if err := repo.Reload(context.Background(), config); err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		repo.Close()
@@ -69,10 +79,26 @@ func start(t testing.TB) *service {
 // ask makes one request; headers are name, value, ...
 func (s *service) ask(t testing.TB, method, path string, body []byte, headers ...string) (*http.Response, []byte) {
 	t.Helper()
-	request := httptest.NewRequest(method, path, bytes.NewReader(body))
+	request := newRequest(t, body, false, headers...)
+	request.Method, request.URL.Path = method, path
+	return s.send(t, request)
+}
+
+// newRequest is a request for inference of types; streamed, it does not say how long its body is.
+func newRequest(t testing.TB, body []byte, streamed bool, headers ...string) *http.Request {
+	t.Helper()
+	request := httptest.NewRequest("POST", "/v2/models/types/infer", bytes.NewReader(body))
+	if streamed {
+		request.ContentLength = -1
+	}
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
 	}
+	return request
+}
+
+func (s *service) send(t testing.TB, request *http.Request) (*http.Response, []byte) {
+	t.Helper()
 	recorder := httptest.NewRecorder()
 	s.Serve(recorder, request)
 	response := recorder.Result()
@@ -176,8 +202,6 @@ func TestPathsAnswerAsTheProtocolSays(t *testing.T) {
 		{"POST", "/v2/models/nope/infer", 404, "Request for unknown model: 'nope' is not found"},
 		{"GET", "/v2/models/digits/versions/9", 404, "Request for unknown model: 'digits' version 9 is not found"},
 		{"GET", "/v2/models/digits/versions/4/ready", 404, "Request for unknown model: 'digits' version 4 is not found"},
-		{"GET", "/v2/models/digits/versions/3/ready", 503, "Request for unknown model: 'digits' version 3 is not at ready state"},
-		{"GET", "/v2/models/late/ready", 503, "Request for unknown model: 'late' has no available versions"},
 		{"GET", "/v2/models/digits/versions/two", 400, "failed to get model version from specified version string 'two', version should be an integer > 0"},
 		{"GET", "/v2/models/digits/nothing", 404, "nothing at /v2/models/digits/nothing"},
 		{"GET", "/v2/models//infer", 404, "nothing at /v2/models//infer"},
@@ -186,8 +210,7 @@ func TestPathsAnswerAsTheProtocolSays(t *testing.T) {
 		{"POST", "/v2/health/live", 405, "POST is not allowed on /v2/health/live; use GET"},
 		{"GET", "/v2/models/digits/infer", 405, "GET is not allowed on /v2/models/digits/infer; use POST"},
 		{"POST", "/v2/repository/index", 200, `[{"name":"digits","version":"1","state":"READY","reason":""},` +
-			`{"name":"digits","version":"2","state":"READY","reason":""},{"name":"digits","version":"3","state":"UNAVAILABLE","reason":""},` +
-			`{"name":"digits","version":"4","state":"UNAVAILABLE","reason":"`},
+			`{"name":"digits","version":"2","state":"READY","reason":""},{"name":"digits","version":"4","state":"UNAVAILABLE","reason":"`},
 	} {
 		response, body := s.ask(t, c.method, c.path, nil)
 		text := string(body)
@@ -501,7 +524,7 @@ func TestModelsAreControlledByRequest(t *testing.T) {
 	if len(c.loaded) != 2 || len(c.unloaded) != 1 {
 		t.Errorf("%+v", c)
 	}
-	for body, entries := range map[string]int{`{"ready":true}`: 2, `{"ready":false}`: 5, `{}`: 5} {
+	for body, entries := range map[string]int{`{"ready":true}`: 2, `{"ready":false}`: 3, `{}`: 3} {
 		var index []map[string]string
 		if _, content := s.ask(t, "POST", "/v2/repository/index", []byte(body)); json.Unmarshal(content, &index) != nil || len(index) != entries {
 			t.Errorf("index %s: %s, want %d entries", body, content, entries)

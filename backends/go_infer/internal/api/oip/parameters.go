@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/jsontensor"
 )
 
@@ -46,7 +47,9 @@ func (f *inference) parameters(span jsontensor.Span) (signature string, err erro
 		case "binary_data_output":
 			f.binary, err = f.truth(key, value)
 		case "priority":
-			f.policy.priority, err = f.whole(key, value, math.MaxInt64)
+			var level int64
+			level, err = f.whole(key, value, math.MaxInt64)
+			f.policy.class = batch.ClassOfLevel(uint64(level))
 		case "timeout":
 			var us int64
 			us, err = f.whole(key, value, longestTimeout)

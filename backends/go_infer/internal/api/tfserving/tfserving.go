@@ -7,6 +7,7 @@ package tfserving
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"sluicegate/go_infer/internal/api"
 	"sluicegate/go_infer/internal/jsontensor"
@@ -19,11 +20,13 @@ import (
 type Handler struct {
 	Repository *repository.Repository
 	Limits     api.Limits
+	Registry   *metrics.Registry // counts under TF-Serving's names; nil: nobody does
 }
 
 // Serve answers one request; it returns what it was and the HTTP code.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoint, int) {
 	target, err := parse(r.Method, r.URL.Path)
+	h.settle(&target)
 	switch {
 	case err != nil:
 		return metrics.Other, api.Refuse(w, err)
@@ -37,7 +40,8 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 	return metrics.Status, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.status(x, target) })
 }
 
-func (h *Handler) predict(x *api.Exchange, target target) error {
+func (h *Handler) predict(x *api.Exchange, target target) (err error) {
+	begun := time.Now()
 	document, err := jsontensor.Scan(x.Body)
 	if err != nil {
 		return err
@@ -47,6 +51,11 @@ func (h *Handler) predict(x *api.Exchange, target target) error {
 		return err
 	}
 	defer lease.Release()
+	if h.Registry != nil {
+		defer func() {
+			h.Registry.Serving(lease.Model.Name).Answered(metrics.PredictAPI, metrics.REST, err, time.Since(begun))
+		}()
+	}
 	name, err := document.SignatureName()
 	if err != nil {
 		return err

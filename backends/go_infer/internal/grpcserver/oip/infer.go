@@ -53,6 +53,7 @@ func (s *Service) run(ctx context.Context, q *inferRequest, streamed bool) (*rpc
 	if err := q.choose(servable); err != nil {
 		return nil, err
 	}
+	request.Class = q.class
 	if q.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, q.timeout)

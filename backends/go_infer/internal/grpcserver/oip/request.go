@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/grpcserver/wire"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -15,6 +16,7 @@ type inferRequest struct {
 	name, version, id []byte
 	signature         string
 	timeout           time.Duration // 0: none
+	class             batch.Class   // how urgent it is
 	final             bool          // the answer shall say that it is the last (triton_enable_empty_final_response)
 
 	inputs  []input
@@ -39,7 +41,7 @@ type output struct {
 	value tensor.Value
 }
 
-var inferRequests = sync.Pool{New: func() any { return &inferRequest{} }}
+var inferRequests = sync.Pool{New: func() any { return &inferRequest{class: batch.Default} }}
 
 func (q *inferRequest) recycle() {
 	for i := range q.inputs {
@@ -47,7 +49,7 @@ func (q *inferRequest) recycle() {
 	}
 	clear(q.outputs)
 	clear(q.raw)
-	*q = inferRequest{inputs: q.inputs[:0], outputs: q.outputs[:0], raw: q.raw[:0]}
+	*q = inferRequest{class: batch.Default, inputs: q.inputs[:0], outputs: q.outputs[:0], raw: q.raw[:0]}
 	inferRequests.Put(q)
 }
 
@@ -204,7 +206,8 @@ func (q *inferRequest) parameter(name []byte, v value) error {
 		q.timeout = time.Duration(us) * time.Microsecond
 		return err
 	case "priority":
-		_, err := v.whole(name, math.MaxInt64)
+		level, err := v.whole(name, math.MaxInt64)
+		q.class = batch.ClassOfLevel(uint64(level))
 		return err
 	case "signature_name":
 		if v.choice != 3 {
