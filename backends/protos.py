@@ -5,8 +5,8 @@
 
 Neither protocol comes as a Go module or as .proto files that a package registry has. Their Python packages do have
 the compiled descriptors, as a bytes literal in each `*_pb2.py`: those are read without importing anything, and are what
-protoc generates from. The descriptors are kept beside the generated code (`descriptors.binpb`), where a Go test holds the code
-against them.
+protoc generates from. The descriptors are kept beside the generated code (`descriptors.binpb`), where a Go test holds
+the code against them.
 The tools and packages come from PyPI and the Go proxy into a temporary directory, at the versions below.
 Exit code 0, or 1 with one line on stderr (--check: also if something differs).
 """
