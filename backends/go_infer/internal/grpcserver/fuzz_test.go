@@ -1,10 +1,14 @@
 package grpcserver
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"sluicegate/go_infer/internal/grpcserver/rpc"
@@ -97,8 +101,14 @@ func FuzzCalls(f *testing.F) {
 			method = service + "ModelInfer"
 		}
 		out := &rpc.Message{}
-		if err := r.conn.Invoke(t.Context(), method, &rpc.Message{Data: pieces(data, size)}, out, forced); err == nil {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		err := r.conn.Invoke(ctx, method, &rpc.Message{Data: pieces(data, size)}, out, forced)
+		if err == nil {
 			out.Data.Free()
+		}
+		if grpcstatus.Code(err) == codes.DeadlineExceeded {
+			t.Fatalf("no answer: %v", err)
 		}
 		if r.pool.Live() != 0 || session.Live() != 0 {
 			t.Fatalf("%d slabs and %d tensors are kept", r.pool.Live(), session.Live())
