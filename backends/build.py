@@ -163,7 +163,9 @@ def _test(
 ) -> int:
     if not any(argument.startswith("./") for argument in rest):
         rest = [*rest, "./..."]
-    environment = {**os.environ, **environment, "SLUICEGATE_MODELS": str(models.resolve())}
+    models = models.resolve()
+    probes = models.parent / "probes"
+    environment = {**os.environ, **environment, "SLUICEGATE_MODELS": str(models), "SLUICEGATE_PROBES": str(probes)}
     sys.stdout.flush()
     with interrupts.child([tools.go, "test", *rest], cwd=MODULE, env=environment) as go:
         return go.wait()

@@ -5,25 +5,34 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"runtime"
+	"os"
 	"time"
+
+	"sluicegate/go_infer/internal/machine"
 )
 
 // options are the command line, in TF-Serving's spelling where TF-Serving has the flag.
 type options struct {
-	host, modelName, modelBase     string
+	lifecycle
+	host, socket, monitoring       string
+	controlPort, debugPort         int
+	machine                        machine.Choice
 	port, maxBatch, workers, queue int
 	intraOp, maxBody, maxPixels    int
 	batching, exitWithParent       bool
 	logRequests, version, link     bool
+	modelControl                   bool
 	drainTimeout, drainGrace       time.Duration
+	grpc                           grpcOptions
 }
 
-const usage = `go_infer serves a TensorFlow SavedModel over HTTP, in batches.
+const usage = `go_infer serves TensorFlow SavedModels over HTTP and gRPC, in batches.
 
 usage: go_infer --model_name NAME --model_base_path DIR [flags]
+       go_infer --model_config_file FILE [flags]
 
-DIR holds one directory per version (DIR/1, DIR/2, ...), each a SavedModel; the highest answers unless a request names another.
+DIR holds one directory per version (DIR/1, DIR/2, ...), each a SavedModel; the highest is served. New versions are found, loaded aside
+and take over without a gap. FILE names many models, in TensorFlow Serving's format; SIGHUP reads it again.
 Flags may be written with one dash or two, with a space or '='.
 
 `
@@ -33,24 +42,31 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	o := options{}
 	f := flag.NewFlagSet("go_infer", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
-	f.StringVar(&o.modelName, "model_name", "default", "`name` of the model in URLs")
-	f.StringVar(&o.modelBase, "model_base_path", "", "`directory` with the model's versions (required)")
+	o.machine = machine.Choose(machine.CPUs(), machine.Quota(os.DirFS("/")))
+	o.register(f)
 	f.StringVar(&o.host, "rest_api_host", "127.0.0.1", "`address` to listen on; 0.0.0.0 for every interface")
 	f.IntVar(&o.port, "rest_api_port", 8501, "`port` to listen on; 0 takes a free one and logs it")
+	f.StringVar(&o.socket, "rest_api_socket_path", "", "`path` of a Unix socket to listen on, too")
+	f.StringVar(&o.monitoring, "monitoring_config_file", "", "`file` that says where metrics are (TF-Serving's prometheus_config)")
+	f.IntVar(&o.controlPort, "control_port", -1, "`port` on 127.0.0.1 for operators: rollback, labels, traffic, reload; 0 takes a free one, -1: none")
+	f.IntVar(&o.debugPort, "debug_port", -1, "`port` on 127.0.0.1 for Go's profiles (/debug/pprof); 0 takes a free one, -1: none")
 	f.BoolVar(&o.batching, "enable_batching", true, "gather waiting requests into one Run")
 	f.IntVar(&o.maxBatch, "max_batch", 32, "most `rows` in one Run; sizes in between are padded to a power of two")
-	f.IntVar(&o.workers, "batch_workers", defaultWorkers(), "`number` of Runs at the same time")
+	f.IntVar(&o.workers, "batch_workers", o.machine.Runs, "`number` of Runs at the same time")
 	f.IntVar(&o.queue, "max_queue", 1024, "most `rows` that wait for a Run; beyond, requests are refused with 503")
-	f.IntVar(&o.intraOp, "tensorflow_intra_op_parallelism", 1, "`threads` inside one operation")
+	f.IntVar(&o.intraOp, "tensorflow_intra_op_parallelism", o.machine.IntraOp, "`threads` inside one operation")
 	f.IntVar(&o.maxBody, "max_body", 16<<20, "largest request body, in `bytes`")
 	f.IntVar(&o.maxPixels, "max_image_pixels", 16<<20, "largest picture, in `pixels`")
 	f.DurationVar(&o.drainTimeout, "drain_timeout", 10*time.Second, "`time` that running requests get after SIGTERM")
 	f.DurationVar(&o.drainGrace, "drain_grace", 250*time.Millisecond, "`time` after SIGTERM in which connections are still accepted")
 	f.BoolVar(&o.exitWithParent, "exit_with_parent", false, "drain and exit when the process that started this one is gone")
 	f.BoolVar(&o.link, "enable_link", true, "offer the gateway's multiplexed link on the same port")
+	f.BoolVar(&o.modelControl, "allow_model_control", false, "let requests of the Open Inference Protocol load and unload models")
 	f.BoolVar(&o.logRequests, "log_requests", false, "log every request")
 	f.BoolVar(&o.version, "version", false, "print versions and exit")
+	o.grpc.register(f)
 	err := f.Parse(arguments)
+	o.grpc.parsed(f, o.host)
 	if errors.Is(err, flag.ErrHelp) {
 		_, _ = io.WriteString(help, usage)
 		f.SetOutput(help)
@@ -64,14 +80,20 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 		return o, fmt.Errorf("unexpected argument %q; see go_infer --help", f.Arg(0))
 	case o.version:
 		return o, nil
-	case o.modelBase == "":
-		return o, errors.New("--model_base_path is required; see go_infer --help")
+	}
+	if err := o.check(); err != nil {
+		return o, err
 	}
 	for _, bound := range []struct {
 		name             string
 		value, low, high int
 	}{
 		{"rest_api_port", o.port, 0, 65535},
+		{"port", o.grpc.port, noGRPC, 65535},
+		{"grpc_max_message", o.grpc.maxMessage, 1 << 10, 1 << 30},
+		{"grpc_max_concurrent_streams", o.grpc.maxStreams, 1, 1 << 20},
+		{"control_port", o.controlPort, -1, 65535},
+		{"debug_port", o.debugPort, -1, 65535},
 		{"max_batch", o.maxBatch, 1, 4096},
 		{"batch_workers", o.workers, 1, 256},
 		{"max_queue", o.queue, 1, 1 << 24},
@@ -85,6 +107,3 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	}
 	return o, nil
 }
-
-// defaultWorkers leaves half of the cores to HTTP and JSON: on small models that work is as large as the Runs.
-func defaultWorkers() int { return max(1, runtime.GOMAXPROCS(0)/2) }

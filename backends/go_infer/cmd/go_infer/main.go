@@ -1,4 +1,4 @@
-// Command go_infer serves a TensorFlow SavedModel over HTTP.
+// Command go_infer serves TensorFlow SavedModels over HTTP.
 //
 // Exit codes: 0 stopped on request, 1 failed (one line on stderr says why), 2 wrong usage.
 package main
@@ -10,23 +10,22 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
-	"strconv"
 	"syscall"
 	"time"
 
 	"sluicegate/go_infer/internal/api"
+	"sluicegate/go_infer/internal/api/control"
+	"sluicegate/go_infer/internal/api/oip"
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/link"
 	"sluicegate/go_infer/internal/metrics"
-	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/server"
 	"sluicegate/go_infer/internal/session"
@@ -66,34 +65,41 @@ func serve(o options, log *slog.Logger) error {
 		go whenOrphaned(os.Getppid(), func() { stop <- syscall.SIGTERM })
 	}
 
-	base, err := filepath.Abs(o.modelBase)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+
+	runtime.GOMAXPROCS(o.machine.Procs)
+	scrape, err := o.scrapePath()
 	if err != nil {
 		return err
 	}
-	places, err := repository.Scan(base)
+	listener, err := listenTCP(o.host, o.port, "rest_api_port")
 	if err != nil {
 		return err
 	}
-	address := net.JoinHostPort(o.host, strconv.Itoa(o.port))
-	listener, err := net.Listen("tcp", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("port %d on %s is in use; stop what listens there or choose another with --rest_api_port", o.port, o.host)
-	} else if err != nil {
-		return fmt.Errorf("cannot listen on %s: %w", address, err)
+	grpc, err := listenGRPC(&o.grpc, log)
+	if err != nil {
+		return err
 	}
 	log.Info("starting", "release", release, "tensorflow", session.Version(), "go", runtime.Version(), "gomaxprocs", runtime.GOMAXPROCS(0),
-		"batch_workers", o.workers, "max_batch", o.maxBatch, "batching", o.batching, "listen", listener.Addr().String())
+		"batch_workers", o.workers, "intra_op", o.intraOp, "max_batch", o.maxBatch, "batching", o.batching, "listen", listener.Addr().String(), "grpc", grpc.addresses(),
+		"why", o.machine.Reason)
 
-	registry, pool, repo := metrics.New(), tensor.NewPool(), repository.New()
+	registry, pool := metrics.New(), tensor.NewPool()
+	load, closing := loader(&o, registry, pool)
+	repo := o.repository(load, closing, registry, log)
+	config := &configuration{flags: &o.lifecycle, repo: repo, log: log}
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
-	repo.Announce(o.modelName, places)
+	registry.Gauge("go_infer_model_bytes", "Memory that loaded models are reckoned to take.", func() float64 { return float64(repo.Memory()) })
+	registry.Gauge("go_infer_config_good", "1 if the config files are in effect as they are, 0 if they were refused.", config.good)
 	limits := api.Limits{MaxBody: o.maxBody}
 	s := &server.Server{
-		TFServing: &tfserving.Handler{Repository: repo, Limits: limits},
+		TFServing: &tfserving.Handler{Repository: repo, Limits: limits, Registry: registry},
+		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: release, Control: o.control(repo)},
 		Simple: &simple.Handler{Repository: repo, Limits: limits, MaxPixels: o.maxPixels,
 			Decoders: make(chan struct{}, runtime.GOMAXPROCS(0))},
-		Registry: registry, Log: log, LogEach: o.logRequests,
+		Registry: registry, Log: log, LogEach: o.logRequests, Scrape: scrape,
 	}
 	slots := o.limits()
 	s.Load = func() server.Load { return busy(registry, slots.Slots*slots.MaxBatch) }
@@ -101,11 +107,47 @@ func serve(o options, log *slog.Logger) error {
 		s.Link = links(s, registry, log)
 	}
 	s.Prepare()
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- s.Serve(listener) }()
+	if grpc != nil {
+		grpc.serve(&o.grpc, s, repo, o.control(repo), registry, log)
+	}
+	if o.socket != "" {
+		socket, err := listenUnix(o.socket)
+		if err != nil {
+			return err
+		}
+		go func() { served <- s.Serve(socket) }()
+	}
+	for _, p := range []struct {
+		port    int
+		flag    string
+		handler http.Handler
+	}{
+		{o.controlPort, "control_port", control.Handler(repo, func() error { return config.apply(true) })},
+		{o.debugPort, "debug_port", profiles()},
+	} {
+		if p.port < 0 {
+			continue
+		}
+		end, err := private(p.port, p.flag, p.handler, log)
+		if err != nil {
+			return err
+		}
+		defer end()
+	}
 
+	if err := session.MakePools(o.intraOp); err != nil {
+		return err
+	}
+	if err := config.apply(true); err != nil {
+		return err
+	}
+	watching, unwatch := context.WithCancel(context.Background())
+	defer unwatch()
+	go config.watch(watching, hangup)
 	loaded := make(chan error, 1)
-	go func() { loaded <- load(o, places, repo, registry, pool, log) }()
+	go func() { loaded <- repo.Settle(watching) }()
 	for {
 		select {
 		case err := <-loaded:
@@ -113,15 +155,25 @@ func serve(o options, log *slog.Logger) error {
 				return err
 			}
 			s.Ready()
-			log.Info("ready", "listen", listener.Addr().String())
+			log.Info("ready", "listen", listener.Addr().String(), "grpc", grpc.addresses())
 		case err := <-served:
 			if !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("the listener failed: %w", err)
 			}
+		case err := <-grpc.failed():
+			return fmt.Errorf("the gRPC listener failed: %w", err)
 		case reason := <-stop:
-			return drain(o, s, repo, pool, log, reason, stop)
+			return drain(o, s, grpc, repo, pool, log, reason, stop)
 		}
 	}
+}
+
+// control is who loads and unloads models by request: nobody, unless the flag allows it.
+func (o *options) control(repo *repository.Repository) oip.Control {
+	if !o.modelControl {
+		return nil
+	}
+	return repo
 }
 
 // busy is the load as load reports tell it. What waits is counted in rows, of which a request can have several; what is in flight, in
@@ -147,31 +199,20 @@ func links(s *server.Server, registry *metrics.Registry, log *slog.Logger) *link
 	return l
 }
 
-// load loads every version; one that fails is logged and left out. An error means that nothing can be served.
-func load(o options, places []repository.Place, repo *repository.Repository, registry *metrics.Registry, pool *tensor.Pool,
-	log *slog.Logger) error {
-	usable := 0
-	var last error
-	for _, place := range places {
-		counters := registry.Model(o.modelName, place.Number)
-		loader := func(name string, version int64, directory string) (*model.Model, error) {
-			return model.Load(name, version, directory, model.Options{Limits: o.limits(), IntraOp: o.intraOp, Pool: pool, Events: counters})
-		}
-		version, err := repo.Load(o.modelName, place, loader)
-		if err != nil {
-			last = err
-			log.Error("model not loaded", "model", o.modelName, "version", place.Number, "error", err.Error())
-			continue
-		}
-		usable++
-		counters.Queue(version.Model.Waiting)
-		log.Info("model loaded", "model", o.modelName, "version", place.Number, "ms", version.Took.Milliseconds(),
-			"signatures", version.Model.SignatureNames())
+// scrapePath is where metrics are beside /metrics.
+func (o *options) scrapePath() (string, error) {
+	if o.monitoring == "" {
+		return modelconfig.MonitoringPath, nil
 	}
-	if usable == 0 {
-		return fmt.Errorf("no version of model %s can be served; the last failure: %w", o.modelName, last)
+	text, err := os.ReadFile(o.monitoring)
+	if err != nil {
+		return "", fmt.Errorf("--monitoring_config_file: %w", err)
 	}
-	return nil
+	m, err := modelconfig.ParseMonitoring(o.monitoring, string(text))
+	if err != nil || !m.Enabled {
+		return "", err
+	}
+	return m.Path, nil
 }
 
 func (o *options) limits() batch.Limits {
@@ -183,14 +224,14 @@ func (o *options) limits() batch.Limits {
 }
 
 // drain finishes what runs, within the timeout; a second signal ends the process at once.
-func drain(o options, s *server.Server, repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
+func drain(o options, s *server.Server, grpc *grpcSide, repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
 	stop <-chan os.Signal) error {
 	log.Info("draining", "reason", reason.String(), "timeout", o.drainTimeout.String())
 	ctx, cancel := context.WithTimeout(context.Background(), o.drainTimeout)
 	defer cancel()
 	finished := make(chan error, 1)
 	go func() {
-		err := s.Drain(ctx, o.drainGrace)
+		err := drainBoth(ctx, s, grpc, o.drainGrace)
 		if err == nil {
 			repo.Close()
 			pool.Drain()

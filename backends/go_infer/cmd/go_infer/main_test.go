@@ -145,8 +145,8 @@ func TestWrongUsageAndFailuresAreOneClearLine(t *testing.T) {
 		code      int
 		says      string
 	}{
-		{nil, 2, "--model_base_path is required"},
-		{[]string{"--port=1"}, 2, "flag provided but not defined: -port"},
+		{nil, 2, "--model_base_path or --model_config_file is required"},
+		{[]string{"--prot=1"}, 2, "flag provided but not defined: -prot"},
 		{[]string{"--max_batch=0", "--model_base_path=x"}, 2, "--max_batch=0 is out of range; it must be 1..4096"},
 		{[]string{"x", "--model_base_path=x"}, 2, `unexpected argument "x"`},
 		{[]string{"--model_base_path=/nonexistent"}, 1, "model base path: open /nonexistent: no such file or directory"},

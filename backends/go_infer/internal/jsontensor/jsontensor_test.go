@@ -1,8 +1,11 @@
 package jsontensor
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,6 +89,12 @@ func TestEveryTypeIsReadExactly(t *testing.T) {
 		{tensor.Uint16, "65535", func(b []byte) string { return strconv.Itoa(int(tensor.Cast[uint16](b)[0])) }},
 		{tensor.Uint32, "4294967295", func(b []byte) string { return strconv.Itoa(int(tensor.Cast[uint32](b)[0])) }},
 		{tensor.Uint64, "18446744073709551615", func(b []byte) string { return strconv.FormatUint(tensor.Cast[uint64](b)[0], 10) }},
+		{tensor.Half, "0.099975586", func(b []byte) string {
+			return strconv.FormatFloat(tensor.HalfValue(tensor.Cast[uint16](b)[0]), 'g', -1, 32)
+		}},
+		{tensor.BFloat16, "-255", func(b []byte) string {
+			return strconv.FormatFloat(tensor.BFloat16Value(tensor.Cast[uint16](b)[0]), 'g', -1, 32)
+		}},
 		{tensor.Bool, "true", func(b []byte) string { return strconv.FormatBool(tensor.Cast[bool](b)[0]) }},
 	} {
 		request, err := read(t, takes(info("x", c.dtype, -1)), `{"instances":[`+c.text+`]}`)
@@ -123,7 +132,10 @@ func TestRefusals(t *testing.T) {
 		{vector, `{"instances":[],"inputs":[]}`, "expecting only one of 'inputs' or 'instances' keys to exist"},
 		{vector, `{"instances":{}}`, "Excepting 'instances' to be an list/array"},
 		{vector, `{"instances":[]}`, "No values in 'instances' array"},
-		{vector, `{"instances":[[1,2],[3]]}`, "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: Encountered list at unexpected size: 1 at level: 0 expected size: 2 at offset: 20"},
+		{vector, `{"instances":[[1,2],[3]]}`, "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: Expecting tensor size: 2 but got: 1 at offset: 20"},
+		{vector, `{"instances":[[1,2],[[1],[2]]]}`, "Error: INVALID_ARGUMENT: Expecting shape [2] but got: [2,1] at offset: 20"},
+		{vector, `{"instances":[[1,2],[[1],[2,3]]]}`, "Encountered list at unexpected size: 2 at level: 1 expected size: 1 at offset: 25"},
+		{vector, `{"instances":[[1,2],7]}`, "Expecting tensor size: 2 but got: 1 at offset: 20"},
 		{vector, `{"instances":[[1,2,3]]}`, "unexpected size: 3 at level: 0 expected size: 2"},
 		{vector, `{"instances":[[1,[2]]]}`, "Encountered list at unexpected level: 1 expected < 1"},
 		{vector, `{"instances":[1]}`, "JSON Value: 1 found at incorrect level: 1 in the JSON DOM. Expected at level: 1"},
@@ -143,6 +155,26 @@ func TestRefusals(t *testing.T) {
 		{two, `{"inputs":{"a":[1,2],"b":[1]}}`, `inputs "a" and "b" have 2 and 1 rows`},
 		{two, `{"inputs":[1]}`, "inputs is a plain value/list, but expecting an object"},
 		{takes(info("x", tensor.Uint8, -1)), `{"instances":[256]}`, "is not of expected type: uint8"},
+		{takes(info("x", tensor.Int8, -1)), `{"instances":[-129]}`, "JSON Value: -129 Type: Number is not of expected type: int8 at offset: 14"},
+		{takes(info("x", tensor.Int64, -1)), `{"instances":[9223372036854775808]}`, "is not of expected type: int64"},
+		{takes(info("x", tensor.Uint64, -1)), `{"instances":[18446744073709551616]}`, "is not of expected type: uint64"},
+		{takes(info("x", tensor.Uint64, -1)), `{"instances":[-1]}`, "is not of expected type: uint64"},
+		{takes(info("x", tensor.Int32, -1)), `{"instances":[1.0]}`, "JSON Value: 1.0 Type: Number is not of expected type: int32"},
+		{takes(info("x", tensor.Int32, -1)), `{"instances":[1e2]}`, "is not of expected type: int32"},
+		{takes(info("x", tensor.Int32, -1)), `{"instances":[NaN]}`, "is not of expected type: int32"},
+		{takes(info("x", tensor.Bool, -1)), `{"instances":[1]}`, "is not of expected type: bool"},
+		{takes(info("x", tensor.Half, -1)), `{"instances":[2049]}`, "Cannot convert JSON value: 2049 to half without loss of precision. at offset: 14"},
+		{takes(info("x", tensor.Half, -1)), `{"instances":[65520.0]}`, "Cannot convert JSON value: 65520.0 to half"},
+		{takes(info("x", tensor.BFloat16, -1)), `{"instances":[257]}`, "Cannot convert JSON value: 257 to bfloat16"},
+		{takes(info("x", tensor.String, -1)), `{"instances":["a",1]}`, "JSON Value: 1 Type: Number is not of expected type: string at offset: 18"},
+		{takes(info("x", tensor.String, -1)), `{"instances":[{"b64":"a"}]}`, "Unable to base64 decode at offset: 14"},
+		{takes(info("x", tensor.String, -1)), `{"instances":[{"b64":"YQ==","x":1}]}`, "does not have named input: b64"},
+		{takes(info("x", tensor.String, -1)), `{"inputs":["a",{"b64":1}]}`, `JSON Value: {"b64":1} not formatted correctly for base64 data at offset: 15`},
+		{takes(info("x", tensor.String, -1, 2)), `{"inputs":[["a","b"],["c"]]}`, "Encountered list at unexpected size: 1 at level: 1 expected size: 2"},
+		{takes(info("x", tensor.String, -1, 2)), `{"inputs":["a"]}`, `JSON Value: "a" found at incorrect level: 2 in the JSON DOM. Expected at level: 2`},
+		{takes(info("x", tensor.String, -1, 1<<40)), `{"inputs":[["a"]]}`, "the request has not that many values"},
+		{vector, `{"a":"\ud800x"}`, "JSON Parse error: The surrogate pair in string is invalid. at offset: 12"},
+		{vector, `{"a":"\udc00"}`, "JSON Parse error: The surrogate pair in string is invalid."},
 		{takes(info("x", tensor.Float32, -1, 1<<40)), `{"instances":[[1]]}`, "the request has not that many values"},
 	} {
 		_, err := read(t, c.s, c.body)
@@ -174,10 +206,28 @@ func TestFloatsAgreeWithStrconv(t *testing.T) {
 		"0", "-0", "1", "16", "0.1", "0.3", "1.5", "123.456", "9007199254740993", "0.000001", "3.4028234e38", "1e-45", "5e-324",
 		"179769313486231570000", "0.1234567890123456789", "1E5", "1e+5", "123456789012345678901234567890", "-7.25",
 	} {
-		got, _, end := float([]byte(token), 0)
+		got, _, end := float([]byte(token), 0, false)
 		want, err := strconv.ParseFloat(token, 64)
 		if err != nil || got != want || end != len(token) {
 			t.Errorf("%s: got %v (to %d), want %v", token, got, end, want)
+		}
+	}
+}
+
+// Every float32 between, at and beside the middles of neighbours, in every length of decimals, must come out as strconv has it.
+func TestSingleFloatsAgreeWithStrconv(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 100000 {
+		a := math.Float32frombits(random.Uint32() &^ (1 << 31))
+		if b := math.Nextafter32(a, 1e38); !math.IsInf(float64(b), 0) && !math.IsNaN(float64(a)) {
+			for _, value := range []float64{float64(a), (float64(a) + float64(b)) / 2, random.Float64() * 100} {
+				token := strconv.FormatFloat(value, "eg"[random.IntN(2)], 5+random.IntN(16), 64)
+				want, _ := strconv.ParseFloat(token, 64)
+				got, _, end := float([]byte(token), 0, true)
+				if float32(got) != float32(want) || end != len(token) {
+					t.Fatalf("%s: got %v, want %v", token, float32(got), float32(want))
+				}
+			}
 		}
 	}
 }
@@ -218,6 +268,8 @@ func FuzzRead(f *testing.F) {
 	for _, seed := range []string{
 		`{"instances":[[1,2]]}`, `{"inputs":{"x":[[1,-2.5e3]]}}`, `{"instances":[{"x":[NaN,Infinity]}]}`, `{"signature_name":"\u00e9","instances":[[]]}`,
 		`{"instances":[[1,2],[3,4]],"x":{"b64":"aa"}}`, `{"instances":[`, `{"a":"\ud800"}`, "{\"\xff\":1}", `{"instances":[{"b64":"a"}]}`,
+		`{"instances":["a\u00e9","\ud83d\ude00\n",{"b64":"AP8="},{"b64":"AP8"}]}`, `{"instances":[{"x":["a","b"],"y":1},{"y":1e9,"x":["","c"]}]}`,
+		`{"inputs":"a"}`, `{"inputs":[]}`, `{"instances":[{}]}`, `{"instances":[1,[1]]}`, `{"instances":[-1.5e-300,123456789012345678901,0.1e400]}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -226,6 +278,9 @@ func FuzzRead(f *testing.F) {
 		takes(info("x", tensor.Int8, -1, -1)),
 		takes(model.TensorInfo{Alias: "x", Type: tensor.Float64}),
 		takes(info("x", tensor.Bool), info("y", tensor.Uint64, 2)),
+		takes(info("x", tensor.String, -1)),
+		takes(model.TensorInfo{Alias: "x", Type: tensor.String}),
+		takes(info("x", tensor.String, -1, 2), info("y", tensor.Half, -1)),
 	}
 	pool := tensor.NewPool()
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -246,6 +301,134 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%d slabs leaked by %q", pool.Live(), body)
 		}
 	})
+}
+
+func TestStringsAreTextOrBase64(t *testing.T) {
+	for _, c := range []struct{ name, body, want string }{
+		{"text", `{"instances":["a","","é漢"]}`, `["a" "" "é漢"]`},
+		{"every escape", `{"instances":["\"\\\/\b\f\n\r\t\u0000\u00e9"]}`, `["\"\\/\b\f\n\r\t\x00é"]`},
+		{"a surrogate pair", `{"instances":["\ud83d\ude00!"]}`, `["😀!"]`},
+		{"base64", `{"instances":[{"b64":"AP8="},{"b64":""},{"b64":"YWJj"}]}`, `["\x00\xff" "" "abc"]`},
+		{"base64 without padding", `{"instances":[{"b64":"AP8"},{"b64":"YQ"}]}`, `["\x00\xff" "a"]`},
+		{"base64 with escaped slashes", `{"instances":[{"b64":"\/\/8="}]}`, `["\xff\xff"]`},
+		{"both in one list", `{"inputs":["text",{"b64":"YQ=="}]}`, `["text" "a"]`},
+		{"by name", `{"instances":[{"x":"a"},{"x":{"b64":"Yg=="}}]}`, `["a" "b"]`},
+		{"a column by name", `{"inputs":{"x":["a","b"]}}`, `["a" "b"]`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			request, err := read(t, takes(info("x", tensor.String, -1)), c.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprintf("%q", request.In[0].Strings); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+			for _, s := range request.In[0].Strings {
+				if len(s) > 0 && cap(s) != len(s) {
+					t.Errorf("%q can grow into its neighbour", s)
+				}
+			}
+		})
+	}
+	request, err := read(t, takes(info("x", tensor.String)), `{"inputs":{"b64":"YWJj"}}`)
+	if err != nil || string(request.In[0].Strings[0]) != "abc" || len(request.In[0].Dims) != 0 {
+		t.Errorf("a scalar: %v %v", request, err)
+	}
+}
+
+func TestTheStringsOfARequestOutliveItsBody(t *testing.T) {
+	body := []byte(`{"instances":["first","second"]}`)
+	document, err := Scan(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := document.Read(takes(info("x", tensor.String, -1)), tensor.NewPool())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer request.Release()
+	clear(body) // its buffer is used for another request
+	if got := fmt.Sprintf("%q", request.In[0].Strings); got != `["first" "second"]` {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestOutputsOfStringsAreBase64OnlyIfTheirNameSaysSo(t *testing.T) {
+	values := [][]byte{[]byte("a\"\\\n\x01\x7fé"), {0xff, 0}}
+	for alias, want := range map[string]string{
+		"name":       `["a\"\\\n\u0001\u007fé","` + "\ufffd" + `\u0000"]`,
+		"name_bytes": `[{"b64":"YSJcCgF/w6k="},{"b64":"/wA="}]`,
+		"bytes":      `["a\"\\\n\u0001\u007fé","` + "\ufffd" + `\u0000"]`,
+	} {
+		request := &model.Request{Out: []tensor.Value{{Type: tensor.String, Dims: []int64{2}, Strings: values}}}
+		s := &model.Signature{Outputs: []model.TensorInfo{info(alias, tensor.String, -1)}}
+		rows, err := AppendRows(nil, s, request)
+		if err != nil || string(rows) != want || string(AppendColumns(nil, s, request)) != want {
+			t.Errorf("%s: rows %s (%v), want %s", alias, rows, err, want)
+		}
+		if !json.Valid(rows) {
+			t.Errorf("%s: not JSON: %s", alias, rows)
+		}
+	}
+}
+
+func TestOutputsWithoutRowsAreRefusedInRowFormat(t *testing.T) {
+	pool := tensor.NewPool()
+	request := model.NewRequest(2)
+	defer request.Release()
+	for i, dims := range [][]int64{{2}, {3}} {
+		if _, err := request.SetInput(i, pool, tensor.Bool, dims...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &model.Signature{Outputs: []model.TensorInfo{info("a", tensor.Bool, -1), info("b", tensor.Bool, -1)}}
+	_, err := AppendRows(nil, s, &model.Request{Out: request.In})
+	if err == nil || err.Error() != "Tensor name: b has inconsistent batch size: 3 expecting: 2" {
+		t.Errorf("got %v", err)
+	}
+	_, err = AppendRows(nil, s, &model.Request{Out: []tensor.Value{{Type: tensor.Bool}}})
+	if err == nil || !strings.HasPrefix(err.Error(), "Tensor name: a has no shape information ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// benchBody is a request of the demo's size, as Python's json.dumps writes it.
+func benchBody(number string) []byte {
+	return []byte(`{"instances": [[` + strings.Repeat(number+", ", 63) + `0.0]]}`)
+}
+
+func BenchmarkNumbers(b *testing.B) {
+	pool := tensor.NewPool()
+	for _, c := range []struct {
+		name, number string
+		dtype        tensor.DType
+	}{
+		{"short", "11.0", tensor.Float32},
+		{"float32 as Python prints it", "0.30000001192092896", tensor.Float32},
+		{"exponent", "1.25e-05", tensor.Float32},
+		{"float64", "0.123456789012", tensor.Float64},
+		{"half", "11.5", tensor.Half},
+		{"int64", "123456", tensor.Int64},
+		{"uint8", "255", tensor.Uint8},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			body := benchBody(c.number)
+			if c.dtype == tensor.Int64 || c.dtype == tensor.Uint8 {
+				body = bytes.ReplaceAll(body, []byte("0.0"), []byte("0"))
+			}
+			s := takes(info("image", c.dtype, -1, 64))
+			b.ReportAllocs()
+			for b.Loop() {
+				document, _ := Scan(body)
+				request, err := document.Read(s, pool)
+				if err != nil {
+					b.Fatal(err)
+				}
+				request.Release()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/64, "ns/number")
+		})
+	}
 }
 
 func BenchmarkScanAndRead(b *testing.B) {

@@ -7,7 +7,9 @@
 package jsontensor
 
 import (
+	"bytes"
 	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"sluicegate/go_infer/internal/status"
@@ -28,7 +30,11 @@ type Document struct {
 	Signature Span // "signature_name"
 	Instances Span
 	Inputs    Span
+	Examples  Span // of classify and regress, as is the next
+	Context   Span
 	Image     Span // of the simple API: {"image": {"b64": ...}}
+
+	rows int // elements of Instances, if that is a list
 }
 
 // Scan checks the grammar of body and finds its members. Of a repeated member the first counts, as in RapidJSON.
@@ -46,21 +52,11 @@ func Scan(body []byte) (Document, error) {
 		return d, status.Errorf(status.InvalidArgument, "JSON Value: %s Is not object", Quote(body))
 	}
 	err := c.members(0, func(key, value Span) error {
-		var slot *Span
-		switch string(body[key.Start:key.End]) {
-		case `"signature_name"`:
-			slot = &d.Signature
-		case `"instances"`:
-			slot = &d.Instances
-		case `"inputs"`:
-			slot = &d.Inputs
-		case `"image"`:
-			slot = &d.Image
-		default:
-			return nil
-		}
-		if !slot.Found() {
+		if slot := d.slot(body[key.Start:key.End]); slot != nil && !slot.Found() {
 			*slot = value
+			if slot == &d.Instances {
+				d.rows = c.listed
+			}
 		}
 		return nil
 	})
@@ -72,6 +68,28 @@ func Scan(body []byte) (Document, error) {
 		return d, c.fail("The document root must not be followed by other values.")
 	}
 	return d, nil
+}
+
+// slot is where the place of the member with this key, which has its quotes, is noted; nil if nobody asks for it.
+func (d *Document) slot(key []byte) *Span {
+	if bytes.IndexByte(key, '\\') >= 0 {
+		key = []byte(strconv.Quote(unquote(key)))
+	}
+	switch string(key) {
+	case `"signature_name"`:
+		return &d.Signature
+	case `"instances"`:
+		return &d.Instances
+	case `"inputs"`:
+		return &d.Inputs
+	case `"examples"`:
+		return &d.Examples
+	case `"context"`:
+		return &d.Context
+	case `"image"`:
+		return &d.Image
+	}
+	return nil
 }
 
 // SignatureName is the request's signature_name, empty if it has none.
@@ -113,8 +131,9 @@ func Quote(piece []byte) string {
 
 // cursor is a position in a document whose grammar is being checked.
 type cursor struct {
-	text []byte
-	at   int
+	text   []byte
+	at     int
+	listed int // elements of the list that was checked last
 }
 
 func (c *cursor) fail(reason string) error {
@@ -177,10 +196,13 @@ func (c *cursor) elements(depth int) error {
 	c.at++
 	c.space()
 	if c.is(']') {
+		c.listed = 0
 		return nil
 	}
-	for {
-		if err := c.value(depth + 1); err != nil {
+	for n := 1; ; n++ {
+		if end := c.plain(); end > 0 {
+			c.at = end
+		} else if err := c.value(depth + 1); err != nil {
 			return err
 		}
 		c.space()
@@ -189,10 +211,41 @@ func (c *cursor) elements(depth int) error {
 			continue
 		}
 		if c.is(']') {
+			c.listed = n
 			return nil
 		}
 		return c.fail("Missing a comma or ] after an array element.")
 	}
+}
+
+// plain is the position after the number that is next, 0 if there is none or it is an unusual one: one with an exponent, or a wrong
+// one. Most of a large request is what this function reads.
+func (c *cursor) plain() int {
+	text, at := c.text, c.at
+	if at < len(text) && text[at] == '-' {
+		at++
+	}
+	start := at
+	for at < len(text) && text[at]-'0' <= 9 {
+		at++
+	}
+	if at == start || text[start] == '0' && at > start+1 {
+		return 0
+	}
+	if at < len(text) && text[at] == '.' {
+		at++
+		point := at
+		for at < len(text) && text[at]-'0' <= 9 {
+			at++
+		}
+		if at == point {
+			return 0
+		}
+	}
+	if at < len(text) && text[at]|0x20 == 'e' {
+		return 0
+	}
+	return at
 }
 
 // members checks an object; visit, if there is one, is told where each key (with its quotes) and value lie.
@@ -280,9 +333,25 @@ func (c *cursor) escape() error {
 			}
 		}
 		c.at += 5
-		return nil
+		return c.surrogate()
 	}
 	return c.fail("Invalid escape character in string.")
+}
+
+// surrogate checks that a \u escape, which ends here, is half of a pair only if its other half follows.
+func (c *cursor) surrogate() error {
+	r := rune(unit(c.text[c.at-4:]))
+	if !utf16.IsSurrogate(r) {
+		return nil
+	}
+	rest := c.text[c.at:]
+	if r < 0xdc00 && len(rest) >= 6 && rest[0] == '\\' && rest[1] == 'u' && hex(rest[2]) && hex(rest[3]) && hex(rest[4]) && hex(rest[5]) {
+		if low := unit(rest[2:]); low >= 0xdc00 && low < 0xe000 {
+			c.at += 6
+			return nil
+		}
+	}
+	return c.fail("The surrogate pair in string is invalid.")
 }
 
 func hex(b byte) bool { return b-'0' <= 9 || b|0x20 >= 'a' && b|0x20 <= 'f' }

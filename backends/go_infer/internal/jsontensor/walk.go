@@ -1,10 +1,5 @@
 package jsontensor
 
-import (
-	"encoding/json"
-	"strings"
-)
-
 // The functions of this file walk values whose grammar Scan has checked; they only have to find their ends.
 
 // skip returns the position after the value at position at.
@@ -71,6 +66,19 @@ func next(text []byte, at int) (int, bool) {
 	return at + 1, false
 }
 
+// step is next, quick where no space or one space follows a comma, as encoders write it. (A comma is never the last byte but two.)
+func step(text []byte, at int) (int, bool) {
+	if text[at] == ',' {
+		if text[at+1] > ' ' {
+			return at + 1, true
+		}
+		if text[at+2] > ' ' {
+			return at + 2, true
+		}
+	}
+	return next(text, at)
+}
+
 // count is the number of elements of the list at position at.
 func count(text []byte, at int) int {
 	n := 0
@@ -113,13 +121,21 @@ func Member(body []byte, span Span, name string) (found Span) {
 
 // isBase64 tells {"b64": "..."}: the only object that is a value and not a set of named tensors.
 func isBase64(text []byte, at int) bool {
-	members, base64 := 0, false
+	_, ok := base64Of(text, at)
+	return ok
+}
+
+// base64Of is what stands between the quotes of the only member of {"b64": "..."}; false if the object at position at is another.
+func base64Of(text []byte, at int) (encoded []byte, ok bool) {
+	members := 0
 	each(text, at, func(key string, value Span) bool {
 		members++
-		base64 = key == "b64" && text[value.Start] == '"'
+		if ok = key == "b64" && text[value.Start] == '"'; ok {
+			encoded = text[value.Start+1 : value.End-1]
+		}
 		return members < 2
 	})
-	return members == 1 && base64
+	return encoded, ok && members == 1
 }
 
 // kind names a value's type as RapidJSON does.
@@ -139,17 +155,4 @@ func kind(text []byte, at int) string {
 		return "Null"
 	}
 	return "Number"
-}
-
-// unquote decodes a JSON string with its quotes.
-func unquote(raw []byte) string {
-	inner := string(raw[1 : len(raw)-1])
-	if !strings.Contains(inner, `\`) {
-		return inner
-	}
-	var text string
-	if json.Unmarshal(raw, &text) != nil {
-		return inner // cannot be: Scan has checked it
-	}
-	return text
 }

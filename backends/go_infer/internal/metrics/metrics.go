@@ -7,6 +7,7 @@ package metrics
 import (
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -23,11 +24,13 @@ const (
 	Metadata
 	Health
 	Metrics
+	ModelInfer
+	Control
 	Other
 	endpoints
 )
 
-var endpointNames = [endpoints]string{"predict", "classify", "infer", "status", "metadata", "health", "metrics", "other"}
+var endpointNames = [endpoints]string{"predict", "classify", "infer", "status", "metadata", "health", "metrics", "model_infer", "repository", "other"}
 
 // codes are the HTTP codes that have a counter of their own; any other counts as the last.
 var codes = [...]int{200, 400, 404, 405, 408, 411, 413, 415, 429, 499, 500, 501, 503, 504, 0}
@@ -62,6 +65,9 @@ type Registry struct {
 	inFlight atomic.Int64
 	models   atomic.Pointer[[]*Model]
 	gauges   []gauge
+	serving  atomic.Pointer[map[string]*Serving]
+	loading  sync.Mutex
+	loads    map[string]*load
 }
 
 type gauge struct {
@@ -132,8 +138,13 @@ type Model struct {
 	expired, gone atomic.Int64
 }
 
-// Model makes the counters of one version.
+// Model finds the counters of one version, or makes them: a version that is loaded again goes on counting.
 func (r *Registry) Model(name string, version int64) *Model {
+	for _, known := range *r.models.Load() {
+		if known.name == name && known.version == strconv.FormatInt(version, 10) {
+			return known
+		}
+	}
 	m := &Model{name: name, version: strconv.FormatInt(version, 10)}
 	m.rows.bounds, m.rows.unit = batchBounds, 1
 	m.run.bounds, m.run.unit = runBounds, 1e-9
@@ -161,8 +172,14 @@ func (m *Model) Dropped(expired bool) {
 	}
 }
 
-// Queue says how to read the model's queue depth.
-func (m *Model) Queue(waiting func() int) { m.waiting.Store(&waiting) }
+// Queue says how to read the model's queue depth; nil: it has none any more.
+func (m *Model) Queue(waiting func() int) {
+	if waiting == nil {
+		m.waiting.Store(nil)
+		return
+	}
+	m.waiting.Store(&waiting)
+}
 
 // ServeHTTP answers a scrape.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, _ *http.Request) {

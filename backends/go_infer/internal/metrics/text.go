@@ -46,6 +46,7 @@ func (r *Registry) Append(text []byte) []byte {
 		t.sample("go_infer_dropped_total", float64(m.expired.Load()), "model", m.name, "version", m.version, "reason", "expired")
 		t.sample("go_infer_dropped_total", float64(m.gone.Load()), "model", m.name, "version", m.version, "reason", "gone")
 	}
+	r.appendServing(&t)
 	for _, g := range r.gauges {
 		t.head(g.name, g.kind, g.help)
 		t.sample(g.name, g.read())

@@ -1,22 +1,20 @@
 // Package model is one version of one model, loaded: its signatures, what it declares about itself, and how to run it.
 //
-// Contract: Load returns only a model that is complete on disk and warm in every batch size, or an error that says what is wrong with
-// which file. Close waits for what is running and frees everything.
+// Contract: Load returns only a model that is complete on disk and warm in every batch size, recorded requests included, or an error that
+// says what is wrong with which file. Close waits for what is running and frees everything.
 package model
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"time"
+	"sync/atomic"
 
 	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/savedmodel"
 	"sluicegate/go_infer/internal/session"
+	"sluicegate/go_infer/internal/statistics"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -30,6 +28,7 @@ type Options struct {
 	IntraOp int // threads inside one op
 	Pool    *tensor.Pool
 	Events  batch.Events
+	Weight  int // of this model among those that have Limits.Share in common; 0 is 1
 }
 
 // Model is one loaded version.
@@ -39,9 +38,12 @@ type Model struct {
 	Directory  string
 	Signatures map[string]*Servable
 	Declared   *Declaration // nil if it declares nothing
+	Limits     batch.Limits // of each signature
+	Statistics statistics.Recorder
 
 	session *session.Session
 	pool    *tensor.Pool
+	shadow  atomic.Pointer[Shadow]
 }
 
 // Servable is a signature that can be run.
@@ -55,7 +57,7 @@ type Servable struct {
 
 // Load reads, checks and warms the version in directory.
 func Load(name string, version int64, directory string, options Options) (*Model, error) {
-	if err := complete(directory); err != nil {
+	if err := savedmodel.Complete(directory); err != nil {
 		return nil, err
 	}
 	declared, err := readDeclaration(directory)
@@ -67,34 +69,28 @@ func Load(name string, version int64, directory string, options Options) (*Model
 		return nil, fmt.Errorf("%s: TensorFlow cannot load it: %w", directory, err)
 	}
 	m := &Model{
-		Name: name, Version: version, Directory: directory, Declared: declared,
+		Name: name, Version: version, Directory: directory, Declared: declared, Limits: options.Limits,
 		Signatures: map[string]*Servable{}, session: loaded, pool: options.Pool,
 	}
-	if err := m.prepare(metaGraph, options); err != nil {
+	err = m.prepare(metaGraph, options)
+	if err == nil {
+		err = warmed(m.replay(directory))
+	}
+	if err != nil {
 		m.Close()
 		return nil, fmt.Errorf("%s: %w", directory, err)
 	}
+	m.count()
 	return m, nil
 }
 
-// complete refuses a half-copied version: TensorFlow itself loads a graph whose variables are missing and fails later.
-func complete(directory string) error {
-	for _, file := range []string{"saved_model.pb", "variables/variables.index"} {
-		info, err := os.Stat(filepath.Join(directory, file))
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("%s: %s is missing: not a SavedModel, or not copied completely", directory, file)
-		case err != nil:
-			return fmt.Errorf("%s: %w", directory, err)
-		case info.Size() == 0:
-			return fmt.Errorf("%s: %s is empty: not copied completely", directory, file)
+// count begins to count: what warming took is not a request.
+func (m *Model) count() {
+	for _, servable := range m.Signatures {
+		if servable.runner != nil {
+			servable.runner.statistics = &m.Statistics
 		}
 	}
-	shards, err := filepath.Glob(filepath.Join(directory, "variables/variables.data-*"))
-	if err != nil || len(shards) == 0 {
-		return fmt.Errorf("%s: variables/variables.data-* is missing: not copied completely", directory)
-	}
-	return nil
 }
 
 func (m *Model) prepare(metaGraph []byte, options Options) error {
@@ -124,7 +120,7 @@ func (m *Model) prepare(metaGraph []byte, options Options) error {
 				return fmt.Errorf("signature %q: %w", name, err)
 			}
 		}
-		servable.batcher = batch.New(limits, servable.runner.run, options.Events, time.Now)
+		servable.start(limits, options)
 	}
 	return m.checkDeclared()
 }
@@ -180,34 +176,16 @@ func (m *Model) Waiting() (rows int) {
 	return rows
 }
 
+// Tally is what became of the requests to all signatures.
+func (m *Model) Tally() (sum batch.Tally) {
+	for _, servable := range m.Signatures {
+		sum = sum.Plus(servable.Tally())
+	}
+	return sum
+}
+
 // Pool is where the tensors of this model's requests come from.
 func (m *Model) Pool() *tensor.Pool { return m.pool }
-
-// Waiting is the number of rows in the queue.
-func (s *Servable) Waiting() int {
-	if s.batcher == nil {
-		return 0
-	}
-	return s.batcher.Waiting()
-}
-
-// Run runs the request, alone or with others. On nil its outputs are there until the caller releases it.
-func (s *Servable) Run(ctx context.Context, request *Request) error {
-	err := s.batcher.Do(ctx, request, request.Rows)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, batch.ErrOverloaded):
-		return status.Errorf(status.Unavailable, "model %s is overloaded: %d rows are waiting; retry later", s.Model.Name, s.Waiting())
-	case errors.Is(err, batch.ErrClosed):
-		return status.Errorf(status.Unavailable, "model %s version %d is being unloaded", s.Model.Name, s.Model.Version)
-	case errors.Is(err, batch.ErrExpired), errors.Is(err, context.DeadlineExceeded):
-		return status.Errorf(status.DeadlineExceeded, "the request's deadline passed before model %s answered", s.Model.Name)
-	case errors.Is(err, context.Canceled):
-		return status.Errorf(status.Cancelled, "the client went away")
-	}
-	return err
-}
 
 // Close lets what runs finish, then frees the model.
 func (m *Model) Close() {
@@ -219,6 +197,8 @@ func (m *Model) Close() {
 			servable.runner.close()
 		}
 	}
-	m.session.Close()
+	if m.session != nil {
+		m.session.Close()
+	}
 	session.Trim()
 }

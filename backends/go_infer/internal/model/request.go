@@ -3,7 +3,10 @@ package model
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
 
@@ -12,11 +15,14 @@ import (
 // Invariants: reference counted, because a Run may still read the inputs after the client has left; whoever releases last frees the
 // slabs. Outputs may be read after Signature.Run returned nil, until the caller's own Release.
 type Request struct {
-	Rows int
-	In   []tensor.Value // in the order of the signature's inputs
-	Out  []tensor.Value // in the order of its outputs
+	Rows  int
+	Class batch.Class    // how urgent it is
+	Begun time.Time      // when it was given to Run
+	In    []tensor.Value // in the order of the signature's inputs
+	Out   []tensor.Value // in the order of its outputs
 
 	holders atomic.Int32
+	twinOf  *Request   // whose inputs these are, if they are not its own
 	mu      sync.Mutex // parts of one request may finish in different slots
 }
 
@@ -27,6 +33,7 @@ func NewRequest(inputs int) *Request {
 	r := requests.Get().(*Request)
 	r.holders.Store(1)
 	r.Rows = 0
+	r.Class = batch.Default
 	if cap(r.In) < inputs {
 		r.In = make([]tensor.Value, inputs)
 	}
@@ -42,6 +49,9 @@ func (r *Request) Release() {
 	if r.holders.Add(-1) > 0 {
 		return
 	}
+	if r.twinOf != nil {
+		r.untwin()
+	}
 	for _, side := range [][]tensor.Value{r.In, r.Out} {
 		for i := range side {
 			if side[i].Slab != nil {
@@ -49,6 +59,7 @@ func (r *Request) Release() {
 				side[i].Slab = nil
 			}
 			side[i].Dims = side[i].Dims[:0]
+			side[i].Strings = nil
 		}
 	}
 	r.Out = r.Out[:0]
@@ -67,6 +78,22 @@ func (r *Request) SetInput(i int, pool *tensor.Pool, dtype tensor.DType, dims ..
 	if value.Slab != nil {
 		value.Slab.Free()
 	}
-	value.Slab = slab
+	value.Slab, value.Strings = slab, nil
 	return value, nil
+}
+
+// SetStrings makes input i a tensor of strings with the shape dims, which must have as many elements; both are kept, dims as a copy.
+func (r *Request) SetStrings(i int, strings [][]byte, dims ...int64) error {
+	if n := tensor.Elements(dims); n != int64(len(strings)) {
+		return status.Errorf(status.InvalidArgument, "%d strings for a tensor of shape %s", len(strings), tensor.ShapeText(dims, true))
+	}
+	value := &r.In[i]
+	if value.Slab != nil {
+		value.Slab.Free()
+		value.Slab = nil
+	}
+	value.Type = tensor.String
+	value.Dims = append(value.Dims[:0], dims...)
+	value.Strings = strings
+	return nil
 }

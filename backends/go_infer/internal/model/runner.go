@@ -1,11 +1,12 @@
 package model
 
 import (
-	"fmt"
+	"time"
 	"unsafe"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/session"
+	"sluicegate/go_infer/internal/statistics"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -23,10 +24,12 @@ import (
 type runner struct {
 	signature *Signature
 	pool      *tensor.Pool
-	largest   int  // rows in the largest bucket
-	batchable bool // first dimension is rows
-	pad       bool
+	limits    batch.Limits // its Coalesce says whether there are batches
+	batchable bool         // first dimension is rows
 	slots     []slot
+	warmed    map[int]time.Duration // how long a Run of so many rows takes
+
+	statistics *statistics.Recorder // nil: not counted
 }
 
 type slot struct {
@@ -40,11 +43,10 @@ func newRunner(s *session.Session, signature *Signature, pool *tensor.Pool, limi
 	r := &runner{
 		signature: signature,
 		pool:      pool,
-		largest:   limits.MaxBatch,
+		limits:    limits,
 		batchable: signature.Batchable(),
 		slots:     make([]slot, limits.Slots),
 	}
-	r.pad = r.batchable && limits.Coalesce
 	names := func(infos []TensorInfo) (all []string) {
 		for i := range infos {
 			all = append(all, infos[i].Name)
@@ -74,18 +76,39 @@ func (r *runner) close() {
 	}
 }
 
-// run is the batcher's runner.
+// run is the batcher's runner. What TensorFlow refuses because of a row's content must not cost its neighbours their answers: then
+// every part runs alone, and only those that are refused again fail.
 func (r *runner) run(number int, parts []batch.Part[*Request]) error {
+	err := r.once(number, parts)
+	if err == nil || len(parts) == 1 || !ofContent[status.From(err).Code] {
+		return err
+	}
+	for i := range parts {
+		if err := r.once(number, parts[i:i+1]); err != nil {
+			parts[i].Fail(err)
+		}
+	}
+	return nil
+}
+
+// ofContent are the codes with which operations refuse what they are fed.
+var ofContent = map[status.Code]bool{
+	status.InvalidArgument: true, status.OutOfRange: true, status.NotFound: true, status.FailedPrecondition: true, status.Unimplemented: true,
+}
+
+func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 	slot := &r.slots[number]
 	defer slot.free()
+	run := statistics.Run{Begun: time.Now()}
 	rows := 0
 	for i := range parts {
 		rows += parts[i].Rows
+		if parts[i].Start == 0 {
+			run.Requests++
+			run.Queued += run.Begun.Sub(parts[i].Payload.Begun)
+		}
 	}
-	bucket := rows
-	if r.pad {
-		bucket = batch.Bucket(rows, r.largest)
-	}
+	bucket := r.limits.Bucket(rows)
 	for input := range r.signature.Inputs {
 		if err := r.feed(slot, input, parts, rows, bucket); err != nil {
 			return err
@@ -96,9 +119,11 @@ func (r *runner) run(number int, parts []batch.Part[*Request]) error {
 			return err
 		}
 	}
+	run.Fed = time.Now()
 	if err := slot.call.Run(); err != nil {
 		return err
 	}
+	run.Ran = time.Now()
 	defer slot.call.Release()
 	start := 0
 	for i := range parts {
@@ -106,6 +131,10 @@ func (r *runner) run(number int, parts []batch.Part[*Request]) error {
 			return err
 		}
 		start += parts[i].Rows
+	}
+	if r.statistics != nil {
+		run.Done, run.Rows = time.Now(), rows
+		r.statistics.Executed(&run)
 	}
 	return nil
 }
@@ -123,7 +152,7 @@ func (s *slot) free() {
 
 // place gives one output memory to land in, if the signature tells how much.
 func (r *runner) place(slot *slot, output, bucket int) error {
-	size, known := r.signature.Outputs[output].Size(bucket)
+	size, known := r.signature.Outputs[output].Room(bucket)
 	if !known {
 		slot.call.SetOutput(output, nil, 0)
 		return nil
@@ -137,34 +166,51 @@ func (r *runner) place(slot *slot, output, bucket int) error {
 	return nil
 }
 
-// feed gives the call one input: in place if a single part fills the bucket, else gathered and padded with zeros.
+// feed gives the call one input: in place if a single part fills the bucket, else gathered. What a batch lacks to its bucket is filled
+// with its last row: that is a row the model can take, which zeros and empty strings need not be.
 func (r *runner) feed(slot *slot, input int, parts []batch.Part[*Request], rows, bucket int) error {
 	first := &parts[0].Payload.In[input]
 	slot.dims = append(slot.dims[:0], first.Dims...)
+	if r.batchable {
+		slot.dims[0] = int64(bucket)
+	}
+	if first.Type == tensor.String {
+		return r.feedStrings(slot, input, parts, bucket-rows)
+	}
 	size := first.Size()
 	if !r.batchable {
 		return slot.call.SetInput(input, first.Type, slot.dims, first.Slab.Pointer(), size)
 	}
 	rowBytes := size / int(first.Dims[0])
-	slot.dims[0] = int64(bucket)
 	if offset := parts[0].Start * rowBytes; len(parts) == 1 && rows == bucket && offset%tensor.Alignment == 0 {
 		data := unsafe.Add(first.Slab.Pointer(), offset)
 		return slot.call.SetInput(input, first.Type, slot.dims, data, bucket*rowBytes)
 	}
-	slab, err := r.pool.Get(bucket * rowBytes)
+	batched, err := r.gather(slot, input, bucket*rowBytes)
 	if err != nil {
-		return status.Errorf(status.ResourceExhausted, "%v", err)
+		return err
 	}
-	slot.gather[input] = slab
-	batched := slab.Bytes(bucket * rowBytes)
 	at := 0
 	for i := range parts {
 		part := &parts[i]
 		whole := part.Payload.In[input].Bytes()
 		at += copy(batched[at:], whole[part.Start*rowBytes:(part.Start+part.Rows)*rowBytes])
 	}
-	clear(batched[at:])
-	return slot.call.SetInput(input, first.Type, slot.dims, slab.Pointer(), len(batched))
+	last := batched[at-rowBytes : at]
+	for at < len(batched) {
+		at += copy(batched[at:], last)
+	}
+	return slot.call.SetInput(input, first.Type, slot.dims, slot.gather[input].Pointer(), len(batched))
+}
+
+// gather takes memory for one input of a batch, which the slot frees after the Run.
+func (r *runner) gather(slot *slot, input, size int) ([]byte, error) {
+	slab, err := r.pool.Get(size)
+	if err != nil {
+		return nil, status.Errorf(status.ResourceExhausted, "%v", err)
+	}
+	slot.gather[input] = slab
+	return slab.Bytes(size), nil
 }
 
 // scatter gives a request its rows of every output: the slab itself where it is all of the request's own, else a copy.
@@ -186,15 +232,17 @@ func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, rows, bu
 			return status.Errorf(status.Internal, "output %q has not one row per input row (%d)", info.Alias, bucket)
 		}
 		value := &request.Out[i]
-		if value.Slab == nil {
-			value.Type = dtype
-			value.Dims = value.Dims[:0]
-			for d := range rank {
-				value.Dims = append(value.Dims, slot.call.Dim(i, d))
+		fresh := value.Slab == nil && value.Strings == nil
+		if fresh {
+			r.shape(slot, value, i, dtype, rank, request.Rows)
+		}
+		if dtype == tensor.String {
+			if err := r.unpack(info, value, fresh, data, part, start, bucket); err != nil {
+				return err
 			}
-			if r.batchable {
-				value.Dims[0] = int64(request.Rows)
-			}
+			continue
+		}
+		if fresh {
 			if alone && slot.call.Landed(i) {
 				value.Slab, slot.landed[i] = slot.landed[i], nil
 				continue
@@ -212,11 +260,27 @@ func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, rows, bu
 		rowBytes := len(data) / bucket
 		whole := value.Bytes()
 		if len(whole) != rowBytes*request.Rows {
-			return status.Errorf(status.Internal, "output %q changed its shape between parts of one request", info.Alias)
+			return shapeChanged(info)
 		}
 		copy(whole[part.Start*rowBytes:], data[start*rowBytes:(start+part.Rows)*rowBytes])
 	}
 	return nil
+}
+
+func shapeChanged(info *TensorInfo) error {
+	return status.Errorf(status.Internal, "output %q changed its shape between parts of one request", info.Alias)
+}
+
+// shape gives an output value the type and shape that output i of the Run has, with the rows of its own request.
+func (r *runner) shape(slot *slot, value *tensor.Value, i int, dtype tensor.DType, rank, rows int) {
+	value.Type = dtype
+	value.Dims = value.Dims[:0]
+	for d := range rank {
+		value.Dims = append(value.Dims, slot.call.Dim(i, d))
+	}
+	if r.batchable {
+		value.Dims[0] = int64(rows)
+	}
 }
 
 // outputs makes room for n output values, reusing what an earlier use of the request left.
@@ -225,42 +289,4 @@ func (r *Request) outputs(n int) {
 		r.Out = make([]tensor.Value, n)
 	}
 	r.Out = r.Out[:n]
-}
-
-// warm runs every bucket once, so that no client pays for TensorFlow's first look at a shape.
-func (r *runner) warm() error {
-	sizes := []int{1}
-	if r.batchable {
-		sizes = batch.Buckets(r.largest)
-	}
-	for _, size := range sizes {
-		for number := range r.slots {
-			if err := r.warmOne(number, size); err != nil {
-				return fmt.Errorf("warming batch size %d: %w", size, err)
-			}
-		}
-	}
-	return nil
-}
-
-func (r *runner) warmOne(number, size int) error {
-	request := NewRequest(len(r.signature.Inputs))
-	defer request.Release()
-	request.Rows = size
-	for i := range r.signature.Inputs {
-		info := &r.signature.Inputs[i]
-		dims := make([]int64, len(info.Dims))
-		for d, dim := range info.Dims {
-			dims[d] = max(dim, 1)
-		}
-		if r.batchable {
-			dims[0] = int64(size)
-		}
-		value, err := request.SetInput(i, r.pool, info.Type, dims...)
-		if err != nil {
-			return err
-		}
-		clear(value.Bytes())
-	}
-	return r.run(number, []batch.Part[*Request]{{Payload: request, Rows: size}})
 }

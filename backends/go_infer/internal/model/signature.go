@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sluicegate/go_infer/internal/tensor"
+	"sluicegate/go_infer/internal/wire"
 )
 
 // TensorInfo is one input or output of a signature.
@@ -20,9 +21,17 @@ type TensorInfo struct {
 // Shape prints the declared shape as TF-Serving does.
 func (t *TensorInfo) Shape() string { return tensor.ShapeText(t.Dims, t.Known) }
 
-// Size is the bytes of a tensor whose first dimension, if that is free, is rows; false if the signature leaves more than that open.
-func (t *TensorInfo) Size(rows int) (int, bool) {
+// stringRoom is how much is reserved for an output string with its offset: most names and labels are shorter, and what does not fit
+// costs the Run a second C call.
+const stringRoom = 40
+
+// Room is the bytes to reserve for a tensor whose first dimension, if that is free, is rows: what it takes, or for strings what it
+// probably takes. False if the signature leaves more than the rows open.
+func (t *TensorInfo) Room(rows int) (int, bool) {
 	size := t.Type.Size()
+	if t.Type == tensor.String {
+		size = stringRoom
+	}
 	if !t.Known || size == 0 {
 		return 0, false
 	}
@@ -55,8 +64,13 @@ func (s *Signature) Batchable() bool {
 	free := func(info *TensorInfo) bool { return info.Known && len(info.Dims) > 0 && info.Dims[0] < 0 }
 	for i := range s.Inputs {
 		info := &s.Inputs[i]
-		if !free(info) || slices.Min(append([]int64{1}, info.Dims[1:]...)) < 0 {
+		if !free(info) {
 			return false
+		}
+		for _, dim := range info.Dims[1:] {
+			if dim < 0 {
+				return false
+			}
 		}
 	}
 	for i := range s.Outputs {
@@ -65,6 +79,11 @@ func (s *Signature) Batchable() bool {
 		}
 	}
 	return len(s.Inputs) > 0
+}
+
+// takesStrings says whether any input is of strings.
+func (s *Signature) takesStrings() bool {
+	return slices.ContainsFunc(s.Inputs, func(info TensorInfo) bool { return info.Type == tensor.String })
 }
 
 // Input is the position of an input by its alias, -1 if there is none.
@@ -81,7 +100,7 @@ func index(infos []TensorInfo, alias string) int {
 func (s *Signature) unservable() *TensorInfo {
 	for _, side := range [][]TensorInfo{s.Inputs, s.Outputs} {
 		for i := range side {
-			if side[i].Type.Size() == 0 || side[i].Name == "" {
+			if !side[i].Type.Moved() || side[i].Name == "" {
 				return &side[i]
 			}
 		}
@@ -92,7 +111,7 @@ func (s *Signature) unservable() *TensorInfo {
 // signatures reads MetaGraphDef.signature_def (field 5: map<string, SignatureDef>).
 func signatures(metaGraph []byte) (map[string]*Signature, error) {
 	found := map[string]*Signature{}
-	err := fields(metaGraph, func(number int, _ uint64, entry []byte) error {
+	err := wire.Fields(metaGraph, func(number int, _ uint64, entry []byte) error {
 		if number != 5 {
 			return nil
 		}
@@ -108,7 +127,7 @@ func signatures(metaGraph []byte) (map[string]*Signature, error) {
 
 // mapEntry reads a protobuf map entry: key is field 1, value is field 2.
 func mapEntry(entry []byte, key *string, value func([]byte) error) error {
-	return fields(entry, func(number int, _ uint64, bytes []byte) error {
+	return wire.Fields(entry, func(number int, _ uint64, bytes []byte) error {
 		switch number {
 		case 1:
 			*key = string(bytes)
@@ -121,7 +140,7 @@ func mapEntry(entry []byte, key *string, value func([]byte) error) error {
 
 // parse reads SignatureDef: inputs 1, outputs 2 (both map<string, TensorInfo>), method_name 3.
 func (s *Signature) parse(message []byte) error {
-	err := fields(message, func(number int, _ uint64, bytes []byte) error {
+	err := wire.Fields(message, func(number int, _ uint64, bytes []byte) error {
 		switch number {
 		case 1, 2:
 			info := TensorInfo{}
@@ -147,7 +166,7 @@ func (s *Signature) parse(message []byte) error {
 // parse reads TensorInfo: name 1, dtype 2, tensor_shape 3. A sparse or composite tensor has no name and is refused later.
 func (t *TensorInfo) parse(message []byte) error {
 	t.Known = true
-	return fields(message, func(number int, value uint64, bytes []byte) error {
+	return wire.Fields(message, func(number int, value uint64, bytes []byte) error {
 		switch number {
 		case 1:
 			t.Name = string(bytes)
@@ -162,11 +181,11 @@ func (t *TensorInfo) parse(message []byte) error {
 
 // parseShape reads TensorShapeProto: dim 2 {size 1}, unknown_rank 3.
 func (t *TensorInfo) parseShape(message []byte) error {
-	return fields(message, func(number int, value uint64, bytes []byte) error {
+	return wire.Fields(message, func(number int, value uint64, bytes []byte) error {
 		switch number {
 		case 2:
 			size := int64(0)
-			err := fields(bytes, func(number int, value uint64, _ []byte) error {
+			err := wire.Fields(bytes, func(number int, value uint64, _ []byte) error {
 				if number == 1 {
 					size = int64(value)
 				}

@@ -1,164 +1,175 @@
 // Package repository holds the models this server serves: which versions exist, in what state each is, and which answers a request.
 //
-// Contract: a version is found only when it is AVAILABLE, which it becomes after Load checked and warmed it. A version that cannot
-// be loaded ends in END with the reason, and harms no other.
+// Contract: a version answers only while it is AVAILABLE, which it becomes after it was checked and warmed aside. A version that cannot
+// be loaded ends in END with the reason, harms no other, and is tried again when its files change. A version that is in use is not
+// freed. What shall be served can be changed at any time (Apply, SetLabel, SetTraffic, Rollback), wholly or not at all.
 // The states and their names are TF-Serving's ModelVersionStatus.State.
+//
+// Inside: every model has one goroutine (tend) that looks at its directory, decides the next step (policy.go) and takes it; requests
+// only look up who answers (routing.go), under a read lock held for nanoseconds.
 package repository
 
 import (
-	"cmp"
-	"fmt"
-	"os"
-	"path/filepath"
+	"context"
+	"log/slog"
+	"maps"
 	"slices"
-	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/status"
 )
 
-// State is where a version is in its life.
-type State int
-
-// The states, in the order of a life.
-const (
-	Start State = iota
-	Loading
-	Available
-	Unloading
-	End
-)
-
-var stateNames = [...]string{"START", "LOADING", "AVAILABLE", "UNLOADING", "END"}
-
-func (s State) String() string { return stateNames[s] }
-
-// Version is a version's state as told to clients.
-type Version struct {
-	Number int64
-	State  State
-	Err    error         // why it is in END, nil if it was unloaded
-	Took   time.Duration // to load and warm it
-	Model  *model.Model  // not nil exactly while AVAILABLE
-}
-
-// Loader makes a model of a version's directory.
+// Loader makes a model of a version's directory: checked, loaded, warm.
 type Loader func(name string, version int64, directory string) (*model.Model, error)
 
-// Repository is the set of models. Safe for concurrent use; a lookup takes a read lock for nanoseconds.
+// Options say how a repository works. Load is required; the zero value of everything else is good.
+type Options struct {
+	Load  Loader
+	Close func(*model.Model)                                      // frees what Load made; default (*model.Model).Close
+	Scan  func(ctx context.Context, base string) ([]Place, error) // what lies below a base path; default Scan
+	Log   *slog.Logger                                            // default: none
+
+	Poll    time.Duration    // between two looks at the base paths; 0: only when asked to
+	Settle  time.Duration    // a version's files must have been left alone for so long before it is loaded
+	Nice    int              // by how much the threads that load give way to those that serve
+	Loads   int              // versions loaded at the same time; default 1
+	Retries int              // of a version that cannot be loaded and whose files do not change
+	Every   time.Duration    // between those
+	Backoff [2]time.Duration // before a version whose files changed is tried again: first, and at most; default 500 ms, 30 s
+
+	Shadows  int                                       // copies for shadow versions being answered at the same time, per model; default 4
+	Shadowed func(model string, outcome model.Outcome) // is told what became of each copy
+
+	Lazy     bool          // load a version when it is first asked for
+	LazyWait time.Duration // that a request waits for that
+	Budget   int64         // bytes that all loaded versions may take together, as reckoned; 0: not bounded
+}
+
+// Repository is the set of models. Safe for concurrent use.
 type Repository struct {
-	mu     sync.RWMutex
-	models map[string][]*Version // versions ascending
+	options Options
+	context context.Context
+	stop    context.CancelFunc
+	loads   chan struct{} // one place for each load at a time
+	tending sync.WaitGroup
+	clock   atomic.Int64 // acquisitions, if there is a budget
+
+	applying sync.Mutex // one change of what shall be served at a time
+	mu       sync.RWMutex
+	models   map[string]*served
+	traffic  []modelconfig.Traffic
+	changed  chan struct{} // closed and replaced whenever a state changes
 }
 
-// New makes an empty repository.
-func New() *Repository { return &Repository{models: map[string][]*Version{}} }
+// served is one model. Guarded by the repository's lock.
+type served struct {
+	name     string
+	config   modelconfig.Model
+	versions []*version // ascending
+	answer   *version   // to requests that ask for nothing in particular; nil: none can
+	labels   map[string]int64
+	pending  map[string]int64 // labels of a model that is new: to be set once their versions are loaded
+	split    []share
+	shadow   *share
+	mirror   *model.Shadow // what shadow comes to, for those who answer
 
-// Place is where a version lies. TF-Serving allows leading zeros in the directory's name, so the number alone does not say.
-type Place struct {
-	Number    int64
-	Directory string
+	withdrawn map[int64]bool // by Rollback
+	parked    bool           // by Unload
+	removed   bool           // by Apply
+	scanError error          // of the last look at the base path
+	asked     int64          // looks asked for
+	done      int64          // looks that were followed by everything there was to do
+	wake      chan struct{}
+	end       context.CancelFunc
 }
 
-// Scan lists the version directories (whole numbers) below base, ascending.
-func Scan(base string) ([]Place, error) {
-	entries, err := os.ReadDir(base)
+// New makes an empty repository; Apply says what it serves.
+func New(options Options) *Repository {
+	if options.Close == nil {
+		options.Close = (*model.Model).Close
+	}
+	if options.Scan == nil {
+		options.Scan = Scan
+	}
+	if options.Log == nil {
+		options.Log = slog.New(slog.DiscardHandler)
+	}
+	options.Loads = max(1, options.Loads)
+	if options.Shadows == 0 {
+		options.Shadows = 4
+	}
+	if options.Shadowed == nil {
+		options.Shadowed = func(string, model.Outcome) {}
+	}
+	if options.Backoff[0] == 0 {
+		options.Backoff = [2]time.Duration{500 * time.Millisecond, 30 * time.Second}
+	}
+	r := &Repository{options: options, models: map[string]*served{}, changed: make(chan struct{}),
+		loads: make(chan struct{}, options.Loads)}
+	r.context, r.stop = context.WithCancel(context.Background())
+	return r
+}
+
+// Acquire finds the version that answers and holds it until the lease is released. If models are lazy, it waits for the version to be
+// loaded: for Options.LazyWait, and no longer than ctx. The texts of refusals are TF-Serving's.
+func (r *Repository) Acquire(ctx context.Context, name string, wanted Wanted) (*Lease, error) {
+	r.mu.RLock()
+	lease, _, err := r.acquire(name, wanted)
+	r.mu.RUnlock()
+	if lease != nil || !r.options.Lazy {
+		return lease, err
+	}
+	return r.await(ctx, name, wanted, err)
+}
+
+// acquire is called with the lock held. Without a lease it says which version it would be, and why it cannot.
+func (r *Repository) acquire(name string, wanted Wanted) (*Lease, *version, error) {
+	m := r.models[name]
+	if m == nil {
+		if wanted.Label != "" {
+			return nil, nil, unknownLabel(wanted.Label)
+		}
+		return nil, nil, absent(name, wanted, nil)
+	}
+	v, err := m.find(wanted)
 	if err != nil {
-		return nil, fmt.Errorf("model base path: %w", err)
+		return nil, nil, err
 	}
-	var places []Place
-	for _, entry := range entries {
-		if number, err := strconv.ParseUint(entry.Name(), 10, 63); err == nil {
-			places = append(places, Place{int64(number), filepath.Join(base, entry.Name())})
+	if v == nil || v.lease == nil {
+		if len(m.versions) == 0 && m.done < m.asked { // nobody has looked yet what there is
+			return nil, nil, status.Errorf(status.Unavailable, "Servable is still loading: %s", wanted.request(name))
 		}
+		return nil, v, absent(name, wanted, v)
 	}
-	if len(places) == 0 {
-		return nil, fmt.Errorf("model base path %s has no version directory (a whole number, as in %s/1/saved_model.pb)", base, base)
+	v.lease.holds.Add(1)
+	if r.options.Budget > 0 {
+		v.used.Store(r.clock.Add(1))
 	}
-	slices.SortFunc(places, func(a, b Place) int { return cmp.Compare(a.Number, b.Number) })
-	return places, nil
-}
-
-// Announce makes versions known, in state START, before any is loaded.
-func (r *Repository) Announce(name string, places []Place) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, place := range places {
-		r.models[name] = append(r.models[name], &Version{Number: place.Number})
-	}
-}
-
-// Load loads one announced version with loader and publishes it.
-func (r *Repository) Load(name string, place Place, loader Loader) (Version, error) {
-	version := r.find(name, place.Number)
-	r.change(func() { version.State = Loading })
-	started := time.Now()
-	loaded, err := loader(name, place.Number, place.Directory)
-	r.change(func() {
-		version.Took = time.Since(started)
-		version.Model, version.Err, version.State = loaded, err, Available
-		if err != nil {
-			version.State = End
-		}
-	})
-	return *version, err
-}
-
-func (r *Repository) change(change func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	change()
-}
-
-func (r *Repository) find(name string, number int64) *Version {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for _, version := range r.models[name] {
-		if version.Number == number {
-			return version
-		}
-	}
-	return nil
-}
-
-// Latest asks for the highest AVAILABLE version.
-const Latest int64 = -1
-
-// Get finds the model that answers. The texts are TF-Serving's; a version that is still on its way is UNAVAILABLE, not unknown.
-func (r *Repository) Get(name string, number int64) (*model.Model, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	coming := false
-	versions := r.models[name]
-	for i := len(versions) - 1; i >= 0; i-- {
-		version := versions[i]
-		if number != Latest && version.Number != number {
-			continue
-		}
-		if version.Model != nil {
-			return version.Model, nil
-		}
-		coming = coming || version.State == Start || version.State == Loading
-	}
-	wanted := fmt.Sprintf("Latest(%s)", name)
-	if number != Latest {
-		wanted = fmt.Sprintf("Specific(%s, %d)", name, number)
-	}
-	if coming {
-		return nil, status.Errorf(status.Unavailable, "Servable is still loading: %s", wanted)
-	}
-	return nil, status.Errorf(status.NotFound, "Servable not found for request: %s", wanted)
+	return v.lease, v, nil
 }
 
 // Versions lists a model's versions, newest first as TF-Serving does; nil if the model is unknown.
 func (r *Repository) Versions(name string) []Version {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	m := r.models[name]
+	if m == nil {
+		return nil
+	}
 	var all []Version
-	for _, version := range slices.Backward(r.models[name]) {
-		all = append(all, *version)
+	for _, v := range slices.Backward(m.versions) {
+		var labels []string
+		for label, number := range m.labels {
+			if number == v.place.Number {
+				labels = append(labels, label)
+			}
+		}
+		slices.Sort(labels)
+		all = append(all, Version{Number: v.place.Number, State: v.state, Err: v.err, Took: v.took, Bytes: v.bytes, Labels: labels})
 	}
 	return all
 }
@@ -167,25 +178,61 @@ func (r *Repository) Versions(name string) []Version {
 func (r *Repository) Names() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var names []string
-	for name := range r.models {
-		names = append(names, name)
+	return slices.Sorted(maps.Keys(r.models))
+}
+
+// broadcast tells everybody who waits that something changed. Called with the lock held for writing.
+func (r *Repository) broadcast() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// until waits until condition, called with the lock held, is true; or for ctx.
+func (r *Repository) until(ctx context.Context, condition func() bool) error {
+	for {
+		r.mu.RLock()
+		met, changed := condition(), r.changed
+		r.mu.RUnlock()
+		if met {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	slices.Sort(names)
-	return names
 }
 
 // Close unloads everything; requests that run are waited for.
 func (r *Repository) Close() {
-	for _, name := range r.Names() {
-		for _, version := range r.Versions(name) {
-			if version.Model == nil {
-				continue
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	r.stop()
+	r.tending.Wait()
+	var left []<-chan struct{}
+	r.mu.Lock()
+	for _, m := range r.models {
+		for _, v := range m.versions {
+			if v.lease != nil {
+				left = append(left, r.retire(m, v, End))
 			}
-			kept := r.find(name, version.Number)
-			r.change(func() { kept.Model, kept.State = nil, Unloading })
-			version.Model.Close()
-			r.change(func() { kept.State = End })
 		}
 	}
+	r.mu.Unlock()
+	for _, unloaded := range left {
+		<-unloaded
+	}
+	_ = r.until(context.Background(), func() bool { return !r.unloading() })
+}
+
+func (r *Repository) unloading() bool {
+	for _, m := range r.models {
+		for _, v := range m.versions {
+			if v.state == Unloading {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -19,11 +19,13 @@ import (
 	"time"
 
 	"sluicegate/go_infer/internal/api"
+	"sluicegate/go_infer/internal/api/oip"
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/server"
 	"sluicegate/go_infer/internal/session"
@@ -41,27 +43,30 @@ type running struct {
 func start(t *testing.T) *running {
 	t.Helper()
 	base := filepath.Join(testmodels.Directory(t), "digits")
-	pool, repo, registry := tensor.NewPool(), repository.New(), metrics.New()
-	var places []repository.Place // 3 does not exist, and is refused
-	for _, number := range []int64{1, 2, 3} {
-		places = append(places, repository.Place{Number: number, Directory: filepath.Join(base, fmt.Sprint(number))})
-	}
-	repo.Announce("digits", places)
-	limits := api.Limits{MaxBody: 1 << 20}
-	s := &server.Server{
-		TFServing: &tfserving.Handler{Repository: repo, Limits: limits},
-		Simple:    &simple.Handler{Repository: repo, Limits: limits, MaxPixels: 1 << 20, Decoders: make(chan struct{}, 2)},
-		Registry:  registry, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	}
-	for _, place := range places {
-		loader := func(name string, version int64, directory string) (*model.Model, error) {
+	pool, registry := tensor.NewPool(), metrics.New()
+	repo := repository.New(repository.Options{
+		Load: func(name string, version int64, directory string) (*model.Model, error) {
 			return model.Load(name, version, directory, model.Options{
 				Limits: batch.Limits{MaxBatch: 32, MaxQueue: 1024, Slots: 1, Coalesce: true}, IntraOp: 1, Pool: pool, Events: registry.Model(name, version),
 			})
-		}
-		if _, err := repo.Load("digits", place, loader); (err != nil) != (place.Number == 3) {
-			t.Fatal(err)
-		}
+		},
+		Scan: func(context.Context, string) (places []repository.Place, err error) { // 3 does not exist, and is refused
+			for _, number := range []int64{1, 2, 3} {
+				places = append(places, repository.Place{Number: number, Directory: filepath.Join(base, fmt.Sprint(number))})
+			}
+			return places, nil
+		},
+	})
+	limits := api.Limits{MaxBody: 1 << 20}
+	s := &server.Server{
+		TFServing: &tfserving.Handler{Repository: repo, Limits: limits, Registry: registry},
+		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: "test", Control: repo},
+		Simple:    &simple.Handler{Repository: repo, Limits: limits, MaxPixels: 1 << 20, Decoders: make(chan struct{}, 2)},
+		Scrape:    modelconfig.MonitoringPath, Registry: registry, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+	digits := modelconfig.Model{Name: "digits", BasePath: base, Policy: modelconfig.Policy{All: true}}
+	if err := repo.Reload(context.Background(), modelconfig.Config{Models: []modelconfig.Model{digits}}); err != nil {
+		t.Fatal(err)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

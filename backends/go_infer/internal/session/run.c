@@ -1,4 +1,5 @@
 #include "run.h"
+#include "strings.h"
 
 #include <malloc.h>
 #include <stdlib.h>
@@ -59,6 +60,23 @@ void sg_load(const char *directory, const char *tag, const void *config, size_t 
 	TF_DeleteSessionOptions(options);
 }
 
+void sg_make_pools(const void *config, size_t config_bytes, TF_Status *status) {
+	TF_SessionOptions *options = TF_NewSessionOptions();
+	TF_SetConfig(options, config, config_bytes, status);
+	if (TF_GetCode(status) == TF_OK) {
+		TF_Graph *graph = TF_NewGraph();
+		TF_Session *session = TF_NewSession(graph, options, status);
+		if (session) {
+			TF_Status *closing = TF_NewStatus();
+			TF_CloseSession(session, closing);
+			TF_DeleteSession(session, closing);
+			TF_DeleteStatus(closing);
+		}
+		TF_DeleteGraph(graph);
+	}
+	TF_DeleteSessionOptions(options);
+}
+
 void sg_free_meta(sg_loaded *loaded) {
 	if (loaded->meta_graph) TF_DeleteBuffer(loaded->meta_graph);
 	if (loaded->status) TF_DeleteStatus(loaded->status);
@@ -95,6 +113,7 @@ sg_call *sg_new_call(TF_Session *session, int inputs, int outputs) {
 	call->places = calloc((size_t)outputs + 1, sizeof *call->places);
 	call->fed = calloc((size_t)inputs + 1, sizeof *call->fed);
 	call->fetched = calloc((size_t)outputs + 1, sizeof *call->fetched);
+	call->packed = calloc((size_t)outputs + 1, sizeof *call->packed);
 	return call;
 }
 
@@ -108,6 +127,7 @@ void sg_free_call(sg_call *call) {
 	free(call->places);
 	free(call->fed);
 	free(call->fetched);
+	free(call->packed);
 	free(call);
 }
 
@@ -120,55 +140,100 @@ static void let_go(void *data, size_t bytes, void *argument) {
 }
 
 static void drop_output(sg_call *call, int i) {
-	if (!call->fetched[i]) return;
-	TF_DeleteTensor(call->fetched[i]);
-	call->fetched[i] = NULL;
-	gone();
+	if (call->fetched[i]) {
+		TF_DeleteTensor(call->fetched[i]);
+		call->fetched[i] = NULL;
+		gone();
+	}
+	if (call->packed[i]) {
+		free(call->packed[i]);
+		call->packed[i] = NULL;
+		gone();
+	}
 }
 
-/* Describes output i, and moves it to its place if it has one that is large enough. */
-static void land(sg_call *call, int i) {
+/* Packs string output i into its place, or else into memory of its own, which is held. 0 if there is none to be had. */
+static int land_strings(sg_call *call, int i) {
+	TF_Tensor *tensor = call->fetched[i];
+	sg_value *value = &call->out[i];
+	const sg_place *place = &call->places[i];
+	value->bytes = sg_packed_size(tensor);
+	if (place->memory && value->bytes <= place->room) {
+		value->data = place->memory;
+	} else {
+		value->data = call->packed[i] = malloc(value->bytes + 1);
+		if (!value->data) return 0;
+		born();
+		call->held++;
+	}
+	sg_pack(tensor, value->data);
+	TF_DeleteTensor(tensor);
+	call->fetched[i] = NULL;
+	gone();
+	return 1;
+}
+
+/* Describes output i, and moves it to its place if it has one that is large enough. 0 if there is no memory for it. */
+static int land(sg_call *call, int i) {
 	TF_Tensor *tensor = call->fetched[i];
 	sg_value *value = &call->out[i];
 	const sg_place *place = &call->places[i];
 	value->type = TF_TensorType(tensor);
 	value->rank = TF_NumDims(tensor);
 	for (int d = 0; d < value->rank && d < SG_MAX_RANK; d++) value->dims[d] = TF_Dim(tensor, d);
+	if (value->type == TF_STRING) return land_strings(call, i);
 	value->data = TF_TensorData(tensor);
 	value->bytes = TF_TensorByteSize(tensor);
 	if (!place->memory || value->bytes > place->room) {
 		call->held++;
-		return;
+		return 1;
 	}
 	if (value->bytes) memcpy(place->memory, value->data, value->bytes);
 	value->data = place->memory;
 	drop_output(call, i);
+	return 1;
+}
+
+/* Makes input i a tensor; 0 if there is no memory for it. */
+static int feed(sg_call *call, int i) {
+	const sg_value *value = &call->in[i];
+	size_t count = 1;
+	if (value->type == TF_STRING) {
+		for (int d = 0; d < value->rank; d++) count *= (size_t)value->dims[d];
+		call->fed[i] = sg_new_strings(value->dims, value->rank, count, value->data, gone);
+	} else {
+		call->fed[i] = TF_NewTensor(value->type, value->dims, value->rank, value->data, value->bytes, let_go, NULL);
+	}
+	if (call->fed[i]) born();
+	return call->fed[i] != NULL;
+}
+
+static int no_memory(sg_call *call) {
+	TF_SetStatus(call->status, TF_RESOURCE_EXHAUSTED, "out of memory for a tensor of strings");
+	return TF_RESOURCE_EXHAUSTED;
 }
 
 int sg_run(sg_call *call) {
-	int code;
-	for (int i = 0; i < call->inputs; i++) {
-		sg_value *value = &call->in[i];
-		call->fed[i] = TF_NewTensor(value->type, value->dims, value->rank, value->data, value->bytes, let_go, NULL);
-		born();
+	int code = TF_OK;
+	call->held = 0;
+	for (int i = 0; i < call->inputs && code == TF_OK; i++) {
+		if (!feed(call, i)) code = no_memory(call);
 	}
-	TF_SessionRun(call->session, NULL, call->feeds, call->fed, call->inputs, call->fetches, call->fetched, call->outputs, NULL, 0,
-	              NULL, call->status);
+	if (code == TF_OK) {
+		TF_SessionRun(call->session, NULL, call->feeds, call->fed, call->inputs, call->fetches, call->fetched, call->outputs, NULL, 0,
+		              NULL, call->status);
+		code = TF_GetCode(call->status);
+	}
 	for (int i = 0; i < call->inputs; i++) {
-		TF_DeleteTensor(call->fed[i]);
+		if (call->fed[i]) TF_DeleteTensor(call->fed[i]);
 		call->fed[i] = NULL;
 	}
-	code = TF_GetCode(call->status);
-	call->held = 0;
 	for (int i = 0; i < call->outputs; i++) {
 		if (!call->fetched[i]) continue; /* a failed Run returns none, or those before the one that it could not return */
 		born();
-		if (code == TF_OK) {
-			land(call, i);
-		} else {
-			drop_output(call, i);
-		}
+		if (code == TF_OK && !land(call, i)) code = no_memory(call);
 	}
+	if (code != TF_OK) sg_release(call);
 	return code;
 }
 

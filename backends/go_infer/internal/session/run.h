@@ -6,6 +6,7 @@
  * Who owns what: inputs and places for outputs are the caller's memory, and C has let go of both when sg_run returns. TensorFlow's
  * own tensors are deleted inside sg_run, except an output that has no place or does not fit into it: that one is *held*, to be read
  * where it lies, until sg_release. So a Run is one call where the caller knows how large the outputs are, and two where not.
+ * A tensor of strings is packed memory on this side of the call (strings.h), going in and coming out.
  */
 #ifndef SLUICEGATE_RUN_H
 #define SLUICEGATE_RUN_H
@@ -39,6 +40,7 @@ typedef struct {
 	sg_place *places;             /* [outputs] filled by the caller */
 	int held;                     /* outputs that wait for sg_release; set by sg_run */
 	TF_Tensor **fed, **fetched;   /* [inputs], [outputs]; between calls only held ones are not NULL */
+	void **packed;                /* [outputs] strings that are held */
 } sg_call;
 
 typedef struct {
@@ -55,6 +57,9 @@ int64_t sg_live(void);
 void sg_tame_malloc(void);
 /* Gives freed memory back to the system. */
 void sg_trim(void);
+
+/* Makes and frees a session of nothing, so that TensorFlow's own threads exist. */
+void sg_make_pools(const void *config, size_t config_bytes, TF_Status *status);
 
 void sg_load(const char *directory, const char *tag, const void *config, size_t config_bytes, sg_loaded *loaded);
 void sg_free_meta(sg_loaded *loaded);

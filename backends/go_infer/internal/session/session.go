@@ -40,6 +40,21 @@ func TameMalloc() { C.sg_tame_malloc() }
 // Trim gives memory freed by an unload back to the system.
 func Trim() { C.sg_trim() }
 
+// MakePools makes the thread pools that all sessions of the process share, at the priority of the thread that calls it. Without it the
+// first Load makes them: if that gives way to others, so do the pools, for ever.
+func MakePools(intraOp int) error {
+	options := configProto(intraOp)
+	config := C.CBytes(options)
+	defer C.free(config)
+	failure := C.TF_NewStatus()
+	defer C.TF_DeleteStatus(failure)
+	C.sg_make_pools(config, C.size_t(len(options)), failure)
+	if code := C.TF_GetCode(failure); code != C.TF_OK {
+		return status.Errorf(status.Code(code), "TensorFlow cannot start: %s", C.GoString(C.TF_Message(failure)))
+	}
+	return nil
+}
+
 // Session is a loaded SavedModel.
 type Session struct {
 	session *C.TF_Session
@@ -129,8 +144,8 @@ func (s *Session) find(name string, found *C.TF_Output) error {
 	return nil
 }
 
-// SetInput says what input i is for the next Run: memory of a slab, which must stay until Run returns. It refuses more than MaxRank
-// dimensions.
+// SetInput says what input i is for the next Run: memory of a slab, which must stay until Run returns; strings are packed in it
+// (tensor.Packer). It refuses more than MaxRank dimensions.
 func (c *Call) SetInput(i int, dtype tensor.DType, dims []int64, data unsafe.Pointer, bytes int) error {
 	if len(dims) > MaxRank {
 		return status.Errorf(status.InvalidArgument, "a tensor of %d dimensions; at most %d are served", len(dims), MaxRank)
@@ -166,7 +181,7 @@ func (c *Call) Landed(i int) bool {
 	return c.places[i].memory != nil && c.out[i].data == c.places[i].memory
 }
 
-// Output describes output i: its type, its rank, and its memory.
+// Output describes output i: its type, its rank, and its memory, which is packed if it is strings (tensor.Unpack).
 func (c *Call) Output(i int) (tensor.DType, int, []byte) {
 	value := &c.out[i]
 	return tensor.DType(value._type), int(value.rank), unsafe.Slice((*byte)(value.data), int(value.bytes))

@@ -5,11 +5,12 @@ import (
 	"strings"
 )
 
-// Value is a dense tensor in a slab: row-major, elements of one type.
+// Value is a dense tensor: row-major, elements of one type. They lie in a slab, except strings, which are Go memory.
 type Value struct {
-	Slab *Slab
-	Type DType
-	Dims []int64
+	Slab    *Slab // nil if Type is String
+	Type    DType
+	Dims    []int64
+	Strings [][]byte // the elements if Type is String, else empty
 }
 
 // Elements is the product of dims.
@@ -21,11 +22,16 @@ func Elements(dims []int64) int64 {
 	return count
 }
 
-// Size is the tensor's length in bytes.
+// Size is the tensor's length in bytes; 0 for strings.
 func (v *Value) Size() int { return int(Elements(v.Dims)) * v.Type.Size() }
 
-// Bytes is the tensor's memory, in place.
-func (v *Value) Bytes() []byte { return v.Slab.Bytes(v.Size()) }
+// Bytes is the tensor's memory, in place; nil for strings.
+func (v *Value) Bytes() []byte {
+	if v.Slab == nil {
+		return nil
+	}
+	return v.Slab.Bytes(v.Size())
+}
 
 // ShapeText prints dims as TF-Serving does: "[1,64]", "[?]" for an unknown rank.
 func ShapeText(dims []int64, known bool) string {

@@ -29,6 +29,45 @@ func Directory(t testing.TB) string {
 	return directory
 }
 
+// ProbesVariable names the directory of the probes, if it is not build/probes of the working tree.
+const ProbesVariable = "SLUICEGATE_PROBES"
+
+// Probes is where the small models are that python -m backends.models.probes exports: strings, types, iris, iris-width.
+func Probes(t testing.TB) string {
+	t.Helper()
+	directory := os.Getenv(ProbesVariable)
+	if directory == "" {
+		_, here, _, _ := runtime.Caller(0)
+		directory = filepath.Join(filepath.Dir(here), "../../../../build/probes")
+	}
+	if _, err := os.Stat(filepath.Join(directory, "probes.stamp")); err != nil {
+		t.Skipf("no models in %s: run 'python -m backends.models.probes' first", directory)
+	}
+	return directory
+}
+
+// Flowers are examples that no iris model was trained on, and what is known of them.
+type Flowers struct {
+	Examples []map[string]float64 `json:"examples"`
+	Labels   []string             `json:"labels"`
+	Widths   []float64            `json:"widths"`
+	Accuracy float64              `json:"accuracy"` // as measured when the models were made
+	Error    float64              `json:"error"`    // of the petal width, root mean square
+}
+
+// Iris reads the held-out flowers.
+func Iris(t testing.TB) (flowers Flowers) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(Probes(t), "iris/heldout.json"))
+	if err == nil {
+		err = json.Unmarshal(content, &flowers)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return flowers
+}
+
 // HeldOut is data that no model was trained on.
 type HeldOut struct {
 	Instances [][]float32 `json:"instances"`

@@ -57,9 +57,9 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 	return operation.endpoint, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return operation.run(h, x) }), true
 }
 
-// choose finds the model that the query asks for.
-func (h *Handler) choose(r *http.Request) (*model.Model, error) {
-	name, version := "", repository.Latest
+// choose finds and holds the model that the query asks for.
+func (h *Handler) choose(x *api.Exchange) (*repository.Lease, error) {
+	name, wanted, r := "", repository.Wanted{}, x.Request
 	if r.URL.RawQuery != "" {
 		query := r.URL.Query()
 		name = query.Get("model")
@@ -68,7 +68,7 @@ func (h *Handler) choose(r *http.Request) (*model.Model, error) {
 			if err != nil || number < 0 {
 				return nil, status.Errorf(status.InvalidArgument, "version=%q is not a version; versions are whole numbers", text)
 			}
-			version = number
+			wanted = repository.Wanted{Version: number, Exact: true}
 		}
 	}
 	if name == "" {
@@ -78,7 +78,7 @@ func (h *Handler) choose(r *http.Request) (*model.Model, error) {
 		}
 		name = names[0]
 	}
-	return h.Repository.Get(name, version)
+	return h.Repository.Acquire(x.Context, name, wanted)
 }
 
 // labelled is the model's declared signature, and its scores' position; refused if it has no labels.
@@ -96,10 +96,12 @@ func labelled(m *model.Model) (*model.Servable, int, error) {
 }
 
 func (h *Handler) predict(x *api.Exchange) error {
-	found, err := h.choose(x.Request)
+	lease, err := h.choose(x)
 	if err != nil {
 		return err
 	}
+	defer lease.Release()
+	found := lease.Model
 	signature, scores, err := labelled(found)
 	if err != nil {
 		return err
@@ -120,10 +122,12 @@ func (h *Handler) predict(x *api.Exchange) error {
 }
 
 func (h *Handler) classify(x *api.Exchange) error {
-	found, err := h.choose(x.Request)
+	lease, err := h.choose(x)
 	if err != nil {
 		return err
 	}
+	defer lease.Release()
+	found := lease.Model
 	signature, scores, err := labelled(found)
 	if err != nil {
 		return err

@@ -46,10 +46,12 @@ type (
 )
 
 func (h *Handler) metadata(x *api.Exchange, target target) error {
-	found, err := h.Repository.Get(target.model, target.version)
+	lease, err := h.Repository.Acquire(x.Context, target.model, target.wanted)
 	if err != nil {
 		return err
 	}
+	defer lease.Release()
+	found := lease.Model
 	answer := metadataAnswer{ModelSpec: specJSON{Name: found.Name, Version: strconv.FormatInt(found.Version, 10)}}
 	all := map[string]signatureJSON{}
 	for _, name := range slices.Sorted(maps.Keys(found.Signatures)) {

@@ -13,15 +13,15 @@ const Prefix = "/v1/models"
 
 // target is what a path names: /v1/models/M[/versions/N|/labels/L][:verb|/metadata].
 type target struct {
-	model   string
-	version int64
-	verb    string // predict, classify, regress; empty for a status or metadata request
-	meta    bool
+	model  string
+	wanted repository.Wanted
+	verb   string // predict, classify, regress; empty for a status or metadata request
+	meta   bool
 }
 
 // parse reads a path; any other form is TF-Serving's "Malformed request".
 func parse(method, path string) (target, error) {
-	t := target{version: repository.Latest}
+	t := target{}
 	malformed := status.Errorf(status.InvalidArgument, "Malformed request: %s %s", method, path)
 	rest, found := strings.CutPrefix(path, Prefix+"/")
 	if !found {
@@ -49,7 +49,8 @@ func parse(method, path string) (target, error) {
 		return t, nil
 	}
 	if label, labelled := strings.CutPrefix(by, "labels/"); labelled && label != "" && !strings.Contains(label, "/") {
-		return t, status.Errorf(status.InvalidArgument, "Unrecognized servable version label: %s", label)
+		t.wanted.Label = label
+		return t, nil
 	}
 	number, versioned := strings.CutPrefix(by, "versions/")
 	if !versioned || number == "" || strings.Trim(number, "0123456789") != "" {
@@ -59,6 +60,6 @@ func parse(method, path string) (target, error) {
 	if err != nil {
 		return t, status.Errorf(status.InvalidArgument, "Failed to convert version: %s to numeric.", number)
 	}
-	t.version = version
+	t.wanted = repository.Wanted{Version: version, Exact: true}
 	return t, nil
 }

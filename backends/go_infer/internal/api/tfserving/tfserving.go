@@ -7,6 +7,7 @@ package tfserving
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"sluicegate/go_infer/internal/api"
 	"sluicegate/go_infer/internal/jsontensor"
@@ -19,42 +20,51 @@ import (
 type Handler struct {
 	Repository *repository.Repository
 	Limits     api.Limits
+	Registry   *metrics.Registry // counts under TF-Serving's names; nil: nobody does
 }
 
 // Serve answers one request; it returns what it was and the HTTP code.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoint, int) {
 	target, err := parse(r.Method, r.URL.Path)
+	h.settle(&target)
 	switch {
 	case err != nil:
 		return metrics.Other, api.Refuse(w, err)
 	case target.verb == "predict":
 		return metrics.Predict, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.predict(x, target) })
 	case target.verb != "":
-		return metrics.Other, api.Serve(w, r, h.Limits, func(*api.Exchange) error { return h.examples(target) })
+		return metrics.Other, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.examples(x, target) })
 	case target.meta:
 		return metrics.Metadata, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.metadata(x, target) })
 	}
 	return metrics.Status, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.status(x, target) })
 }
 
-func (h *Handler) predict(x *api.Exchange, target target) error {
+func (h *Handler) predict(x *api.Exchange, target target) (err error) {
+	begun := time.Now()
 	document, err := jsontensor.Scan(x.Body)
 	if err != nil {
 		return err
 	}
-	found, err := h.Repository.Get(target.model, target.version)
+	lease, err := h.Repository.Acquire(x.Context, target.model, target.wanted)
 	if err != nil {
 		return err
+	}
+	defer lease.Release()
+	if h.Registry != nil {
+		defer func() {
+			h.Registry.Serving(lease.Model.Name).Answered(metrics.PredictAPI, metrics.REST, err, time.Since(begun))
+		}()
 	}
 	name, err := document.SignatureName()
 	if err != nil {
 		return err
 	}
-	signature, err := found.Signature(name)
+	signature, err := lease.Model.Signature(name)
 	if err != nil {
 		return err
 	}
-	request, err := document.Read(signature.Signature, found.Pool())
+	request, err := document.Read(signature.Signature, lease.Model.Pool())
 	if err != nil {
 		return err
 	}
@@ -80,12 +90,13 @@ var exampleMethods = map[string]struct{ method, name string }{
 }
 
 // examples refuses :classify and :regress, which take tf.Example features: no signature of that kind is served yet.
-func (h *Handler) examples(target target) error {
-	found, err := h.Repository.Get(target.model, target.version)
+func (h *Handler) examples(x *api.Exchange, target target) error {
+	lease, err := h.Repository.Acquire(x.Context, target.model, target.wanted)
 	if err != nil {
 		return err
 	}
-	signature, err := found.Signature("")
+	defer lease.Release()
+	signature, err := lease.Model.Signature("")
 	if err != nil {
 		return err
 	}
@@ -99,6 +110,14 @@ func (h *Handler) examples(target target) error {
 
 func (h *Handler) status(x *api.Exchange, target target) error {
 	versions := h.Repository.Versions(target.model)
+	if label := target.wanted.Label; label != "" {
+		lease, err := h.Repository.Acquire(x.Context, target.model, target.wanted)
+		if err != nil {
+			return err
+		}
+		target.wanted = repository.Wanted{Version: lease.Model.Version, Exact: true}
+		lease.Release()
+	}
 	if len(versions) == 0 {
 		return status.Errorf(status.NotFound, "Could not find any versions of model %s", target.model)
 	}
@@ -106,7 +125,7 @@ func (h *Handler) status(x *api.Exchange, target target) error {
 	shown := 0
 	for i := range versions {
 		version := &versions[i]
-		if target.version != repository.Latest && version.Number != target.version {
+		if target.wanted.Exact && version.Number != target.wanted.Version {
 			continue
 		}
 		code, message := status.OK, ""
@@ -128,7 +147,7 @@ func (h *Handler) status(x *api.Exchange, target target) error {
 		text = append(text, "\n   }\n  }"...)
 	}
 	if shown == 0 {
-		return status.Errorf(status.NotFound, "Could not find version %d of model %s", target.version, target.model)
+		return status.Errorf(status.NotFound, "Could not find version %d of model %s", target.wanted.Version, target.model)
 	}
 	x.Answer = append(text, "\n ]\n}\n"...)
 	return nil

@@ -1,20 +1,21 @@
-package model
+// Package wire walks over protobuf messages where they lie, for the few fields of the few messages that this server reads.
+package wire
 
 import (
 	"encoding/binary"
 	"errors"
 )
 
-// errTruncated says that a protobuf message ends in the middle of a field.
-var errTruncated = errors.New("protobuf: the message is cut short or not a protobuf")
+// ErrTruncated says that a protobuf message ends in the middle of a field.
+var ErrTruncated = errors.New("protobuf: the message is cut short or not a protobuf")
 
-// fields calls visit for every field of a protobuf message. For a varint field value holds it; for a length-delimited one bytes does.
+// Fields calls visit for every field of a protobuf message. For a varint field value holds it; for a length-delimited one bytes does.
 // Source: the protobuf encoding guide; groups (wire types 3 and 4) are refused, no TensorFlow message has them.
-func fields(message []byte, visit func(number int, value uint64, bytes []byte) error) error {
+func Fields(message []byte, visit func(number int, value uint64, bytes []byte) error) error {
 	for len(message) > 0 {
 		tag, n := binary.Uvarint(message)
 		if n <= 0 {
-			return errTruncated
+			return ErrTruncated
 		}
 		message = message[n:]
 		var value uint64
@@ -22,27 +23,27 @@ func fields(message []byte, visit func(number int, value uint64, bytes []byte) e
 		switch tag & 7 {
 		case 0:
 			if value, n = binary.Uvarint(message); n <= 0 {
-				return errTruncated
+				return ErrTruncated
 			}
 			message = message[n:]
 		case 1:
 			if len(message) < 8 {
-				return errTruncated
+				return ErrTruncated
 			}
 			value, message = binary.LittleEndian.Uint64(message), message[8:]
 		case 2:
 			length, n := binary.Uvarint(message)
 			if n <= 0 || length > uint64(len(message)-n) {
-				return errTruncated
+				return ErrTruncated
 			}
 			bytes, message = message[n:n+int(length)], message[n+int(length):]
 		case 5:
 			if len(message) < 4 {
-				return errTruncated
+				return ErrTruncated
 			}
 			value, message = uint64(binary.LittleEndian.Uint32(message)), message[4:]
 		default:
-			return errTruncated
+			return ErrTruncated
 		}
 		if err := visit(int(tag>>3), value, bytes); err != nil {
 			return err

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"sluicegate/go_infer/internal/metrics"
+	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/modelconfig"
+	"sluicegate/go_infer/internal/repository"
+	"sluicegate/go_infer/internal/tensor"
+)
+
+// lifecycle are the flags that say which models are served and how they come and go.
+type lifecycle struct {
+	modelName, modelBase, configFile, trafficFile string
+	configPoll, filePoll                          float64 // seconds, as in TF-Serving
+	settle, lazyWait                              time.Duration
+	retries, loads, nice                          int
+	retryMicros, budget                           int64
+	lazy                                          bool
+}
+
+func (l *lifecycle) register(f *flag.FlagSet) {
+	f.StringVar(&l.modelName, "model_name", "default", "`name` of the model in URLs")
+	f.StringVar(&l.modelBase, "model_base_path", "", "`directory` with the model's versions")
+	f.StringVar(&l.configFile, "model_config_file", "", "`file` that names many models (TF-Serving's model_config_list), instead of the two above")
+	f.Float64Var(&l.configPoll, "model_config_file_poll_wait_seconds", 0, "`seconds` between two looks at the config files; 0: only at start and at SIGHUP")
+	f.StringVar(&l.trafficFile, "traffic_config_file", "", "`file` that shares traffic between versions, and names shadows")
+	f.Float64Var(&l.filePoll, "file_system_poll_wait_seconds", 1, "`seconds` between two looks for new versions; 0: only at start and at SIGHUP")
+	f.DurationVar(&l.settle, "version_settle_time", time.Second, "a new version is loaded when its files have been left alone for this `time`")
+	f.IntVar(&l.retries, "max_num_load_retries", 5, "how `often` a version that cannot be loaded is tried again though its files have not changed")
+	f.Int64Var(&l.retryMicros, "load_retry_interval_micros", 60_000_000, "`microseconds` between those attempts")
+	f.IntVar(&l.loads, "num_load_threads", 1, "`versions` loaded at the same time")
+	f.IntVar(&l.nice, "load_niceness", 15, "by how much threads that load `give way` to those that serve: 0..19")
+	f.BoolVar(&l.lazy, "lazy_load", false, "load a version when it is first asked for, and not before")
+	f.DurationVar(&l.lazyWait, "lazy_load_timeout", 30*time.Second, "`time` that a request waits for that")
+	f.Int64Var(&l.budget, "model_memory_budget", 0, "`bytes` that models may take together, reckoned from their files; with --lazy_load what "+
+		"was used least recently makes room; 0: not bounded")
+}
+
+func (l *lifecycle) check() error {
+	switch {
+	case l.modelBase == "" && l.configFile == "":
+		return errors.New("--model_base_path or --model_config_file is required; see go_infer --help")
+	case l.modelBase != "" && l.configFile != "":
+		return errors.New("--model_base_path and --model_config_file cannot both be given; name the model in the file")
+	case !(l.configPoll >= 0 && l.configPoll <= 86400):
+		return fmt.Errorf("--model_config_file_poll_wait_seconds=%g is out of range; it must be 0..86400", l.configPoll)
+	case !(l.filePoll >= -1 && l.filePoll <= 86400):
+		return fmt.Errorf("--file_system_poll_wait_seconds=%g is out of range; it must be -1..86400", l.filePoll)
+	case l.nice < 0 || l.nice > 19:
+		return fmt.Errorf("--load_niceness=%d is out of range; it must be 0..19", l.nice)
+	case l.loads < 1 || l.loads > 64:
+		return fmt.Errorf("--num_load_threads=%d is out of range; it must be 1..64", l.loads)
+	case l.retries < 0 || l.retryMicros < 0 || l.budget < 0 || l.settle < 0 || l.lazyWait < 0:
+		return errors.New("--max_num_load_retries, --load_retry_interval_micros, --model_memory_budget, --version_settle_time and --lazy_load_timeout cannot be negative")
+	}
+	return nil
+}
+
+func seconds(s float64) time.Duration { return max(0, time.Duration(s*float64(time.Second))) }
+
+// repository makes the repository of these flags; loader makes its models.
+func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model), registry *metrics.Registry, log *slog.Logger) *repository.Repository {
+	return repository.New(repository.Options{
+		Load: load, Close: closing, Log: log,
+		Poll: seconds(l.filePoll), Settle: l.settle, Nice: l.nice, Loads: l.loads,
+		Retries: l.retries, Every: time.Duration(l.retryMicros) * time.Microsecond,
+		Lazy: l.lazy, LazyWait: l.lazyWait, Budget: l.budget,
+		Shadowed: func(name string, outcome model.Outcome) { registry.Serving(name).Shadow(int(outcome)) },
+	})
+}
+
+// loader makes models, with their counters.
+func loader(o *options, registry *metrics.Registry, pool *tensor.Pool) (repository.Loader, func(*model.Model)) {
+	load := func(name string, version int64, directory string) (*model.Model, error) {
+		counters, begun := registry.Model(name, version), time.Now()
+		m, err := model.Load(name, version, directory, model.Options{Limits: o.limits(), IntraOp: o.intraOp, Pool: pool, Events: counters})
+		registry.Loaded(filepath.Join(name, fmt.Sprint(version)), err == nil, time.Since(begun))
+		if err == nil {
+			counters.Queue(m.Waiting)
+		}
+		return m, err
+	}
+	closing := func(m *model.Model) {
+		registry.Model(m.Name, m.Version).Queue(nil)
+		m.Close()
+	}
+	return load, closing
+}
+
+// largestConfig is far more than a config of thousands of models.
+const largestConfig = 16 << 20
+
+// configuration keeps a repository as the files say.
+type configuration struct {
+	flags *lifecycle
+	repo  *repository.Repository
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	applied [sha256.Size]byte // of the files' content
+	failure string            // of the last attempt, "" if it was good
+}
+
+// read reads what shall be served, and the digest of what it was read from.
+func (c *configuration) read() (modelconfig.Config, [sha256.Size]byte, error) {
+	var config modelconfig.Config
+	sum := sha256.New()
+	content := func(file string) (string, error) {
+		opened, err := os.Open(file)
+		if err != nil {
+			return "", err
+		}
+		defer opened.Close()
+		text, err := io.ReadAll(io.LimitReader(opened, largestConfig+1))
+		if err == nil && len(text) > largestConfig {
+			err = fmt.Errorf("%s: larger than %d bytes", file, largestConfig)
+		}
+		_, _ = fmt.Fprintf(sum, "%s %d\n%s", file, len(text), text)
+		return string(text), err
+	}
+	if c.flags.configFile == "" {
+		base := c.flags.modelBase
+		if !modelconfig.Remote(base) {
+			absolute, err := filepath.Abs(base)
+			if err != nil {
+				return config, [sha256.Size]byte{}, err
+			}
+			base = absolute
+		}
+		config.Models = []modelconfig.Model{{Name: c.flags.modelName, BasePath: base}}
+	} else {
+		text, err := content(c.flags.configFile)
+		if err == nil {
+			config, err = modelconfig.Parse(c.flags.configFile, text)
+		}
+		if err != nil {
+			return config, [sha256.Size]byte(sum.Sum(nil)), err
+		}
+	}
+	if c.flags.trafficFile != "" {
+		text, err := content(c.flags.trafficFile)
+		if err == nil {
+			config.Traffic, err = modelconfig.ParseTraffic(c.flags.trafficFile, text)
+		}
+		if err != nil {
+			return config, [sha256.Size]byte(sum.Sum(nil)), err
+		}
+		if config.Traffic == nil {
+			config.Traffic = []modelconfig.Traffic{}
+		}
+	}
+	return config, [sha256.Size]byte(sum.Sum(nil)), nil
+}
+
+// apply reads the files and makes the repository follow them; if they have not changed and always is false it does nothing. On an
+// error what was served goes on, and the reason is logged once.
+func (c *configuration) apply(always bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	config, sum, err := c.read()
+	if err == nil && sum == c.applied && !always {
+		return nil
+	}
+	if err == nil {
+		err = c.repo.Apply(config)
+	}
+	if err != nil {
+		if c.failure != err.Error() {
+			c.failure = err.Error()
+			c.log.Error("the new config is refused; the old one stays", "error", c.failure)
+		}
+		return err
+	}
+	c.applied, c.failure = sum, ""
+	c.repo.Look()
+	c.log.Info("config applied", "models", len(config.Models), "traffic", len(config.Traffic))
+	return nil
+}
+
+// good is 1 if the files are in effect as they are, else 0.
+func (c *configuration) good() float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failure != "" {
+		return 0
+	}
+	return 1
+}
+
+// watch applies the files when asked to, and when they change.
+func (c *configuration) watch(ctx context.Context, asked <-chan os.Signal) {
+	var ticks <-chan time.Time
+	if poll := seconds(c.flags.configPoll); poll > 0 {
+		ticker := time.NewTicker(poll)
+		defer ticker.Stop()
+		ticks = ticker.C
+	}
+	for {
+		select {
+		case <-asked:
+			_ = c.apply(true) // it has said why not
+		case <-ticks:
+			_ = c.apply(false)
+		case <-ctx.Done():
+			return
+		}
+	}
+}

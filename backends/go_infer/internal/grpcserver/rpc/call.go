@@ -1,0 +1,98 @@
+package rpc
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"sluicegate/go_infer/internal/metrics"
+	"sluicegate/go_infer/internal/status"
+)
+
+// Around is what happens around every call.
+type Around struct {
+	Registry *metrics.Registry
+	Log      *slog.Logger  // one line per call; nil: none
+	Pushback time.Duration // after which a refused client may come again, if the refusal does not say; 0: never told
+	// Trace begins the span of a call. It is given the client's metadata, in which "traceparent" and "tracestate" are (W3C Trace
+	// Context); what it returns is called at the end. nil: no tracing.
+	Trace func(ctx context.Context, method string, incoming metadata.MD) (context.Context, func(error))
+}
+
+// Run does one call: the counting, the tracing and the status around what handle does.
+func (a *Around) Run(ctx context.Context, method string, endpoint metrics.Endpoint, handle func(context.Context) error) error {
+	begun := a.Registry.Begin()
+	ended := func(error) {}
+	if a.Trace != nil {
+		incoming, _ := metadata.FromIncomingContext(ctx)
+		ctx, ended = a.Trace(ctx, method, incoming)
+	}
+	err := handle(ctx)
+	said := Status(err)
+	ended(err)
+	a.Registry.End(endpoint, status.Code(said.Code()).HTTP(), begun)
+	if a.Log != nil {
+		a.Log.Info("request", "method", method, "code", said.Code().String(), "ms", float64(time.Since(begun).Microseconds())/1e3)
+	}
+	if said.Code() == codes.OK {
+		return nil
+	}
+	pushback(ctx, err, said.Code(), a.Pushback)
+	return said.Err()
+}
+
+// Method makes a method of a function on decoded messages.
+func Method[In, Out any, PIn interface {
+	*In
+	proto.Message
+}, POut interface {
+	*Out
+	proto.Message
+}](a *Around, service, name string, endpoint metrics.Endpoint, handle func(context.Context, PIn) (POut, error)) grpc.MethodDesc {
+	full := "/" + service + "/" + name
+	return grpc.MethodDesc{MethodName: name,
+		Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			in := PIn(new(In))
+			if err := decode(in); err != nil {
+				return nil, err
+			}
+			var out POut
+			err := a.Run(ctx, full, endpoint, func(ctx context.Context) (err error) {
+				out, err = handle(ctx, in)
+				return err
+			})
+			return out, err
+		}}
+}
+
+// RawMethod makes a method of a function that reads the request itself, and answers with a Message or any other protobuf message. The
+// request's buffers are valid until it returns.
+func RawMethod(a *Around, service, name string, endpoint metrics.Endpoint,
+	handle func(ctx context.Context, in *Message) (any, error)) grpc.MethodDesc {
+	full := "/" + service + "/" + name
+	return grpc.MethodDesc{MethodName: name,
+		Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			in := NewMessage()
+			defer in.Release()
+			if err := decode(in); err != nil {
+				return nil, err
+			}
+			var out any
+			err := a.Run(ctx, full, endpoint, func(ctx context.Context) (err error) {
+				out, err = handle(ctx, in)
+				return err
+			})
+			return out, err
+		}}
+}
+
+// Stream makes a stream of messages in both directions, which handle reads and writes, and counts, itself.
+func Stream(name string, handle func(grpc.ServerStream) error) grpc.StreamDesc {
+	return grpc.StreamDesc{StreamName: name, ServerStreams: true, ClientStreams: true,
+		Handler: func(_ any, stream grpc.ServerStream) error { return Status(handle(stream)).Err() }}
+}

@@ -1,0 +1,138 @@
+// Package grpcserver is the gRPC side of the server: TensorFlow Serving's and the Open Inference Protocol's services, health and
+// reflection, on one or more listeners.
+//
+// Life: as package server's: listen -> load (alive, not serving) -> serving -> drain (not serving; then no new connections and no new
+// calls, what runs is finished) -> stop. Invariants: a message is bounded before it is read, a connection's calls are bounded, and a
+// peer that is gone is found out, so nothing that a client does holds memory for ever.
+package grpcserver
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress; MaxMessage bounds what comes out
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"sluicegate/go_infer/internal/grpcserver/oip"
+	"sluicegate/go_infer/internal/grpcserver/rpc"
+	"sluicegate/go_infer/internal/grpcserver/tensorproto"
+	"sluicegate/go_infer/internal/grpcserver/tfserving"
+)
+
+const (
+	pingAfter         = time.Minute      // a connection on which nothing moves is asked whether it lives; grpc-go: 2 h
+	pingTimeout       = 20 * time.Second // and is closed if it does not answer
+	pingsNotOften     = 10 * time.Second // a client that pings more often is sent away; grpc-go: 5 min, which many clients exceed
+	connectionTimeout = 10 * time.Second // for the HTTP/2 preface, as the header's timeout of package server
+	maxHeaderList     = 16 << 10         // bytes, as the header's bound of package server
+)
+
+// Options are the numbers of a server.
+type Options struct {
+	MaxMessage    int    // bytes of a message, received (after decompression) or sent; also of one tensor
+	MaxStreams    uint32 // calls at a time on one connection
+	TensorContent bool   // answer with tensor_content instead of the typed fields
+	Release       string // this server's version, for ServerMetadata
+}
+
+// Parts are what the services serve.
+type Parts struct {
+	Models   rpc.Models
+	Ready    func() bool
+	Reloader tfserving.Reloader // may be nil
+	Control  rpc.Controller     // may be nil
+	Around   *rpc.Around
+}
+
+// Server is the services and the connections they are called on.
+type Server struct {
+	grpc    *grpc.Server
+	health  *health
+	streams chan struct{} // closed when streams of requests shall end
+	end     sync.Once
+}
+
+// New makes a server that does not listen yet.
+func New(o Options, parts Parts) *Server {
+	s := &Server{
+		grpc: grpc.NewServer(
+			grpc.ForceServerCodecV2(rpc.Codec{}),
+			grpc.MaxRecvMsgSize(o.MaxMessage),
+			grpc.MaxSendMsgSize(o.MaxMessage),
+			grpc.MaxConcurrentStreams(o.MaxStreams),
+			grpc.MaxHeaderListSize(maxHeaderList),
+			grpc.ConnectionTimeout(connectionTimeout),
+			grpc.SharedWriteBuffer(true), // an idle connection keeps no buffer
+			grpc.WaitForHandlers(true),
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
+			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsNotOften, PermitWithoutStream: true}),
+		),
+		health:  newHealth(parts.Models, parts.Ready),
+		streams: make(chan struct{}),
+	}
+	serving := &tfserving.Service{Models: parts.Models, Reloader: parts.Reloader, MaxTensor: o.MaxMessage,
+		Writer: tensorproto.Writer{Content: o.TensorContent}}
+	serving.Register(s.grpc, parts.Around)
+	inference := &oip.Service{Models: parts.Models, Ready: s.health.serving, Control: parts.Control, MaxTensor: o.MaxMessage, Release: o.Release, Draining: s.streams}
+	inference.Register(s.grpc, parts.Around)
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	return s
+}
+
+// Serve answers on a listener until Drain or Stop; then it returns nil. It may be called for several listeners at the same time.
+func (s *Server) Serve(listener net.Listener) error { return s.grpc.Serve(listener) }
+
+// Drain stops the server gently: from now on health checks say so; after grace no connection and no call is accepted, and what runs is
+// finished, until ctx ends: then it is cut off and the context's error returned.
+func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
+	s.health.drain()
+	select {
+	case <-time.After(grace):
+	case <-ctx.Done():
+	}
+	s.end.Do(func() { close(s.streams) })
+	finished := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+		return nil
+	case <-ctx.Done():
+		s.Stop()
+		return ctx.Err()
+	}
+}
+
+// Stop cuts off everything and returns when no call runs any more.
+func (s *Server) Stop() {
+	s.health.drain()
+	s.end.Do(func() { close(s.streams) })
+	s.grpc.Stop()
+}
+
+// ListenUnix listens on a UNIX socket. A socket that a dead process left is replaced; one on which somebody listens is not.
+func ListenUnix(path string) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, fmt.Errorf("%s is there and is no socket", path)
+		}
+		if other, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			other.Close()
+			return nil, fmt.Errorf("another process listens on %s", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	return net.Listen("unix", path)
+}

@@ -1,0 +1,129 @@
+package metrics
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+
+	"sluicegate/go_infer/internal/status"
+)
+
+// Serving is what one model did, under TF-Serving's names: its dashboards and alerts go on working.
+// Sources: tensorflow_serving/servables/tensorflow/util.cc, tensorflow/cc/saved_model/loader.cc,
+// tensorflow_serving/util/prometheus_exporter.cc (a metric /a/b is called :a:b).
+type Serving struct {
+	name     string
+	requests [status.Unauthenticated + 1]atomic.Int64
+	latency  [len(apis)][len(entrypoints)]servingHistogram
+	shadows  [len(shadowOutcomes)]atomic.Int64
+}
+
+// API is a method of TF-Serving's; Entrypoint is the protocol it came over.
+type (
+	API        int
+	Entrypoint int
+)
+
+// The APIs that TF-Serving tells apart.
+const (
+	PredictAPI API = iota
+	ClassifyAPI
+	RegressAPI
+	MultiInferenceAPI
+)
+
+// The entry points.
+const (
+	REST Entrypoint = iota
+	GRPC
+)
+
+var (
+	apis           = [...]string{"Predict", "Classify", "Regress", "MultiInference"}
+	entrypoints    = [...]string{"REST", "GRPC"}
+	shadowOutcomes = [...]string{"answered", "failed", "skipped"}
+)
+
+// servingHistogram has TF-Serving's buckets: 33 of microseconds, from 10 on each 1.8 times the one before.
+type servingHistogram struct {
+	counts [34]atomic.Int64
+	sum    atomic.Int64 // nanoseconds
+}
+
+var servingBounds = func() (bounds [33]float64) {
+	for i := range bounds {
+		bounds[i] = 10 * math.Pow(1.8, float64(i))
+	}
+	return bounds
+}()
+
+func (h *servingHistogram) observe(took time.Duration) {
+	micros, i := float64(took)/1e3, 0
+	for i < len(servingBounds) && micros >= servingBounds[i] {
+		i++
+	}
+	h.counts[i].Add(1)
+	h.sum.Add(int64(took))
+}
+
+// Serving finds the counters of a model that is served. Never call it with a name that a client made up.
+func (r *Registry) Serving(name string) *Serving {
+	for {
+		old := r.serving.Load()
+		if old != nil {
+			if s := (*old)[name]; s != nil {
+				return s
+			}
+		}
+		s, all := &Serving{name: name}, map[string]*Serving{}
+		if old != nil {
+			for other, kept := range *old {
+				all[other] = kept
+			}
+		}
+		all[name] = s
+		if r.serving.CompareAndSwap(old, &all) {
+			return s
+		}
+	}
+}
+
+// Answered counts a request that was answered, or refused with err.
+func (s *Serving) Answered(api API, entrypoint Entrypoint, err error, took time.Duration) {
+	code := status.OK
+	if err != nil {
+		code = status.From(err).Code
+	}
+	s.requests[code].Add(1)
+	if err == nil {
+		s.latency[api][entrypoint].observe(took)
+	}
+}
+
+// Shadow counts a copy for a shadow version: 0 answered, 1 failed, 2 skipped.
+func (s *Serving) Shadow(outcome int) { s.shadows[outcome].Add(1) }
+
+// load is what loading a version took, all attempts together.
+type load struct {
+	micros, good, bad int64
+}
+
+// Loaded counts an attempt to load a version, MODEL/NUMBER.
+func (r *Registry) Loaded(version string, good bool, took time.Duration) {
+	r.loading.Lock()
+	defer r.loading.Unlock()
+	if r.loads == nil {
+		r.loads = map[string]*load{}
+	}
+	l := r.loads[version]
+	if l == nil {
+		l = &load{}
+		r.loads[version] = l
+	}
+	l.micros += took.Microseconds()
+	if good {
+		l.good++
+	} else {
+		l.bad++
+	}
+}

@@ -1,0 +1,402 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"sluicegate/go_infer/internal/modelconfig"
+	"sluicegate/go_infer/internal/status"
+)
+
+// What operators say, at any time. Each function changes everything it was asked to or nothing.
+
+// Apply replaces what is served. Models that are new are loaded, those that are no longer named are unloaded, the others keep their
+// versions. A label may be moved only to a version that is loaded, and given only to one that is or, for a model that is new, will be.
+// The error says why the old config stays. It does not wait for loads: Settle does.
+func (r *Repository) Apply(config modelconfig.Config) error {
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	if r.context.Err() != nil {
+		return status.Errorf(status.Unavailable, "the server is stopping")
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	named := map[string]bool{}
+	for _, c := range config.Models {
+		named[c.Name] = true
+		if m := r.models[c.Name]; m != nil && !m.removed {
+			if err := m.relabelable(c.Labels); err != nil {
+				return err
+			}
+		}
+	}
+	traffic := config.Traffic
+	if traffic == nil { // what was said of models that are no longer served is void
+		traffic = slices.DeleteFunc(slices.Clone(r.traffic), func(t modelconfig.Traffic) bool { return !named[t.Model] })
+	}
+	for _, t := range traffic {
+		at := slices.IndexFunc(config.Models, func(c modelconfig.Model) bool { return c.Name == t.Model })
+		if at < 0 {
+			return unknownTraffic(t.Model, slices.Collect(maps.Keys(named)))
+		}
+		if err := checkShares(t, config.Models[at].Labels); err != nil {
+			return err
+		}
+	}
+	r.traffic = traffic
+	for _, m := range r.models {
+		if !named[m.name] {
+			m.removed = true
+			r.aspire(m, nil)
+			m.look()
+		}
+	}
+	for _, c := range config.Models {
+		m := r.models[c.Name]
+		if m == nil || m.removed {
+			r.begin(c, m)
+			continue
+		}
+		if m.config.BasePath != c.BasePath {
+			m.withdrawn = map[int64]bool{}
+		}
+		m.config, m.labels, m.pending = c, clone(c.Labels), map[string]int64{}
+		m.look()
+	}
+	r.share()
+	r.broadcast()
+	return nil
+}
+
+func clone(labels map[string]int64) map[string]int64 {
+	if labels == nil {
+		return map[string]int64{}
+	}
+	return maps.Clone(labels)
+}
+
+// begin starts to serve a model; before is one of that name that is on its way out, or nil.
+func (r *Repository) begin(config modelconfig.Model, before *served) {
+	m := before
+	if m == nil {
+		m = &served{name: config.Name, wake: make(chan struct{}, 1)}
+		r.models[config.Name] = m
+	}
+	m.config, m.labels, m.pending = config, map[string]int64{}, clone(config.Labels)
+	m.withdrawn, m.parked, m.removed = map[int64]bool{}, false, false
+	m.asked++
+	if before != nil {
+		m.look()
+		return
+	}
+	r.tending.Add(1)
+	go r.tend(r.context, m)
+}
+
+// relabelable refuses labels that would point at a version that is not loaded.
+func (m *served) relabelable(labels map[string]int64) error {
+	for _, label := range slices.Sorted(maps.Keys(labels)) {
+		number := labels[label]
+		if now, known := m.labels[label]; known && now == number {
+			continue
+		}
+		if v := m.version(number); v == nil || v.lease == nil {
+			return status.Errorf(status.FailedPrecondition, "Request to assign label to version %d of model %s, which is not currently "+
+				"available for inference (label %q)", number, m.name, label)
+		}
+	}
+	return nil
+}
+
+// SetTraffic replaces how traffic is shared between versions, of all models. A share is refused whose model or label there is not.
+func (r *Repository) SetTraffic(traffic []modelconfig.Traffic) error {
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range traffic {
+		m := r.models[t.Model]
+		if m == nil || m.removed {
+			return unknownTraffic(t.Model, slices.Collect(maps.Keys(r.models)))
+		}
+		if err := checkShares(t, m.labels, m.pending); err != nil {
+			return err
+		}
+	}
+	r.traffic = traffic
+	r.share()
+	r.broadcast()
+	return nil
+}
+
+func unknownTraffic(name string, there []string) error {
+	slices.Sort(there)
+	return status.Errorf(status.NotFound, "traffic: there is no model %q; there are: %s", name, strings.Join(there, ", "))
+}
+
+// checkShares refuses a share of a label that none of the sets has.
+func checkShares(t modelconfig.Traffic, sets ...map[string]int64) error {
+	shares := slices.Clone(t.Split)
+	if t.Shadow != nil {
+		shares = append(shares, *t.Shadow)
+	}
+	for _, s := range shares {
+		known := s.Label == ""
+		for _, labels := range sets {
+			_, has := labels[s.Label]
+			known = known || has
+		}
+		if !known {
+			return status.Errorf(status.FailedPrecondition, "traffic of model %s: there is no label %q", t.Model, s.Label)
+		}
+	}
+	return nil
+}
+
+// share gives every model its part of the traffic config. Called with the lock held for writing.
+func (r *Repository) share() {
+	for _, m := range r.models {
+		m.split, m.shadow, m.mirror = nil, nil, nil
+	}
+	for _, t := range r.traffic {
+		m := r.models[t.Model]
+		if m == nil {
+			continue
+		}
+		for _, s := range t.Split {
+			m.split = append(m.split, share{s.Version, s.Label, s.Weight})
+		}
+		if t.Shadow != nil {
+			m.shadow = &share{t.Shadow.Version, t.Shadow.Label, t.Shadow.Weight}
+			m.mirror = r.mirror(m, t.Shadow.Weight)
+		}
+		m.look()
+	}
+	for _, m := range r.models {
+		m.settleAnswer()
+	}
+}
+
+// SetLabel points a label at a version that is loaded, at once.
+func (r *Repository) SetLabel(name, label string, number int64) error {
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, err := r.known(name)
+	if err != nil {
+		return err
+	}
+	if label == "" {
+		return status.Errorf(status.InvalidArgument, "a label needs a name")
+	}
+	if err := m.relabelable(map[string]int64{label: number}); err != nil {
+		return err
+	}
+	m.labels[label] = number
+	delete(m.pending, label)
+	m.look()
+	r.options.Log.Info("label moved", "model", name, "label", label, "version", number)
+	return nil
+}
+
+// Rollback withdraws the version that answers now: the policy chooses again as if it were not there, and labels that point at it move
+// to the version that answers instead. If that one is loaded the change is immediate, else the old one answers until it is. It returns
+// both versions. Newer versions than the one withdrawn are not held back. Restore undoes it.
+func (r *Repository) Rollback(ctx context.Context, name string) (from, to int64, err error) {
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	r.mu.RLock()
+	m, err := r.known(name)
+	if err != nil {
+		r.mu.RUnlock()
+		return 0, 0, err
+	}
+	base, policy, answer := m.config.BasePath, m.config.Policy, m.answer
+	r.mu.RUnlock()
+	if answer == nil {
+		return 0, 0, status.Errorf(status.FailedPrecondition, "model %s has no version that answers", name)
+	}
+	places, err := r.options.Scan(ctx, base)
+	if err != nil {
+		return 0, 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	from = answer.place.Number
+	without := maps.Clone(m.withdrawn)
+	without[from] = true
+	var numbers []int64
+	for _, place := range places {
+		if place.Number < from {
+			numbers = append(numbers, place.Number)
+		}
+	}
+	left := aspired(policy, numbers, without, nil)
+	if len(left) == 0 {
+		return from, 0, status.Errorf(status.FailedPrecondition, "model %s has no version below %d that its version policy would choose", name, from)
+	}
+	to = left[len(left)-1]
+	m.withdrawn = without
+	v := m.version(to)
+	for label, number := range m.labels {
+		switch {
+		case number != from:
+		case v != nil && v.lease != nil:
+			m.labels[label] = to
+		default:
+			m.pending[label] = to // until it is loaded, the old one answers
+		}
+	}
+	r.aspire(m, places)
+	m.look()
+	r.broadcast()
+	r.options.Log.Info("rolled back", "model", name, "from", from, "to", to)
+	return from, to, nil
+}
+
+// Restore serves again what Rollback withdrew.
+func (r *Repository) Restore(name string) error {
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, err := r.known(name)
+	if err != nil {
+		return err
+	}
+	m.withdrawn = map[int64]bool{}
+	m.look()
+	return nil
+}
+
+func (r *Repository) known(name string) (*served, error) {
+	if m := r.models[name]; m != nil && !m.removed {
+		return m, nil
+	}
+	return nil, status.Errorf(status.NotFound, "Could not find any versions of model %s", name)
+}
+
+// Load loads a model's versions now: those that Unload took away, that lazy loading left, or whose files have changed. It returns when
+// that is done; the error says why no version answers.
+func (r *Repository) Load(ctx context.Context, name string) error { return r.park(ctx, name, false) }
+
+// Unload takes all versions of a model out of service until Load, and returns when they are freed.
+func (r *Repository) Unload(ctx context.Context, name string) error { return r.park(ctx, name, true) }
+
+func (r *Repository) park(ctx context.Context, name string, parked bool) error {
+	r.mu.Lock()
+	m, err := r.known(name)
+	if err != nil {
+		r.mu.Unlock()
+		return err
+	}
+	m.parked = parked
+	if !parked {
+		for _, v := range m.versions {
+			v.wanted, v.failures = true, 0
+			v.due = v.due.Truncate(0).Add(-r.options.Backoff[1])
+		}
+	}
+	var places []Place
+	for _, v := range m.versions {
+		places = append(places, v.place)
+	}
+	r.aspire(m, places)
+	m.look()
+	asked := m.asked
+	r.mu.Unlock()
+	err = r.until(ctx, func() bool {
+		if m.done < asked {
+			return false
+		}
+		return !parked || m.idle()
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if !parked && m.answer == nil && !r.options.Lazy {
+		return m.unserved()
+	}
+	return nil
+}
+
+// idle says that nothing of the model is in memory.
+func (m *served) idle() bool {
+	for _, v := range m.versions {
+		if v.lease != nil || v.state == Unloading || v.state == Loading {
+			return false
+		}
+	}
+	return true
+}
+
+// Look looks at all base paths now, without waiting.
+func (r *Repository) Look() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.models {
+		m.look()
+	}
+}
+
+// Settle waits until everything that was asked for so far is loaded or refused. The error names the models that have no version that
+// answers, with the reason of each; nil if all have one, or load when first used.
+func (r *Repository) Settle(ctx context.Context) error {
+	r.mu.RLock()
+	asked := map[*served]int64{}
+	for _, m := range r.models {
+		asked[m] = m.asked
+	}
+	r.mu.RUnlock()
+	err := r.until(ctx, func() bool {
+		for m, n := range asked {
+			if !m.removed && m.done < n {
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var refused []error
+	for _, m := range slices.SortedFunc(maps.Keys(asked), func(a, b *served) int { return strings.Compare(a.name, b.name) }) {
+		if !m.removed && !m.parked && m.answer == nil && (!r.options.Lazy || len(m.versions) == 0) {
+			refused = append(refused, m.unserved())
+		}
+	}
+	return errors.Join(refused...)
+}
+
+// Reload applies a config and waits until it is in effect.
+func (r *Repository) Reload(ctx context.Context, config modelconfig.Config) error {
+	if err := r.Apply(config); err != nil {
+		return err
+	}
+	return r.Settle(ctx)
+}
+
+// Entry is one version in an Index.
+type Entry struct {
+	Name string
+	Version
+}
+
+// Index lists all versions of all models, by name and newest first.
+func (r *Repository) Index() []Entry {
+	var all []Entry
+	for _, name := range r.Names() {
+		for _, v := range r.Versions(name) {
+			all = append(all, Entry{name, v})
+		}
+	}
+	return all
+}

@@ -1,0 +1,324 @@
+package repository
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"sluicegate/go_infer/internal/savedmodel"
+	"sluicegate/go_infer/internal/status"
+)
+
+// tend keeps one model as it shall be: look, do what there is to do, wait for a reason to look again.
+func (r *Repository) tend(ctx context.Context, m *served) {
+	defer r.tending.Done()
+	for {
+		r.mu.RLock()
+		asked, removed, base := m.asked, m.removed, m.config.BasePath
+		r.mu.RUnlock()
+		if !removed {
+			places, err := r.options.Scan(ctx, base)
+			if ctx.Err() != nil {
+				return
+			}
+			r.found(m, places, err)
+		}
+		until := r.act(ctx, m)
+		if ctx.Err() != nil {
+			return
+		}
+		r.mu.Lock()
+		if !slices.ContainsFunc(m.versions, func(v *version) bool { return v.aspired && v.wanted && v.state == Start }) {
+			m.done = max(m.done, asked)
+		}
+		if m.removed {
+			m.versions = slices.DeleteFunc(m.versions, func(v *version) bool { return v.state == End || v.state == Start })
+		}
+		gone := m.removed && len(m.versions) == 0
+		if gone && r.models[m.name] == m {
+			delete(r.models, m.name)
+		}
+		r.broadcast()
+		r.mu.Unlock()
+		if gone || !m.wait(ctx, until, r.options.Poll) {
+			return
+		}
+	}
+}
+
+// wait waits for the earliest of: somebody asks, it is time for the next attempt, it is time to poll. False if the model is gone.
+func (m *served) wait(ctx context.Context, until time.Time, poll time.Duration) bool {
+	patience := poll
+	if !until.IsZero() {
+		if left := max(time.Until(until), time.Millisecond); patience == 0 || left < patience {
+			patience = left
+		}
+	}
+	var timer <-chan time.Time
+	if patience > 0 {
+		t := time.NewTimer(patience)
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-m.wake:
+	case <-timer:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// look asks for another look at a model's directory. Called with the lock held for writing.
+func (m *served) look() {
+	m.asked++
+	select {
+	case m.wake <- struct{}{}:
+	default: // somebody has asked already
+	}
+}
+
+// found takes in what lies in the base path. A base path that cannot be read, or is empty, changes nothing: whoever wants a model gone
+// says so in the config.
+func (r *Repository) found(m *served, places []Place, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		if m.scanError == nil || m.scanError.Error() != err.Error() {
+			r.options.Log.Warn("model base path", "model", m.name, "error", err.Error())
+		}
+		m.scanError = err
+		return
+	}
+	m.scanError = nil
+	on := map[int64]Place{}
+	for _, place := range places {
+		on[place.Number] = place
+	}
+	// What ended and is gone from disk is forgotten.
+	m.versions = slices.DeleteFunc(m.versions, func(v *version) bool {
+		_, there := on[v.place.Number]
+		return !there && (v.state == End || v.state == Start)
+	})
+	r.aspire(m, places)
+}
+
+// aspire decides which versions shall be served and makes those known that were not. Called with the lock held for writing.
+func (r *Repository) aspire(m *served, places []Place) {
+	var numbers []int64
+	for _, place := range places {
+		numbers = append(numbers, place.Number)
+	}
+	pointed := map[int64]bool{}
+	for _, labels := range []map[string]int64{m.labels, m.pending} {
+		for _, number := range labels {
+			pointed[number] = true
+		}
+	}
+	for _, shares := range [][]share{m.split, shadows(m.shadow)} {
+		for i := range shares {
+			if number, known := m.target(&shares[i]); known {
+				pointed[number] = true
+			}
+		}
+	}
+	shall := map[int64]bool{}
+	if !m.parked && !m.removed {
+		for _, number := range aspired(m.config.Policy, numbers, m.withdrawn, pointed) {
+			shall[number] = true
+		}
+	}
+	for _, place := range places {
+		if shall[place.Number] && m.version(place.Number) == nil {
+			m.versions = append(m.versions, &version{place: place})
+		}
+	}
+	slices.SortFunc(m.versions, func(a, b *version) int { return cmp.Compare(a.place.Number, b.place.Number) })
+	for _, v := range m.versions {
+		was := v.aspired
+		v.aspired = shall[v.place.Number]
+		if v.aspired && !was {
+			v.wanted = v.wanted || !r.options.Lazy
+			if v.state == End {
+				v.state, v.err, v.failures, v.due = Start, nil, 0, time.Time{}
+			}
+		}
+		if !v.aspired && v.state == Start {
+			v.state = End
+		}
+		for _, place := range places {
+			if place.Number == v.place.Number && v.lease == nil {
+				v.place = place
+			}
+		}
+	}
+	m.settleAnswer()
+}
+
+func shadows(s *share) []share {
+	if s == nil {
+		return nil
+	}
+	return []share{*s}
+}
+
+// act takes one step after the other until there is none; the result is when to look again, zero if only when something happens.
+func (r *Repository) act(ctx context.Context, m *served) time.Time {
+	for ctx.Err() == nil {
+		r.mu.Lock()
+		views := make([]view, len(m.versions))
+		for i, v := range m.versions {
+			views[i] = v.view()
+		}
+		what, index, until := next(views, time.Now())
+		if what == rest {
+			r.mu.Unlock()
+			return until
+		}
+		v := m.versions[index]
+		if what == unload {
+			r.retire(m, v, End)
+			r.mu.Unlock()
+			continue
+		}
+		r.mu.Unlock()
+		r.attempt(ctx, m, v)
+	}
+	return time.Time{}
+}
+
+// attempt loads a version aside, and publishes it if it is whole.
+func (r *Repository) attempt(ctx context.Context, m *served, v *version) {
+	select {
+	case r.loads <- struct{}{}:
+		defer func() { <-r.loads }()
+	case <-ctx.Done():
+		return
+	}
+	before, unseen := savedmodel.Look(v.place.Directory) // what cannot be seen, the loader explains
+	if unseen == nil {
+		if due := r.notYet(v, before, time.Now()); !due.IsZero() {
+			r.mu.Lock()
+			v.due = due
+			r.mu.Unlock()
+			return
+		}
+	}
+	if err := r.room(ctx, m, v, before.Bytes); err != nil {
+		r.failed(m, v, before, err)
+		return
+	}
+	r.mu.Lock()
+	v.state, v.err, v.bytes = Loading, nil, reckon(before.Bytes)
+	r.broadcast()
+	r.mu.Unlock()
+
+	started := time.Now()
+	loaded, err := aside(r.options.Nice, func() (*loadedModel, error) {
+		return r.options.Load(m.name, v.place.Number, v.place.Directory)
+	})
+	took := time.Since(started)
+	if err == nil {
+		if after, look := savedmodel.Look(v.place.Directory); look != unseen || after != before {
+			r.options.Close(loaded)
+			err = status.Errorf(status.Unavailable, "%s: its files changed while it was loaded; not copied completely", v.place.Directory)
+		}
+	}
+	if err != nil {
+		r.failed(m, v, before, err)
+		return
+	}
+	r.mu.Lock()
+	v.took, v.failures, v.tried = took, 0, savedmodel.Print{}
+	v.used.Store(r.clock.Add(1))
+	v.lease, v.state = newLease(loaded), Available
+	for label, number := range m.pending {
+		if number == v.place.Number {
+			m.labels[label] = number
+			delete(m.pending, label)
+		}
+	}
+	m.settleAnswer()
+	r.broadcast()
+	r.mu.Unlock()
+	r.options.Log.Info("model loaded", "model", m.name, "version", v.place.Number, "ms", took.Milliseconds(), "signatures", loaded.SignatureNames())
+}
+
+// notYet is when a version may be tried, if that is not now: its files must have been left alone for a while, and what could not be
+// loaded is tried again when they changed, or so many times more as a load may be repeated.
+func (r *Repository) notYet(v *version, found savedmodel.Print, now time.Time) time.Time {
+	if quiet := found.Changed.Add(r.options.Settle); quiet.After(now) {
+		return quiet
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if v.failures == 0 || found != v.tried || r.options.Lazy || status.From(v.err).Code == status.ResourceExhausted {
+		return time.Time{}
+	}
+	later := now.Add(max(r.options.Poll, r.options.Backoff[1]))
+	if v.failures > r.options.Retries {
+		return later // nothing changed: no reason to hope
+	}
+	if at := v.failed.Add(r.options.Every); at.After(now) {
+		return at
+	}
+	return time.Time{}
+}
+
+// failed notes why a version could not be loaded, and when to try again.
+func (r *Repository) failed(m *served, v *version, tried savedmodel.Print, err error) {
+	r.mu.Lock()
+	news := v.err == nil || v.err.Error() != err.Error()
+	v.state, v.err, v.bytes, v.tried = End, err, 0, tried
+	v.failures++
+	v.failed = time.Now()
+	v.due = v.failed.Add(min(r.options.Backoff[0]<<min(v.failures-1, 20), r.options.Backoff[1]))
+	if r.options.Lazy { // the next who asks tries again
+		v.wanted, v.state = false, Start
+	}
+	r.broadcast()
+	r.mu.Unlock()
+	if news {
+		r.options.Log.Error("model not loaded", "model", m.name, "version", v.place.Number, "error", err.Error())
+	}
+}
+
+// retire takes a version out of service at once, and frees it when the last request has let go; after is its state then. Called with
+// the lock held for writing.
+func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} {
+	lease, unloaded := v.lease, make(chan struct{})
+	v.lease, v.state = nil, Unloading
+	m.settleAnswer()
+	r.broadcast()
+	go func() {
+		defer close(unloaded)
+		lease.Release()
+		<-lease.left
+		r.options.Close(lease.Model)
+		r.options.Log.Info("model unloaded", "model", m.name, "version", v.place.Number)
+		r.mu.Lock()
+		v.state, v.bytes = after, 0
+		if after == End && v.aspired && r.context.Err() == nil { // it was asked for again meanwhile
+			v.state = Start
+		}
+		m.look()
+		r.broadcast()
+		r.mu.Unlock()
+	}()
+	return unloaded
+}
+
+// unserved is why a model has no version that answers.
+func (m *served) unserved() error {
+	if m.scanError != nil && len(m.versions) == 0 {
+		return m.scanError
+	}
+	for _, v := range slices.Backward(m.versions) {
+		if v.err != nil {
+			return fmt.Errorf("no version of model %s can be served; the last failure: %w", m.name, v.err)
+		}
+	}
+	return fmt.Errorf("no version of model %s can be served: its version policy chooses none of those in %s", m.name, m.config.BasePath)
+}

@@ -1,0 +1,59 @@
+package repository
+
+import (
+	"sync/atomic"
+	"time"
+
+	"sluicegate/go_infer/internal/savedmodel"
+)
+
+// State is where a version is in its life.
+type State int
+
+// The states, in the order of a life. A version that was unloaded to make room is at the start again.
+const (
+	Start State = iota
+	Loading
+	Available
+	Unloading
+	End
+)
+
+var stateNames = [...]string{"START", "LOADING", "AVAILABLE", "UNLOADING", "END"}
+
+func (s State) String() string { return stateNames[s] }
+
+// Version is a version's state as told to clients.
+type Version struct {
+	Number int64
+	State  State
+	Err    error         // why it is in END, or was not loaded again; nil if it was unloaded
+	Took   time.Duration // to load and warm it
+	Bytes  int64         // of memory that it is reckoned to take
+	Labels []string      // that point at it, sorted
+}
+
+// version is one version in a repository. Guarded by the repository's lock but for used.
+type version struct {
+	place   Place
+	state   State
+	err     error
+	took    time.Duration
+	bytes   int64
+	lease   *Lease // not nil exactly while AVAILABLE
+	aspired bool
+	wanted  bool // somebody asked for it, or models are not lazy
+
+	failures int
+	failed   time.Time        // the last time
+	due      time.Time        // of the next attempt
+	tried    savedmodel.Print // of the files that could not be loaded
+
+	used atomic.Int64 // when it was last acquired, in acquisitions of the repository
+}
+
+func (v *version) view() view {
+	return view{state: v.state, failed: v.err != nil, aspired: v.aspired, wanted: v.wanted, due: v.due}
+}
+
+func (v *version) coming() bool { return v.state == Start || v.state == Loading }

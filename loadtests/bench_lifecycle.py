@@ -1,0 +1,422 @@
+"""What clients notice of a model's life: loading beside them, unloading, swaps, and the first request.
+
+    python -m loadtests.bench_lifecycle [--check] [--only load,memory,swaps,first] [--megabytes 200] [--rounds 5]
+
+Four measurements, each with its own go_infer and the same kind of model, whose answers name their version:
+
+load    requests for version 1, open loop, while version 2 of a model of --megabytes appears, is loaded and warmed, and
+        goes again. Rounds alternate between that and as long a stretch of nothing; p99 of all against p99 of all.
+memory  resident memory after the first load and after each of 20 unloads and loads.
+swaps   1,000 label moves, rollbacks and restores (each a load and an unload) while clients ask by label and by nothing.
+        An answer is mis-versioned if that version could not be meant at any time between the request and its answer.
+first   the first prediction after /readyz says ready, on a connection that is open, against p50 of the 1,000 that
+        follow; over 9 starts.
+
+Exit code 0; 1 if something cannot run, or with --check if a bar does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadtests.bars import Bar, over, report
+from loadtests.peers.processes import NotUp, Process, free_ports
+
+BINARY = Path("build/bin/go_infer")
+CYCLES = 20
+SWAPS = 1000
+STARTS = 9
+PATIENCE = 60.0  # seconds that anything may take
+MOST_P99, MOST_MEMORY, MOST_FIRST = 1.2, 1.1, 1.5
+
+
+@dataclass
+class Server:
+    """A go_infer with one model."""
+
+    process: Process
+    port: int
+    control: int
+
+    def wait(self, state: str, version: int) -> None:
+        """Until the version is in that state, or not there at all for the state ''."""
+        end = time.monotonic() + PATIENCE
+        while self.state(version) != state:
+            if time.monotonic() > end:
+                raise NotUp(f"version {version} is {self.state(version)!r} and not {state!r}:\n{self.process.tail()}")
+            time.sleep(0.01)
+
+    def state(self, version: int) -> str:
+        """What the control listener says of a version."""
+        entries = json.loads(ask(self.control, "GET", "/models"))
+        return next((entry["state"] for entry in entries if entry["version"] == version), "")
+
+    def say(self, path: str) -> dict[str, Any]:
+        """One call of the operators' API."""
+        said: dict[str, Any] = json.loads(ask(self.control, "POST", path))
+        return said
+
+    def resident(self) -> float:
+        """Resident memory in MB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def ask(port: int, method: str, path: str, body: str | None = None) -> str:
+    """One request on a connection of its own; anything but 200 is an error."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise NotUp(f"{method} {path}: {answer.status} {text}")
+    return text
+
+
+class Client:
+    """One kept connection that asks for a prediction."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+
+    def predict(self, target: str = "") -> tuple[int, int]:
+        """HTTP status and the version that answered (0 if it was not 200)."""
+        self._connection.request("POST", f"/v1/models/m{target}:predict", '{"instances":[1.0]}')
+        answer = self._connection.getresponse()
+        text = answer.read()
+        return answer.status, json.loads(text)["predictions"][0]["version"] if answer.status == 200 else 0
+
+    def ready(self) -> bool:
+        """Whether the server is."""
+        self._connection.request("GET", "/readyz")
+        answer = self._connection.getresponse()
+        answer.read()
+        return answer.status == 200
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextlib.contextmanager
+def serving(work: Path, models: Path, policy: str, *flags: str) -> Iterator[Server]:
+    """A go_infer with the model `m` of that version policy, ready."""
+    config = work / "models.config"
+    config.write_text(
+        f'model_config_list {{ config {{ name: "m" base_path: "{models}" model_version_policy {{ {policy} }} }} }}\n'
+    )
+    port, control = free_ports(2)
+    command = (
+        str(BINARY.absolute()), f"--model_config_file={config}", f"--rest_api_port={port}", f"--control_port={control}",
+        "--file_system_poll_wait_seconds=0.1", "--version_settle_time=100ms", *flags,
+    )  # fmt: skip
+    process = Process("go_infer", command, work)
+    try:
+        process.wait_for_port(port)
+        client = Client(port)
+        end = time.monotonic() + PATIENCE
+        while not client.ready():
+            if time.monotonic() > end or not process.running:
+                raise NotUp(f"go_infer is not ready:\n{process.tail()}")
+            time.sleep(0.01)
+        client.close()
+        yield Server(process, port, control)
+    finally:
+        process.stop(15)
+
+
+class OpenLoop:
+    """Requests at a fixed rate for version 1, each timed from when it was due, until stopped."""
+
+    def __init__(self, port: int, rate: float, threads: int = 4) -> None:
+        self.samples: list[tuple[float, float]] = []  # when it was due, and how long until its answer, in seconds
+        self.failed = 0
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(port, rate / threads, i / rate), daemon=True)
+            for i in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, port: int, rate: float, offset: float) -> None:
+        client, due = Client(port), time.monotonic() + offset
+        while not self._stop.is_set():
+            time.sleep(max(0.0, due - time.monotonic()))
+            status, version = client.predict("/versions/1")
+            self.samples.append((due, time.monotonic() - due))
+            self.failed += status != 200 or version != 1
+            due += 1 / rate
+        client.close()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The value that a share q of all are not above."""
+    return sorted(values)[min(len(values) - 1, int(q * len(values)))]
+
+
+def bench_load(work: Path, models: Path, options: argparse.Namespace) -> list[Bar]:
+    """p99 of version 1 while version 2 is loaded."""
+    aside = models.with_name(models.name + "-aside")
+    aside.mkdir(exist_ok=True)
+    (models / "2").rename(aside / "2")
+    calm: list[tuple[float, float]] = []
+    busy: list[tuple[float, float]] = []
+    took: list[float] = []
+    niceness: dict[int, int] = {}
+    try:
+        with serving(work, models, "all {}") as server:
+            load = OpenLoop(server.port, options.rate)
+            time.sleep(2)
+            for _ in range(options.rounds):
+                begin = time.monotonic()
+                (aside / "2").rename(models / "2")
+                while server.state(2) != "AVAILABLE":
+                    observe(server.process.pid, niceness)
+                    time.sleep(0.02)
+                    if time.monotonic() - begin > PATIENCE:
+                        raise NotUp(f"version 2 is not loaded:\n{server.process.tail()}")
+                end = time.monotonic()
+                busy.append((begin, end))
+                took.append(end - begin)
+                (models / "2").rename(aside / "2")
+                server.wait("", 2)
+                time.sleep(0.5)
+                begin = time.monotonic()
+                time.sleep(took[-1])
+                calm.append((begin, time.monotonic()))
+            load.stop()
+    finally:
+        if (aside / "2").exists():
+            (aside / "2").rename(models / "2")
+
+    def within(spans: list[tuple[float, float]]) -> list[float]:
+        return [took * 1e3 for due, took in load.samples if any(begin <= due <= end for begin, end in spans)]
+
+    steady, loading = within(calm), within(busy)
+    print(f"\nload: {options.megabytes:g} MB, {options.rate:g} requests/s, {options.rounds} loads of {statistics.median(took):.2f} s")
+    print(f"{'':<14}{'requests':>10}{'p50 ms':>10}{'p99 ms':>10}{'worst ms':>10}")
+    for name, values in (("alone", steady), ("while loading", loading)):
+        print(f"{name:<14}{len(values):>10}{quantile(values, 0.5):>10.2f}{quantile(values, 0.99):>10.2f}{max(values):>10.2f}")
+    print("threads seen while loading, by niceness: " + ", ".join(f"{n}: {c}" for n, c in sorted(niceness.items())))
+    return [
+        Bar("p99 while a second version loads, of p99 alone", MOST_P99, quantile(loading, 0.99) / quantile(steady, 0.99)),
+        Bar("failed or mis-versioned while it loads", 0, load.failed),
+    ]
+
+
+def observe(pid: int, niceness: dict[int, int]) -> None:
+    """Notes the most threads of each niceness that a process had at one time."""
+    now: dict[int, int] = {}
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            nice = int(stat.read_text().rpartition(")")[2].split()[16])
+            now[nice] = now.get(nice, 0) + 1
+    for nice, count in now.items():
+        niceness[nice] = max(niceness.get(nice, 0), count)
+
+
+def bench_memory(work: Path, models: Path, options: argparse.Namespace) -> list[Bar]:
+    """Resident memory over load/unload cycles."""
+    with serving(work, models, "specific { versions: 1 }") as server:
+        client = Client(server.port)
+        client.predict()
+        first, loaded, unloaded = server.resident(), [], []
+        for _ in range(CYCLES):
+            server.say("/models/m/unload")
+            unloaded.append(server.resident())
+            server.say("/models/m/load")
+            client.predict()
+            loaded.append(server.resident())
+        client.close()
+    print(f"\nmemory: {options.megabytes:g} MB, {CYCLES} unloads and loads; resident MB")
+    print(f"first load {first:.0f}; loaded again {min(loaded):.0f}-{max(loaded):.0f}, last {loaded[-1]:.0f}; "
+          f"unloaded {min(unloaded):.0f}-{max(unloaded):.0f}")  # fmt: skip
+    return [Bar(f"resident after {CYCLES} cycles, of the first load", MOST_MEMORY, max(loaded) / first)]
+
+
+@dataclass
+class Meant:
+    """Which versions an answer may name: those that were meant at some time while it was asked for."""
+
+    versions: set[int]
+    history: list[tuple[float, frozenset[int]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.history.append((0.0, frozenset(self.versions)))
+
+    def change(self, act: Callable[[], object], to: set[int]) -> None:
+        """While it changes both may answer; what was before is out when act has returned."""
+        self.history.append((time.monotonic(), frozenset(self.versions | to)))
+        act()
+        self.versions = to
+        self.history.append((time.monotonic(), frozenset(to)))
+
+    def allows(self, version: int, asked: float, answered: float) -> bool:
+        ends = [at for at, _ in self.history[1:]] + [float("inf")]
+        return any(
+            version in meant
+            for (begin, meant), end in zip(self.history, ends, strict=True)
+            if begin <= answered and end >= asked
+        )
+
+
+def bench_swaps(work: Path, models: Path, options: argparse.Namespace) -> list[Bar]:
+    """Label moves, rollbacks and restores under load."""
+    records: list[tuple[str, int, int, float, float]] = []
+    stop = threading.Event()
+
+    def client(port: int, target: str) -> None:
+        connection, seen = Client(port), []
+        while not stop.is_set():
+            asked = time.monotonic()
+            status, version = connection.predict(target)
+            seen.append((target, status, version, asked, time.monotonic()))
+        connection.close()
+        records.extend(seen)
+
+    counts = {"label moves": 0, "rollbacks": 0, "restores": 0}
+    with serving(work, models, "latest { num_versions: 2 }") as server:
+        server.say("/models/m/labels/stable?version=2")
+        label, latest = Meant({2}), Meant({3})
+        clients = [
+            threading.Thread(target=client, args=(server.port, target), daemon=True)
+            for target in ("", "/labels/stable", "", "/labels/stable")
+        ]
+        for thread in clients:
+            thread.start()
+        began = time.monotonic()
+        while sum(counts.values()) < options.swaps:
+            for _ in range(3):
+                for to in (3, 2):
+                    label.change(lambda to=to: server.say(f"/models/m/labels/stable?version={to}"), {to})  # type: ignore[misc]
+                    counts["label moves"] += 1
+            latest.change(lambda: server.say("/models/m/rollback"), {2})  # 2 is loaded: at once
+            counts["rollbacks"] += 1
+            server.wait("AVAILABLE", 1)  # the policy wants two
+            server.wait("END", 3)
+
+            def restore() -> None:
+                server.say("/models/m/restore")
+                server.wait("AVAILABLE", 3)
+
+            latest.change(restore, {3})
+            counts["restores"] += 1
+            server.wait("END", 1)
+        took = time.monotonic() - began
+        stop.set()
+        for thread in clients:
+            thread.join(PATIENCE)
+    failed = sum(status != 200 for _, status, *_ in records)
+    meant = {"": latest, "/labels/stable": label}
+    wrong = sum(status == 200 and not meant[target].allows(version, asked, answered)
+                for target, status, version, asked, answered in records)  # fmt: skip
+    print(f"\nswaps: {', '.join(f'{count} {what}' for what, count in counts.items())} in {took:.0f} s, "
+          f"{len(records):,} requests by 4 clients, {failed} failed, {wrong} mis-versioned")  # fmt: skip
+    return [
+        Bar(f"failed requests of {len(records):,} over {sum(counts.values()):,} swaps", 0, failed),
+        Bar("mis-versioned answers", 0, wrong),
+    ]
+
+
+def bench_first(work: Path, models: Path, options: argparse.Namespace) -> list[Bar]:
+    """The first request after ready."""
+    ratios, firsts, steadies = [], [], []
+    for _ in range(options.starts):
+        port, control = free_ports(2)
+        command = (str(BINARY.absolute()), "--model_name=m", f"--model_base_path={models}", f"--rest_api_port={port}",
+                   f"--control_port={control}")  # fmt: skip
+        process = Process("go_infer", command, work)
+        try:
+            process.wait_for_port(port)
+            client = Client(port)
+            end = time.monotonic() + PATIENCE
+            while not client.ready():
+                if time.monotonic() > end:
+                    raise NotUp(f"go_infer is not ready:\n{process.tail()}")
+                time.sleep(0.005)
+            times = []
+            for _ in range(1001):
+                began = time.perf_counter()
+                status, _ = client.predict()
+                times.append((time.perf_counter() - began) * 1e3)
+                if status != 200:
+                    raise NotUp(f"a prediction was answered with {status}")
+            client.close()
+        finally:
+            process.stop(15)
+        firsts.append(times[0])
+        steadies.append(statistics.median(times[1:]))
+        ratios.append(firsts[-1] / steadies[-1])
+    print(f"\nfirst: over {options.starts} starts, ms")
+    print(f"first {statistics.median(firsts):.3f} ({min(firsts):.3f}-{max(firsts):.3f}); "
+          f"p50 of the 1,000 that follow {statistics.median(steadies):.3f}")  # fmt: skip
+    return [over("first request after ready, of the steady p50", MOST_FIRST, ratios)]
+
+
+BENCHES = {"load": bench_load, "memory": bench_memory, "swaps": bench_swaps, "first": bench_first}
+LARGE = ("load", "memory")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.bench_lifecycle", description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default=",".join(BENCHES), help="which measurements (default: %(default)s)")
+    parser.add_argument("--megabytes", type=float, default=200, help="of the large model's variables (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=300, help="requests/s beside a load (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=8, help="loads of the second version (default: %(default)s)")
+    parser.add_argument("--swaps", type=int, default=SWAPS, help="(default: %(default)s)")
+    parser.add_argument("--starts", type=int, default=STARTS, help="(default: %(default)s)")
+    parser.add_argument("--models", type=Path, help="keep the models there, and use those that are")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a bar does not hold")
+    options = parser.parse_args(arguments)
+    chosen = options.only.split(",")
+    unknown = [name for name in chosen if name not in BENCHES]
+    if unknown or not BINARY.exists():
+        reason = f"no measurement {unknown[0]!r}; there are {', '.join(BENCHES)}" if unknown else "build first: python -m backends.build"
+        print(f"bench_lifecycle: {reason}", file=sys.stderr)
+        return 1
+    bars: list[Bar] = []
+    with tempfile.TemporaryDirectory(prefix="lifecycle-") as temporary:
+        work = Path(temporary)
+        try:
+            for name in chosen:
+                kind, versions, megabytes = ("large", 2, options.megabytes) if name in LARGE else ("small", 3, 0.1)
+                models = (options.models or work) / kind
+                if not models.exists():
+                    command = (sys.executable, "-m", "loadtests.version_models", str(models), f"--versions={versions}",
+                               f"--megabytes={megabytes:g}")  # fmt: skip
+                    subprocess.run(command, check=True, capture_output=True, text=True)
+                bars += BENCHES[name](work, models.absolute(), options)
+        except (NotUp, OSError) as problem:
+            print(f"bench_lifecycle: {problem}", file=sys.stderr)
+            return 1
+        except subprocess.CalledProcessError as problem:
+            print(f"bench_lifecycle: the models cannot be made: {problem.stderr[-500:]}", file=sys.stderr)
+            return 1
+    print()
+    return report(bars, check=options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
