@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"sluicegate/go_infer/internal/api"
+	"sluicegate/go_infer/internal/api/oip"
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
 	"sluicegate/go_infer/internal/batch"
@@ -91,6 +92,7 @@ func serve(o options, log *slog.Logger) error {
 	limits := api.Limits{MaxBody: o.maxBody}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits},
+		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: release},
 		Simple: &simple.Handler{Repository: repo, Limits: limits, MaxPixels: o.maxPixels,
 			Decoders: make(chan struct{}, runtime.GOMAXPROCS(0))},
 		Registry: registry, Log: log, LogEach: o.logRequests,

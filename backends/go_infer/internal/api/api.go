@@ -37,6 +37,10 @@ type Exchange struct {
 	Context context.Context
 	Body    []byte
 	Answer  []byte
+	Header  http.Header // of the answer; to be touched only by an operation that succeeds
+
+	unread int    // bytes of the body after the head that are still on their way
+	rest   []byte // bytes of the body after the head, if they were read with it
 }
 
 // Operation answers one request: it appends JSON to x.Answer.
@@ -50,7 +54,7 @@ var jsonType = []string{"application/json"}
 func Serve(w http.ResponseWriter, r *http.Request, limits Limits, operation Operation) int {
 	x := exchanges.Get().(*Exchange)
 	defer x.recycle()
-	x.Request, x.Context = r, r.Context()
+	x.Request, x.Context, x.Header = r, r.Context(), w.Header()
 	cancel, err := x.deadline()
 	if cancel != nil {
 		defer cancel()
@@ -64,13 +68,19 @@ func Serve(w http.ResponseWriter, r *http.Request, limits Limits, operation Oper
 	if err != nil {
 		return Refuse(w, err)
 	}
-	header := w.Header()
-	header["Content-Type"] = jsonType
+	x.finish(w)
+	return http.StatusOK
+}
+
+// finish writes the answer, which is JSON unless the operation said otherwise.
+func (x *Exchange) finish(w http.ResponseWriter) {
+	if x.Header["Content-Type"] == nil {
+		x.Header["Content-Type"] = jsonType
+	}
 	if len(x.Answer) > 2000 { // below, net/http counts by itself
-		header["Content-Length"] = []string{strconv.Itoa(len(x.Answer))}
+		x.Header["Content-Length"] = []string{strconv.Itoa(len(x.Answer))}
 	}
 	_, _ = w.Write(x.Answer) // the client may be gone; there is nobody to tell
-	return http.StatusOK
 }
 
 // Refuse answers with an error's status and {"error": text}.
@@ -80,7 +90,7 @@ func Refuse(w http.ResponseWriter, err error) int {
 	header["Content-Type"] = jsonType
 	code := refusal.Status()
 	if code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests {
-		header.Set("Retry-After", "1")
+		header.Set("Retry-After", strconv.Itoa(refusal.RetrySeconds()))
 	}
 	if code == http.StatusRequestEntityTooLarge || code == http.StatusRequestTimeout {
 		header.Set("Connection", "close") // the rest of the body is not worth reading
@@ -92,7 +102,8 @@ func Refuse(w http.ResponseWriter, err error) int {
 }
 
 func (x *Exchange) recycle() {
-	x.Request, x.Context = nil, nil
+	x.Request, x.Context, x.Header = nil, nil, nil
+	x.unread, x.rest = 0, nil
 	if cap(x.Body) > keepBuffer {
 		x.Body = nil
 	}

@@ -1,12 +1,17 @@
 // Package batch gathers the work of many requests into one Run.
 //
-// Contract: Do blocks until the work was run, dropped or abandoned. A batch forms from whatever waits at the moment a Run slot frees:
-// there is no timer and no idle tick, so a lone request never waits for company and a busy server batches by itself.
+// Contract: Do blocks until the work was run, refused, dropped or abandoned. A batch forms from whatever waits at the moment a Run slot
+// frees: there is no idle tick, so a lone request never waits for company (unless Limits.Delay asks for that) and a busy server
+// batches by itself.
 //
 // Invariants:
-//   - the queue is bounded in rows; what does not fit is refused at once, never parked;
+//   - the queue is bounded in rows and bytes; what does not fit is refused at once, never parked, and so is what could not be answered
+//     before its deadline. What waits and is of a lower class makes room;
 //   - work whose deadline passed, or whose client left, costs no Run: it is dropped when a slot would have taken it;
-//   - order is first come, first served; a request larger than a batch is split and answered when its last part is done;
+//   - a higher class goes first, within a class the earliest deadline, else who came first, and nobody waits for ever (see queue);
+//   - a request larger than a batch is run in parts, in order, and answered when the last is done. If one fails so does the request, and
+//     the others are not run;
+//   - every request ends as exactly one of the outcomes in Tally;
 //   - a payload is retained for every part handed to the runner and released after, so a client that leaves in the middle of a Run
 //     takes no memory away from under it.
 //
@@ -16,16 +21,10 @@ package batch
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
-)
-
-// Refusals. They are values to compare with errors.Is; the API layer words them for its protocol.
-var (
-	ErrOverloaded = errors.New("the queue is full")
-	ErrClosed     = errors.New("the model is shutting down")
-	ErrExpired    = errors.New("the deadline passed while the request waited")
 )
 
 // Payload is the work itself. It must stay usable while it is retained more often than released.
@@ -40,14 +39,22 @@ type Part[T Payload] struct {
 	Start   int // first row
 	Rows    int
 	job     *job
+	key     int64  // when it must be taken: its place in the queue
+	number  uint64 // in the order of coming
+	failure error
 }
 
-// Limits are the numbers of one batcher.
-type Limits struct {
-	MaxBatch int  // rows in one Run
-	MaxQueue int  // rows that may wait
-	Slots    int  // Runs at the same time
-	Coalesce bool // false: one request per Run, never split
+// Fail is for the runner: this part's request has failed, and not the batch that it is in.
+func (p *Part[T]) Fail(err error) { p.failure = err }
+
+// Failed is what Fail was told.
+func (p *Part[T]) Failed() error { return p.failure }
+
+// Options say how a request wants to be treated; the zero value is the ordinary.
+type Options struct {
+	Class    Class
+	Deadline time.Time // beside the context's; the earlier counts. Zero: none
+	Bytes    int       // of memory that it holds while it waits
 }
 
 // Events are told what happens, from inside the batcher; they must be quick and must not call back.
@@ -57,13 +64,23 @@ type Events interface {
 	Dropped(expired bool) // work cost no Run: its deadline had passed, or else its client had left
 }
 
+// never is a deadline that is none.
+const never = math.MaxInt64
+
 type job struct {
 	done     chan error
-	left     atomic.Int32 // parts not yet finished
-	deadline time.Time    // zero: none
-	queued   int          // rows in the queue; guarded by the batcher's mutex
-	gone     error        // why nobody waits any more: queued parts are dropped; guarded by the batcher's mutex
+	left     atomic.Int32 // rows not yet finished
+	absent   atomic.Bool  // nobody waits any more
+	deadline int64        // nanoseconds since the batcher's epoch
+	rows     int
+	alone    bool // nothing waited and a slot was idle when it came
 	failure  atomic.Pointer[error]
+
+	// guarded by the batcher's mutex
+	class  Class
+	bytes  int   // counted as waiting, as long as rows are
+	queued int   // rows in the queue
+	gone   error // why its rows in the queue are to be dropped
 }
 
 // Batcher is a queue and its Run slots.
@@ -72,19 +89,51 @@ type Batcher[T Payload] struct {
 	run    func(slot int, parts []Part[T]) error
 	events Events
 	now    func() time.Time
+	epoch  time.Time
+	member *Member // nil: the slots are this batcher's own
+	tally  tally
+	slots  sync.WaitGroup
 
 	mu      sync.Mutex
 	wake    sync.Cond
-	queue   ring[T]
-	waiting int // rows in the queue, without those whose client left
-	stale   int // parts in the queue whose client left
+	queue   queue[T]
+	waiting [classes]int // rows in the queue, without those whose client left
+	bytes   [classes]int
+	stale   int     // parts in the queue whose client left
+	held    int     // bytes of those
+	batches int     // begun
+	limit   int     // rows in the next one
+	idle    int     // slots that have nothing to do
+	oldest  int64   // when the first came of what waits, about; for Delay
+	started []int64 // by slot: when its Run began; 0: none
+	pace    pace
+	adapter adapter
+	turned  turned
 	closed  bool
-	slots   sync.WaitGroup
 }
 
-// New starts the slots. run is called by one goroutine per slot, with at least one part and at most MaxBatch rows.
+// New starts the slots. run is called by one goroutine per slot, with at least one part and at most MaxBatch rows. name and weight are
+// those of the member of limits.Share, if there is one.
 func New[T Payload](limits Limits, run func(slot int, parts []Part[T]) error, events Events, now func() time.Time) *Batcher[T] {
-	b := &Batcher[T]{limits: limits, run: run, events: events, now: now}
+	return NewShared("", 1, limits, run, events, now)
+}
+
+// NewShared is New for one of several batchers that have limits.Share in common, as the member of that name and weight.
+func NewShared[T Payload](name string, weight int, limits Limits, run func(slot int, parts []Part[T]) error, events Events,
+	now func() time.Time) *Batcher[T] {
+	if limits.Aging == 0 {
+		limits.Aging = DefaultAging
+	}
+	if limits.MaxBytes == 0 {
+		limits.MaxBytes = math.MaxInt
+	}
+	b := &Batcher[T]{
+		limits: limits, run: run, events: events, now: now, epoch: now(),
+		limit: limits.MaxBatch, adapter: newAdapter(limits.Target, limits.MaxBatch), started: make([]int64, limits.Slots),
+	}
+	if limits.Share != nil {
+		b.member = limits.Share.Join(name, weight)
+	}
 	b.wake.L = &b.mu
 	for slot := range limits.Slots {
 		b.slots.Add(1)
@@ -93,38 +142,100 @@ func New[T Payload](limits Limits, run func(slot int, parts []Part[T]) error, ev
 	return b
 }
 
+// clock is the time since the epoch, in nanoseconds.
+func (b *Batcher[T]) clock() int64 { return int64(b.now().Sub(b.epoch)) }
+
 // Waiting is the number of rows in the queue.
 func (b *Batcher[T]) Waiting() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.waiting
+	return b.rows()
+}
+
+func (b *Batcher[T]) rows() int { return b.waiting[0] + b.waiting[1] + b.waiting[2] }
+
+// Limit is the most rows that the next batch may have.
+func (b *Batcher[T]) Limit() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.limit
+}
+
+// Tally is what became of the requests so far.
+func (b *Batcher[T]) Tally() Tally { return b.tally.read() }
+
+// Learn tells how long a Run of so many rows takes, if somebody has measured it before the first request: warming does.
+func (b *Batcher[T]) Learn(rows int, took time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pace.learn(rows, took)
 }
 
 // Do runs the payload's rows and returns when they are done. The caller keeps its own reference to the payload throughout.
-// Errors: ErrOverloaded, ErrClosed, ErrExpired, the context's error, or the runner's.
-func (b *Batcher[T]) Do(ctx context.Context, payload T, rows int) error {
+// Errors: a *Refusal, ErrExpired, ErrNoRows, the context's error, or the runner's.
+func (b *Batcher[T]) Do(ctx context.Context, payload T, rows int, options Options) error {
+	b.tally.received.Add(1)
+	if rows < 1 {
+		b.tally.failed.Add(1)
+		return ErrNoRows
+	}
 	if ctx.Err() != nil { // while its body was read, or before
-		reason := context.Cause(ctx)
-		for range b.limits.parts(rows) {
-			b.events.Dropped(errors.Is(reason, context.DeadlineExceeded))
-		}
-		return reason
+		b.events.Dropped(errors.Is(ctx.Err(), context.DeadlineExceeded))
+		return b.interrupted(ctx)
 	}
 	j := jobs.Get().(*job)
-	j.deadline, _ = ctx.Deadline()
-	if err := b.submit(j, payload, rows); err != nil {
+	j.deadline = never
+	if deadline, ok := ctx.Deadline(); ok {
+		j.deadline = int64(deadline.Sub(b.epoch))
+	}
+	if !options.Deadline.IsZero() {
+		j.deadline = min(j.deadline, int64(options.Deadline.Sub(b.epoch)))
+	}
+	j.class, j.bytes, j.rows = options.Class, options.Bytes, rows
+	now := b.clock()
+	if j.deadline <= now { // and its context does not know yet
 		jobs.Put(j)
-		return err
+		b.events.Dropped(true)
+		b.tally.expired.Add(1)
+		return ErrExpired
+	}
+	if refusal := b.submit(j, payload, now); refusal != nil {
+		jobs.Put(j)
+		b.tally.refused[refusal.Reason].Add(1)
+		return refusal
 	}
 	select {
 	case err := <-j.done:
 		// Every part was taken and finished, so nobody else knows this job any more.
 		recycle(j)
+		b.count(err)
 		return err
 	case <-ctx.Done():
-		reason := context.Cause(ctx)
-		b.abandon(j, reason)
-		return reason
+		b.abandon(j, ctx.Err())
+		return b.interrupted(ctx)
+	}
+}
+
+func (b *Batcher[T]) interrupted(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		b.tally.expired.Add(1)
+	} else {
+		b.tally.cancelled.Add(1)
+	}
+	return context.Cause(ctx)
+}
+
+func (b *Batcher[T]) count(err error) {
+	if err == nil {
+		b.tally.answered.Add(1)
+		return
+	}
+	if err == ErrExpired { //nolint:errorlint // the very value: a runner may wrap what it likes
+		b.tally.expired.Add(1)
+	} else if refusal, ok := err.(*Refusal); ok { //nolint:errorlint // as above
+		b.tally.refused[refusal.Reason].Add(1)
+	} else {
+		b.tally.failed.Add(1)
 	}
 }
 
@@ -136,172 +247,53 @@ func recycle(j *job) {
 	jobs.Put(j)
 }
 
-func (b *Batcher[T]) submit(j *job, payload T, rows int) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case b.closed:
-		return ErrClosed
-	case b.waiting > 0 && b.waiting+rows > b.limits.MaxQueue:
-		return ErrOverloaded
-	}
-	step := rows
-	if b.limits.Coalesce {
-		step = min(rows, b.limits.MaxBatch)
-	}
-	j.left.Store(int32(b.limits.parts(rows)))
-	for start := 0; start < rows; start += step {
-		payload.Retain()
-		b.queue.push(Part[T]{Payload: payload, Start: start, Rows: min(step, rows-start), job: j})
-		b.wake.Signal()
-	}
-	j.queued = rows
-	b.waiting += rows
-	return nil
-}
-
-// abandon marks the job; its queued parts stop counting now and are thrown away when they are reached, or swept out when they
-// are the larger part of the queue: clients that come and go must not fill memory while a long Run holds every slot.
+// abandon marks the job; what it has in the queue stops counting now and is thrown away when it is reached, or swept out when such
+// parts are the larger part of the queue, or hold a quarter of the memory that may wait: clients that come and go must not fill it while
+// a long Run holds every slot.
 func (b *Batcher[T]) abandon(j *job, reason error) {
+	j.absent.Store(true)
 	var swept []Part[T]
 	b.mu.Lock()
-	j.gone = reason
-	b.waiting -= j.queued
-	b.stale += b.limits.parts(j.queued)
-	j.queued = 0
-	if b.stale >= sweepFrom && 2*b.stale > b.queue.size {
-		swept = b.sweep()
+	b.forsake(j, reason)
+	if b.stale >= sweepFrom && 2*b.stale > b.queue.size || b.held > b.limits.MaxBytes/4 {
+		swept = b.queue.sweep()
+		b.stale, b.held = 0, 0
 	}
 	b.mu.Unlock()
 	b.drop(swept)
 }
 
+// forsake makes a job one whose rows in the queue are dropped. The mutex is held.
+func (b *Batcher[T]) forsake(j *job, reason error) {
+	if j.gone != nil || j.queued == 0 {
+		return
+	}
+	j.gone = reason
+	b.stale++ // what a job has in the queue is one part
+	b.held += j.bytes
+	b.leave(j, j.queued)
+}
+
+// leave counts rows out of the queue, and the job's memory with the last of them. The mutex is held.
+func (b *Batcher[T]) leave(j *job, rows int) {
+	b.waiting[j.class.line()] -= rows
+	if j.queued -= rows; j.queued == 0 {
+		b.bytes[j.class.line()] -= j.bytes
+	}
+}
+
 // sweepFrom is the number of abandoned parts below which cleaning up early is not worth a walk over the queue.
 const sweepFrom = 64
-
-// parts is how many parts so many rows of one request make.
-func (l Limits) parts(rows int) int {
-	if !l.Coalesce {
-		return min(1, rows)
-	}
-	return (rows + l.MaxBatch - 1) / l.MaxBatch
-}
-
-func (b *Batcher[T]) sweep() (swept []Part[T]) {
-	for range b.queue.size {
-		part := b.queue.pop()
-		if part.job.gone != nil {
-			swept = append(swept, part)
-		} else {
-			b.queue.push(part)
-		}
-	}
-	b.stale = 0
-	return swept
-}
-
-func (b *Batcher[T]) serve(slot int) {
-	defer b.slots.Done()
-	parts := make([]Part[T], 0, b.limits.MaxBatch)
-	for {
-		var dropped []Part[T]
-		b.mu.Lock()
-		for b.queue.size == 0 && !b.closed {
-			b.wake.Wait()
-		}
-		if b.queue.size == 0 {
-			b.mu.Unlock()
-			return
-		}
-		parts, dropped = b.take(parts[:0])
-		b.mu.Unlock()
-		b.drop(dropped)
-		if len(parts) > 0 {
-			b.runBatch(slot, parts)
-			clear(parts)
-		}
-	}
-}
-
-// take moves what fits into one Run from the queue to parts, and what nobody waits for any more to dropped.
-func (b *Batcher[T]) take(parts []Part[T]) (taken, dropped []Part[T]) {
-	rows := 0
-	var now time.Time
-	for b.queue.size > 0 {
-		next := b.queue.at(0)
-		if next.job.gone != nil {
-			b.stale--
-			dropped = append(dropped, b.queue.pop())
-			continue
-		}
-		if !next.job.deadline.IsZero() {
-			if now.IsZero() {
-				now = b.now()
-			}
-			if !now.Before(next.job.deadline) {
-				b.leave(next)
-				dropped = append(dropped, b.queue.pop())
-				continue
-			}
-		}
-		if len(parts) > 0 && (!b.limits.Coalesce || rows+next.Rows > b.limits.MaxBatch) {
-			break
-		}
-		rows += next.Rows
-		b.leave(next)
-		parts = append(parts, b.queue.pop())
-	}
-	return parts, dropped
-}
-
-// leave counts a part out of the queue.
-func (b *Batcher[T]) leave(part *Part[T]) {
-	b.waiting -= part.Rows
-	part.job.queued -= part.Rows
-}
-
-func (b *Batcher[T]) drop(parts []Part[T]) {
-	for i := range parts {
-		gone := parts[i].job.gone
-		b.events.Dropped(gone == nil || errors.Is(gone, context.DeadlineExceeded))
-		b.finish(&parts[i], ErrExpired)
-	}
-}
-
-func (b *Batcher[T]) runBatch(slot int, parts []Part[T]) {
-	rows := 0
-	for i := range parts {
-		rows += parts[i].Rows
-	}
-	b.events.Batch(len(parts), rows)
-	started := b.now()
-	err := b.run(slot, parts)
-	b.events.Ran(b.now().Sub(started))
-	for i := range parts {
-		b.finish(&parts[i], err)
-	}
-}
-
-// finish counts one part of a job as done; the last one answers.
-func (b *Batcher[T]) finish(part *Part[T], err error) {
-	part.Payload.Release()
-	j := part.job
-	if err != nil {
-		j.failure.CompareAndSwap(nil, &err)
-	}
-	if j.left.Add(-1) == 0 {
-		if failure := j.failure.Load(); failure != nil {
-			err = *failure
-		}
-		j.done <- err
-	}
-}
 
 // Close refuses new work, lets what waits finish, and returns when every slot has stopped.
 func (b *Batcher[T]) Close() {
 	b.mu.Lock()
+	first := !b.closed
 	b.closed = true
 	b.wake.Broadcast()
 	b.mu.Unlock()
 	b.slots.Wait()
+	if first && b.member != nil {
+		b.member.Leave()
+	}
 }

@@ -72,7 +72,7 @@ type reply struct {
 // send submits work and returns once it is in the queue (or was refused).
 func (b *bench) send(ctx context.Context, w *work, rows int, replies chan<- reply) {
 	before := b.waits()
-	go func() { replies <- reply{w.id, b.Do(ctx, w, rows)} }()
+	go func() { replies <- reply{w.id, b.Do(ctx, w, rows, Options{})} }()
 	for b.waits() < before+rows {
 		if b.full(rows) {
 			return
@@ -85,12 +85,12 @@ func (b *bench) waits() int { return b.Waiting() }
 func (b *bench) full(rows int) bool {
 	b.Batcher.mu.Lock()
 	defer b.Batcher.mu.Unlock()
-	return b.waiting > 0 && b.waiting+rows > b.limits.MaxQueue
+	return b.rows() > 0 && b.rows()+rows > b.limits.MaxQueue
 }
 
 // occupy fills the only slot, so that what follows has to wait.
 func (b *bench) occupy(replies chan<- reply) []Part[*work] {
-	go func() { replies <- reply{-1, b.Do(context.Background(), &work{id: -1}, 1)} }()
+	go func() { replies <- reply{-1, b.Do(context.Background(), &work{id: -1}, 1, Options{})} }()
 	return <-b.started
 }
 
@@ -146,7 +146,7 @@ func TestABatchFormsFromWhateverWaitsWhenASlotFrees(t *testing.T) {
 func TestALargeRequestIsSplitAndAnsweredOnce(t *testing.T) {
 	b := newBench(t, one)
 	replies := make(chan reply, 2)
-	go func() { replies <- reply{1, b.Do(context.Background(), &work{id: 1}, 20)} }()
+	go func() { replies <- reply{1, b.Do(context.Background(), &work{id: 1}, 20, Options{})} }()
 	var rows, starts []int
 	for range 3 {
 		parts := <-b.started
@@ -165,14 +165,15 @@ func TestALargeRequestIsSplitAndAnsweredOnce(t *testing.T) {
 func TestOneFailedPartFailsTheRequest(t *testing.T) {
 	b := newBench(t, one)
 	replies := make(chan reply, 1)
-	go func() { replies <- reply{1, b.Do(context.Background(), &work{}, 16)} }()
+	go func() { replies <- reply{1, b.Do(context.Background(), &work{}, 16, Options{})} }()
 	broken := errors.New("broken")
 	<-b.started
 	b.finish <- broken
-	<-b.started
-	b.finish <- nil
 	if r := <-replies; !errors.Is(r.err, broken) {
 		t.Fatalf("got %v, want %v", r.err, broken)
+	}
+	if b.runs.Load() != 1 || b.Waiting() != 0 {
+		t.Fatalf("%d runs, %d rows wait: the other part was run, or waits for it", b.runs.Load(), b.Waiting())
 	}
 }
 
@@ -182,7 +183,7 @@ func TestAFullQueueRefusesAtOnce(t *testing.T) {
 	b.occupy(replies)
 	b.send(context.Background(), &work{}, 4, replies)
 	refused := &work{}
-	if err := b.Do(context.Background(), refused, 1); !errors.Is(err, ErrOverloaded) {
+	if err := b.Do(context.Background(), refused, 1, Options{}); !errors.Is(err, ErrOverloaded) {
 		t.Fatalf("got %v, want ErrOverloaded", err)
 	}
 	if refused.holders.Load() != 0 {
@@ -198,7 +199,7 @@ func TestAFullQueueRefusesAtOnce(t *testing.T) {
 func TestARequestLargerThanTheQueueIsTakenWhenNothingWaits(t *testing.T) {
 	b := newBench(t, Limits{MaxBatch: 8, MaxQueue: 4, Slots: 1, Coalesce: true})
 	replies := make(chan reply, 1)
-	go func() { replies <- reply{0, b.Do(context.Background(), &work{}, 9)} }()
+	go func() { replies <- reply{0, b.Do(context.Background(), &work{}, 9, Options{})} }()
 	for range 2 {
 		<-b.started
 		b.finish <- nil
@@ -276,10 +277,10 @@ func TestWorkThatIsOverWhenItComesCostsNoRun(t *testing.T) {
 	left, leave := context.WithCancel(context.Background())
 	leave()
 	w := &work{}
-	if err := b.Do(late, w, 1); !errors.Is(err, context.DeadlineExceeded) {
+	if err := b.Do(late, w, 1, Options{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("late work: %v", err)
 	}
-	if err := b.Do(left, w, 1); !errors.Is(err, context.Canceled) {
+	if err := b.Do(left, w, 1, Options{}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("work whose client left: %v", err)
 	}
 	if b.runs.Load() != 0 || b.dropped.Load() != 2 || b.expired.Load() != 1 || w.holders.Load() != 0 {
@@ -293,7 +294,7 @@ func TestAClientThatLeavesDuringARunTakesNoMemoryAway(t *testing.T) {
 	ctx, leave := context.WithCancel(context.Background())
 	replies := make(chan reply, 1)
 	w := &work{}
-	go func() { replies <- reply{0, b.Do(ctx, w, 1)} }()
+	go func() { replies <- reply{0, b.Do(ctx, w, 1, Options{})} }()
 	<-b.started
 	leave()
 	<-replies
@@ -371,7 +372,7 @@ func TestCloseFinishesWhatWaitsAndRefusesTheRest(t *testing.T) {
 			t.Fatal(r.err)
 		}
 	}
-	if err := b.Do(context.Background(), &work{}, 1); !errors.Is(err, ErrClosed) {
+	if err := b.Do(context.Background(), &work{}, 1, Options{}); !errors.Is(err, ErrClosed) {
 		t.Fatalf("got %v, want ErrClosed", err)
 	}
 }
@@ -401,7 +402,7 @@ func TestManyClientsAreAllAnswered(t *testing.T) {
 			defer group.Done()
 			w := &work{}
 			for n := range 50 {
-				if err := b.Do(context.Background(), w, 1+(client+n)%40); err != nil {
+				if err := b.Do(context.Background(), w, 1+(client+n)%40, Options{}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -418,14 +419,54 @@ func TestManyClientsAreAllAnswered(t *testing.T) {
 }
 
 func TestBuckets(t *testing.T) {
-	for _, c := range []struct{ rows, largest, want int }{
-		{1, 32, 1}, {2, 32, 2}, {3, 32, 4}, {17, 32, 32}, {32, 32, 32}, {5, 6, 6}, {3, 1, 3}, {40, 32, 40},
+	for _, c := range []struct {
+		limits Limits
+		rows   map[int]int
+		all    []int
+	}{
+		{Limits{MaxBatch: 32}, map[int]int{1: 1, 2: 2, 3: 4, 17: 32, 32: 32, 40: 40}, []int{1, 2, 4, 8, 16, 32}},
+		{Limits{MaxBatch: 6}, map[int]int{5: 6, 3: 4}, []int{1, 2, 4, 6}},
+		{Limits{MaxBatch: 1}, map[int]int{1: 1, 3: 3}, []int{1}},
+		{Limits{MaxBatch: 20, Sizes: []int{3, 10, 20}}, map[int]int{1: 3, 3: 3, 4: 10, 11: 20, 20: 20, 21: 21}, []int{3, 10, 20}},
+		{Limits{MaxBatch: 32, Exact: true}, map[int]int{1: 1, 3: 3, 31: 31}, []int{1, 2, 4, 8, 16, 32}},
 	} {
-		if got := Bucket(c.rows, c.largest); got != c.want {
-			t.Errorf("Bucket(%d, %d) = %d, want %d", c.rows, c.largest, got, c.want)
+		c.limits.Coalesce = true
+		for rows, want := range c.rows {
+			if got := c.limits.Bucket(rows); got != want {
+				t.Errorf("%+v: %d rows are padded to %d, want %d", c.limits, rows, got, want)
+			}
+			alone := c.limits
+			alone.Coalesce = false
+			if got := alone.Bucket(rows); got != rows {
+				t.Errorf("%+v: %d rows are padded to %d without batching", alone, rows, got)
+			}
+		}
+		if got := c.limits.Buckets(); !slices.Equal(got, c.all) {
+			t.Errorf("%+v: buckets %v, want %v", c.limits, got, c.all)
 		}
 	}
-	if got := Buckets(6); !slices.Equal(got, []int{1, 2, 4, 6}) {
-		t.Errorf("Buckets(6) = %v", got)
+}
+
+func TestSizesThatCannotBePaddedToAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		sizes []int
+		says  string
+	}{
+		{nil, ""},
+		{[]int{8}, ""},
+		{[]int{1, 8}, ""},
+		{[]int{0, 8}, "size 0 is not a number of rows"},
+		{[]int{1, 4, 4, 8}, "size 4 comes after 4; sizes must ascend"},
+		{[]int{4, 1, 8}, "size 1 comes after 4; sizes must ascend"},
+		{[]int{1, 4}, "the last size is 4; it must be the largest batch, 8"},
+		{[]int{1, 16}, "the last size is 16; it must be the largest batch, 8"},
+	} {
+		got := ""
+		if err := CheckSizes(c.sizes, 8); err != nil {
+			got = err.Error()
+		}
+		if got != c.says {
+			t.Errorf("%v: got %q, want %q", c.sizes, got, c.says)
+		}
 	}
 }

@@ -24,11 +24,15 @@ const (
 	Metadata
 	Health
 	Metrics
+	ModelInfer
+	Control
 	Other
 	endpoints
 )
 
-var endpointNames = [endpoints]string{"predict", "classify", "regress", "infer", "status", "metadata", "health", "metrics", "other"}
+var endpointNames = [endpoints]string{
+	"predict", "classify", "regress", "infer", "status", "metadata", "health", "metrics", "model_infer", "repository", "other",
+}
 
 // codes are the HTTP codes that have a counter of their own; any other counts as the last.
 var codes = [...]int{200, 400, 404, 405, 408, 411, 413, 415, 429, 499, 500, 501, 503, 504, 0}

@@ -5,7 +5,6 @@
 package model
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,10 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/session"
+	"sluicegate/go_infer/internal/statistics"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -30,6 +29,7 @@ type Options struct {
 	IntraOp int // threads inside one op
 	Pool    *tensor.Pool
 	Events  batch.Events
+	Weight  int // of this model among those that have Limits.Share in common; 0 is 1
 }
 
 // Model is one loaded version.
@@ -39,6 +39,8 @@ type Model struct {
 	Directory  string
 	Signatures map[string]*Servable
 	Declared   *Declaration // nil if it declares nothing
+	Limits     batch.Limits // of each signature
+	Statistics statistics.Recorder
 
 	session *session.Session
 	pool    *tensor.Pool
@@ -67,7 +69,7 @@ func Load(name string, version int64, directory string, options Options) (*Model
 		return nil, fmt.Errorf("%s: TensorFlow cannot load it: %w", directory, err)
 	}
 	m := &Model{
-		Name: name, Version: version, Directory: directory, Declared: declared,
+		Name: name, Version: version, Directory: directory, Declared: declared, Limits: options.Limits,
 		Signatures: map[string]*Servable{}, session: loaded, pool: options.Pool,
 	}
 	if err := m.prepare(metaGraph, options); err != nil {
@@ -124,7 +126,8 @@ func (m *Model) prepare(metaGraph []byte, options Options) error {
 				return fmt.Errorf("signature %q: %w", name, err)
 			}
 		}
-		servable.batcher = batch.New(limits, servable.runner.run, options.Events, time.Now)
+		servable.runner.statistics = &m.Statistics // from here on: warming is not counted
+		servable.start(limits, options)
 	}
 	return m.checkDeclared()
 }
@@ -180,34 +183,16 @@ func (m *Model) Waiting() (rows int) {
 	return rows
 }
 
+// Tally is what became of the requests to all signatures.
+func (m *Model) Tally() (sum batch.Tally) {
+	for _, servable := range m.Signatures {
+		sum = sum.Plus(servable.Tally())
+	}
+	return sum
+}
+
 // Pool is where the tensors of this model's requests come from.
 func (m *Model) Pool() *tensor.Pool { return m.pool }
-
-// Waiting is the number of rows in the queue.
-func (s *Servable) Waiting() int {
-	if s.batcher == nil {
-		return 0
-	}
-	return s.batcher.Waiting()
-}
-
-// Run runs the request, alone or with others. On nil its outputs are there until the caller releases it.
-func (s *Servable) Run(ctx context.Context, request *Request) error {
-	err := s.batcher.Do(ctx, request, request.Rows)
-	switch {
-	case err == nil:
-		return request.failed()
-	case errors.Is(err, batch.ErrOverloaded):
-		return status.Errorf(status.Unavailable, "model %s is overloaded: %d rows are waiting; retry later", s.Model.Name, s.Waiting())
-	case errors.Is(err, batch.ErrClosed):
-		return status.Errorf(status.Unavailable, "model %s version %d is being unloaded", s.Model.Name, s.Model.Version)
-	case errors.Is(err, batch.ErrExpired), errors.Is(err, context.DeadlineExceeded):
-		return status.Errorf(status.DeadlineExceeded, "the request's deadline passed before model %s answered", s.Model.Name)
-	case errors.Is(err, context.Canceled):
-		return status.Errorf(status.Cancelled, "the client went away")
-	}
-	return err
-}
 
 // Close lets what runs finish, then frees the model.
 func (m *Model) Close() {

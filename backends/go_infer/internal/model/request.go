@@ -3,7 +3,9 @@ package model
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -13,13 +15,14 @@ import (
 // Invariants: reference counted, because a Run may still read the inputs after the client has left; whoever releases last frees the
 // slabs. Outputs may be read after Signature.Run returned nil, until the caller's own Release.
 type Request struct {
-	Rows int
-	In   []tensor.Value // in the order of the signature's inputs
-	Out  []tensor.Value // in the order of its outputs
+	Rows  int
+	Class batch.Class    // how urgent it is
+	Begun time.Time      // when it was given to Run
+	In    []tensor.Value // in the order of the signature's inputs
+	Out   []tensor.Value // in the order of its outputs
 
 	holders atomic.Int32
 	mu      sync.Mutex // parts of one request may finish in different slots
-	failure error      // why a part of this request, and not the batch it was in, failed
 }
 
 var requests = sync.Pool{New: func() any { return &Request{} }}
@@ -29,28 +32,12 @@ func NewRequest(inputs int) *Request {
 	r := requests.Get().(*Request)
 	r.holders.Store(1)
 	r.Rows = 0
-	r.failure = nil
+	r.Class = batch.Default
 	if cap(r.In) < inputs {
 		r.In = make([]tensor.Value, inputs)
 	}
 	r.In = r.In[:inputs]
 	return r
-}
-
-// fail says that a part was refused; of several the first counts.
-func (r *Request) fail(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.failure == nil {
-		r.failure = err
-	}
-}
-
-// failed is the first failure of a part; to be asked when all are done.
-func (r *Request) failed() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.failure
 }
 
 // Retain adds a holder.

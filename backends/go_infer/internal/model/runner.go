@@ -1,10 +1,12 @@
 package model
 
 import (
+	"time"
 	"unsafe"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/session"
+	"sluicegate/go_infer/internal/statistics"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -22,10 +24,12 @@ import (
 type runner struct {
 	signature *Signature
 	pool      *tensor.Pool
-	largest   int  // rows in the largest bucket
-	batchable bool // first dimension is rows
-	pad       bool
+	limits    batch.Limits // its Coalesce says whether there are batches
+	batchable bool         // first dimension is rows
 	slots     []slot
+	warmed    map[int]time.Duration // how long a Run of so many rows takes
+
+	statistics *statistics.Recorder // nil: not counted
 }
 
 type slot struct {
@@ -39,11 +43,10 @@ func newRunner(s *session.Session, signature *Signature, pool *tensor.Pool, limi
 	r := &runner{
 		signature: signature,
 		pool:      pool,
-		largest:   limits.MaxBatch,
+		limits:    limits,
 		batchable: signature.Batchable(),
 		slots:     make([]slot, limits.Slots),
 	}
-	r.pad = r.batchable && limits.Coalesce
 	names := func(infos []TensorInfo) (all []string) {
 		for i := range infos {
 			all = append(all, infos[i].Name)
@@ -82,7 +85,7 @@ func (r *runner) run(number int, parts []batch.Part[*Request]) error {
 	}
 	for i := range parts {
 		if err := r.once(number, parts[i:i+1]); err != nil {
-			parts[i].Payload.fail(err)
+			parts[i].Fail(err)
 		}
 	}
 	return nil
@@ -96,14 +99,16 @@ var ofContent = map[status.Code]bool{
 func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 	slot := &r.slots[number]
 	defer slot.free()
+	run := statistics.Run{Begun: time.Now()}
 	rows := 0
 	for i := range parts {
 		rows += parts[i].Rows
+		if parts[i].Start == 0 {
+			run.Requests++
+			run.Queued += run.Begun.Sub(parts[i].Payload.Begun)
+		}
 	}
-	bucket := rows
-	if r.pad {
-		bucket = batch.Bucket(rows, r.largest)
-	}
+	bucket := r.limits.Bucket(rows)
 	for input := range r.signature.Inputs {
 		if err := r.feed(slot, input, parts, rows, bucket); err != nil {
 			return err
@@ -114,9 +119,11 @@ func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 			return err
 		}
 	}
+	run.Fed = time.Now()
 	if err := slot.call.Run(); err != nil {
 		return err
 	}
+	run.Ran = time.Now()
 	defer slot.call.Release()
 	start := 0
 	for i := range parts {
@@ -124,6 +131,10 @@ func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 			return err
 		}
 		start += parts[i].Rows
+	}
+	if r.statistics != nil {
+		run.Done, run.Rows = time.Now(), rows
+		r.statistics.Executed(&run)
 	}
 	return nil
 }

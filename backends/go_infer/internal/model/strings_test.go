@@ -197,12 +197,12 @@ func TestARefusedRowFailsItsOwnRequestOnly(t *testing.T) {
 	for i, want := range []string{"1.5", "", "-3", "", "7"} {
 		request := parts[i].Payload
 		if want == "" {
-			if err := request.failed(); err == nil || status.From(err).Code != status.InvalidArgument {
+			if err := parts[i].Failed(); err == nil || status.From(err).Code != status.InvalidArgument {
 				t.Errorf("request %d: %v, want its own refusal", i, err)
 			}
 			continue
 		}
-		if err := request.failed(); err != nil {
+		if err := parts[i].Failed(); err != nil {
 			t.Errorf("request %d failed with its neighbour: %v", i, err)
 			continue
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sluicegate/go_infer/internal/api"
+	"sluicegate/go_infer/internal/api/oip"
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
 	"sluicegate/go_infer/internal/link"
@@ -35,6 +36,7 @@ const (
 // Server is one listener and what it answers.
 type Server struct {
 	TFServing *tfserving.Handler
+	OIP       *oip.Handler // nil: not spoken
 	Simple    *simple.Handler
 	Registry  *metrics.Registry
 	Log       *slog.Logger
@@ -49,6 +51,9 @@ type Server struct {
 
 // Prepare makes the HTTP server; call it once, before Serve and Drain, which may come from different goroutines.
 func (s *Server) Prepare() *Server {
+	if s.OIP != nil {
+		s.OIP.Ready = s.readiness
+	}
 	s.http = http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: headerTimeout,
@@ -111,6 +116,9 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) (metrics.Endpoint
 	if strings.HasPrefix(path, tfserving.Prefix) {
 		return s.TFServing.Serve(w, r)
 	}
+	if s.OIP != nil && strings.HasPrefix(path, oip.Prefix) && (len(path) == len(oip.Prefix) || path[len(oip.Prefix)] == '/') {
+		return s.OIP.Serve(w, r)
+	}
 	if endpoint, code, known := s.Simple.Serve(w, r); known {
 		return endpoint, code
 	}
@@ -131,7 +139,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) (metrics.Endpoint
 		return metrics.Other, api.Refuse(w, status.Errorf(status.InvalidArgument, "Malformed request: %s %s", r.Method, path))
 	}
 	return metrics.Other, api.Refuse(w, status.Errorf(status.NotFound,
-		"nothing at %s; there are %s/M:predict, /classify, /predict, /infer, /livez, /readyz, /metrics", path, tfserving.Prefix))
+		"nothing at %s; there are %s/M:predict, %s/models/M/infer, /classify, /predict, /infer, /livez, /readyz, /metrics", path, tfserving.Prefix, oip.Prefix))
 }
 
 func get(w http.ResponseWriter, r *http.Request) error {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"sluicegate/go_infer/internal/api"
+	"sluicegate/go_infer/internal/api/oip"
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
 	"sluicegate/go_infer/internal/batch"
@@ -50,6 +51,7 @@ func start(t *testing.T) *running {
 	limits := api.Limits{MaxBody: 1 << 20}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits},
+		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: "test"},
 		Simple:    &simple.Handler{Repository: repo, Limits: limits, MaxPixels: 1 << 20, Decoders: make(chan struct{}, 2)},
 		Registry:  registry, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 )
 
 // Code is a canonical status code. The values are those of TF_Code in the C API.
@@ -78,9 +79,10 @@ func (c Code) HTTP() int { return c.row().http }
 // Error is a refusal with its code. HTTP, when not zero, overrides the table: some refusals are of HTTP itself
 // (405, 413, 415) and have no canonical code of their own.
 type Error struct {
-	Code    Code
-	HTTP    int
-	Message string
+	Code       Code
+	HTTP       int
+	Message    string
+	RetryAfter time.Duration // when to come again, of a refusal because of overload; 0: not known
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -92,6 +94,9 @@ func (e *Error) Status() int {
 	}
 	return e.Code.HTTP()
 }
+
+// RetrySeconds is RetryAfter as the field of that name says it: in whole seconds, never earlier, and at least one.
+func (e *Error) RetrySeconds() int { return max(1, int((e.RetryAfter+time.Second-1)/time.Second)) }
 
 // Errorf makes an Error.
 func Errorf(code Code, format string, arguments ...any) *Error {

@@ -1,0 +1,193 @@
+package oip
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"sluicegate/go_infer/internal/api"
+	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/jsontensor"
+	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/tensor"
+)
+
+// headLength is the header that says how many bytes of a body are JSON; raw tensors follow them.
+const headLength = "Inference-Header-Content-Length"
+
+// inference is one request in work. It is pooled: nothing of it is kept by who has returned.
+type inference struct {
+	x         *api.Exchange
+	model     *model.Model
+	signature *model.Servable
+	request   *model.Request
+
+	body    []byte // the JSON
+	id      jsontensor.Span
+	policy  policy
+	binary  bool     // outputs are binary unless they say otherwise
+	outputs []wanted // in the order of the answer
+	given   int      // inputs read so far
+}
+
+// policy is what the schedule_policy extension asks for.
+type policy struct {
+	class   batch.Class
+	timeout time.Duration // 0: none
+}
+
+// wanted is an output of the answer.
+type wanted struct {
+	output  int
+	binary  bool
+	classes int          // best classes in place of the values; 0: the values
+	value   tensor.Value // what the answer shows
+}
+
+var inferences = sync.Pool{New: func() any { return &inference{} }}
+
+func (h *Handler) infer(x *api.Exchange, t *target) error {
+	lease, err := h.find(x.Context, t)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	m := lease.Model
+	f := inferences.Get().(*inference)
+	*f = inference{x: x, model: m, body: x.Body, outputs: f.outputs[:0]}
+	defer f.recycle()
+	if t.head == 0 {
+		err = f.readRaw()
+	} else {
+		err = f.read(t.head)
+	}
+	if err == nil {
+		err = f.run()
+	}
+	if err != nil {
+		return err
+	}
+	return f.answer()
+}
+
+func (f *inference) recycle() {
+	if f.request != nil {
+		f.request.Release()
+	}
+	clear(f.outputs)
+	*f = inference{outputs: f.outputs[:0]}
+	inferences.Put(f)
+}
+
+func (f *inference) run() error {
+	ctx := f.x.Context
+	if f.policy.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.policy.timeout)
+		defer cancel()
+	}
+	f.request.Class = f.policy.class
+	return f.signature.Run(ctx, f.request)
+}
+
+// The members of a request and of its parts.
+var (
+	requestKeys = []string{"id", "parameters", "inputs", "outputs"}
+	inputKeys   = []string{"name", "shape", "datatype", "parameters", "data"}
+	outputKeys  = []string{"name", "parameters"}
+)
+
+// read reads a request whose first head bytes, or all, are JSON.
+func (f *inference) read(head int) error {
+	if length := len(f.body) + f.x.Left(); head > length {
+		return refuse("inference header size should be in range (0, %d), got: %d", length, head)
+	}
+	var at [4]jsontensor.Span // requestKeys
+	if err := jsontensor.Object(f.body, requestKeys, at[:]); err != nil {
+		return err
+	}
+	if f.id = at[0]; f.id.Found() && f.body[f.id.Start] != '"' {
+		return refuse("Unable to parse 'id': it must be a string")
+	}
+	name, err := f.parameters(at[1])
+	if err != nil {
+		return err
+	}
+	if f.signature, err = signature(f.model, name); err != nil {
+		return err
+	}
+	f.request = model.NewRequest(len(f.signature.Inputs))
+	if err := f.readInputs(at[2]); err != nil {
+		return err
+	}
+	return f.readOutputs(at[3])
+}
+
+func refuse(format string, arguments ...any) error {
+	return status.Errorf(status.InvalidArgument, format, arguments...)
+}
+
+// readOutputs notes what the answer is to have; without "outputs", everything.
+func (f *inference) readOutputs(span jsontensor.Span) error {
+	if span.Found() {
+		list, ok := jsontensor.Elements(f.body, span)
+		if !ok {
+			return refuse("Unable to parse 'outputs': it must be an array")
+		}
+		for item, more := list.Next(); more; item, more = list.Next() {
+			if err := f.readOutput(item); err != nil {
+				return err
+			}
+		}
+	}
+	if len(f.outputs) == 0 {
+		for i := range f.signature.Outputs {
+			f.outputs = append(f.outputs, wanted{output: i, binary: f.binary})
+		}
+	}
+	return nil
+}
+
+func (f *inference) readOutput(span jsontensor.Span) error {
+	var at [2]jsontensor.Span // outputKeys
+	if !jsontensor.Pick(f.body, span, outputKeys, at[:]) || !at[0].Found() || f.body[at[0].Start] != '"' {
+		return refuse("Unable to parse 'outputs': every output must be an object with a 'name'")
+	}
+	w := wanted{output: find(f.signature.Outputs, f.text(at[0])), binary: f.binary}
+	if w.output < 0 {
+		return refuse("unexpected inference output '%s' for model '%s'", f.text(at[0]), f.model.Name)
+	}
+	for _, earlier := range f.outputs {
+		if earlier.output == w.output {
+			return refuse("output '%s' is requested twice", f.text(at[0]))
+		}
+	}
+	if err := f.outputParameters(at[1], &w); err != nil {
+		return err
+	}
+	f.outputs = append(f.outputs, w)
+	return nil
+}
+
+// text is a string of the document without its quotes, in place; if it has escapes, it is decoded.
+func (f *inference) text(span jsontensor.Span) []byte {
+	raw := f.body[span.Start+1 : span.End-1]
+	for _, b := range raw {
+		if b == '\\' {
+			decoded, _ := jsontensor.Text(f.body, span)
+			return []byte(decoded)
+		}
+	}
+	return raw
+}
+
+// find is the position of the tensor that clients call so, -1 if there is none.
+func find(infos []model.TensorInfo, alias []byte) int {
+	for i := range infos {
+		if infos[i].Alias == string(alias) {
+			return i
+		}
+	}
+	return -1
+}

@@ -1,0 +1,82 @@
+package oip
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"sluicegate/go_infer/internal/metrics"
+	"sluicegate/go_infer/internal/repository"
+	"sluicegate/go_infer/internal/status"
+)
+
+// target is what a path names.
+type target struct {
+	model     string
+	wanted    repository.Wanted
+	head      int // bytes of the body that are JSON, as the request says; -1: it does not
+	operation *operation
+}
+
+// The operations, by where they are in a path. A model's may follow /versions/V.
+var (
+	ofServer = map[string]*operation{
+		"":                  {metrics.Metadata, http.MethodGet, (*Handler).serverMetadata},
+		"/health/live":      {metrics.Health, http.MethodGet, (*Handler).live},
+		"/health/ready":     {metrics.Health, http.MethodGet, (*Handler).ready},
+		"/openapi.json":     {metrics.Metadata, http.MethodGet, (*Handler).document},
+		"/models/stats":     {metrics.Status, http.MethodGet, (*Handler).statistics},
+		"/repository/index": {metrics.Control, http.MethodPost, (*Handler).index},
+	}
+	ofModel = map[string]*operation{
+		"":       {metrics.Metadata, http.MethodGet, (*Handler).modelMetadata},
+		"ready":  {metrics.Status, http.MethodGet, (*Handler).modelReady},
+		"config": {metrics.Metadata, http.MethodGet, (*Handler).config},
+		"stats":  {metrics.Status, http.MethodGet, (*Handler).statistics},
+		"infer":  {metrics.ModelInfer, http.MethodPost, (*Handler).infer},
+	}
+	ofRepository = map[string]*operation{
+		"load":   {metrics.Control, http.MethodPost, (*Handler).load},
+		"unload": {metrics.Control, http.MethodPost, (*Handler).unload},
+	}
+)
+
+// parse reads a path below Prefix.
+func parse(path string) (target, error) {
+	t := target{}
+	rest := strings.TrimPrefix(path, Prefix)
+	if t.operation = ofServer[strings.TrimSuffix(rest, "/")]; t.operation != nil {
+		return t, nil
+	}
+	if name, found := strings.CutPrefix(rest, "/repository/models/"); found {
+		var verb string
+		t.model, verb, _ = strings.Cut(name, "/")
+		if t.operation = ofRepository[verb]; t.operation != nil && t.model != "" {
+			return t, nil
+		}
+		return t, nowhere(path)
+	}
+	name, found := strings.CutPrefix(rest, "/models/")
+	if !found {
+		return t, nowhere(path)
+	}
+	var verb string
+	t.model, verb, _ = strings.Cut(name, "/")
+	if version, versioned := strings.CutPrefix(verb, "versions/"); versioned {
+		version, verb, _ = strings.Cut(version, "/")
+		number, err := strconv.ParseUint(version, 10, 63)
+		if err != nil {
+			return t, status.Errorf(status.InvalidArgument,
+				"failed to get model version from specified version string '%s', version should be an integer > 0", version)
+		}
+		t.wanted = repository.Wanted{Version: int64(number), Exact: true}
+	}
+	if t.operation = ofModel[verb]; t.operation == nil || t.model == "" {
+		return t, nowhere(path)
+	}
+	return t, nil
+}
+
+func nowhere(path string) error {
+	return status.Errorf(status.NotFound, "nothing at %s; %s/openapi.json says what there is below %s", path, Prefix, Prefix)
+}

@@ -1,0 +1,100 @@
+package api
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"sluicegate/go_infer/internal/status"
+)
+
+// smallBody is read at once even if it has two parts: a second read costs more than the copy it spares.
+const smallBody = 4 << 10
+
+// ServeParts is Serve for a body of two parts: a head, which the operation finds in x.Body, and raw bytes, which it reads from x
+// straight to where they shall lie. A head of -1 bytes is the whole body. A body whose length is not known beforehand, or that is
+// compressed, is read whole first.
+func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int, operation Operation) int {
+	x := exchanges.Get().(*Exchange)
+	defer x.recycle()
+	x.Request, x.Context, x.Header = r, r.Context(), w.Header()
+	cancel, err := x.deadline()
+	if cancel != nil {
+		defer cancel()
+	}
+	if err == nil {
+		err = x.open(limits.MaxBody, head)
+	}
+	if err == nil {
+		err = operation(x)
+	}
+	if err != nil {
+		return Refuse(w, err)
+	}
+	x.finish(w)
+	return http.StatusOK
+}
+
+// open reads the head, or all of the body.
+func (x *Exchange) open(limit, head int) error {
+	r := x.Request
+	encoding := r.Header.Get("Content-Encoding")
+	plain := encoding == "" || strings.EqualFold(encoding, "identity")
+	if head >= 0 && plain && r.ContentLength > smallBody && r.ContentLength <= int64(limit) && int64(head) <= r.ContentLength {
+		if cap(x.Body) < head {
+			x.Body = make([]byte, 0, head)
+		}
+		n, err := io.ReadFull(r.Body, x.Body[:head])
+		x.Body = x.Body[:n]
+		x.unread = int(r.ContentLength) - head
+		return bodyError(err)
+	}
+	if err := x.read(limit); err != nil {
+		return err
+	}
+	if head >= 0 && head < len(x.Body) {
+		x.Body, x.rest = x.Body[:head], x.Body[head:]
+	}
+	return nil
+}
+
+// Left is how many bytes after the head were not read yet.
+func (x *Exchange) Left() int { return x.unread + len(x.rest) }
+
+// Read gives the next bytes after the head.
+func (x *Exchange) Read(memory []byte) (int, error) {
+	if len(x.rest) > 0 {
+		n := copy(memory, x.rest)
+		x.rest = x.rest[n:]
+		return n, nil
+	}
+	if x.unread == 0 {
+		return 0, io.EOF
+	}
+	n, err := x.Request.Body.Read(memory[:min(len(memory), x.unread)])
+	x.unread -= n
+	if err == io.EOF && x.unread == 0 {
+		err = nil
+	} else if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, bodyError(err)
+}
+
+// ParseLength reads a header's value as a number of bytes.
+func ParseLength(header, value string) (int, error) {
+	length := 0
+	for i := range len(value) {
+		digit := value[i] - '0'
+		if digit > 9 || length > 1<<40 {
+			length = -1
+			break
+		}
+		length = length*10 + int(digit)
+	}
+	if length < 0 || value == "" {
+		return 0, &status.Error{Code: status.InvalidArgument, Message: fmt.Sprintf("Unable to parse %s, got: %s", header, value)}
+	}
+	return length, nil
+}
