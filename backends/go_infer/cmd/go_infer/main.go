@@ -89,7 +89,7 @@ func serve(o options, log *slog.Logger) error {
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
 	repo.Announce(o.modelName, places)
-	limits := api.Limits{MaxBody: o.maxBody}
+	limits := api.Limits{MaxBody: o.maxBody, GzipFrom: o.gzipFrom}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits},
 		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: release},
