@@ -11,7 +11,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,19 +20,16 @@ from tests.interop.environments import CLIENTS, perf_analyzer, python
 from tests.interop.programs import NotHere
 
 PROBES = Path(os.environ.get("SLUICEGATE_PROBES", BUILD / "probes"))
-PENDING = {"compressed_bodies": "bodies in gzip are refused with 415"}  # what is to come, and what is so far
 HELPERS = ("image", "refused")  # the functions of a client's file that are no claims
 CONFIG = (
     'config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" model_version_policy {{ all {{}} }} }}\n'
 )
 
 
-def claims(client: str) -> list[Any]:
+def claims(client: str) -> list[str]:
     """The functions of a client's file, without importing what only its own environment has."""
     tree = ast.parse((CLIENTS / f"with_{client}.py").read_text())
-    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name not in HELPERS]
-    marks = {name: [pytest.mark.xfail(reason=why)] for name, why in PENDING.items()}
-    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name not in HELPERS]
 
 
 @pytest.fixture(scope="module")

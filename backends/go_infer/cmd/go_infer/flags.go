@@ -24,6 +24,8 @@ type options struct {
 	modelControl                   bool
 	drainTimeout, drainGrace       time.Duration
 	grpc                           grpcOptions
+
+	gzipFrom int
 }
 
 const usage = `go_infer serves TensorFlow SavedModels over HTTP and gRPC, in batches.
@@ -56,6 +58,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.IntVar(&o.queue, "max_queue", 1024, "most `rows` that wait for a Run; beyond, requests are refused with 503")
 	f.IntVar(&o.intraOp, "tensorflow_intra_op_parallelism", o.machine.IntraOp, "`threads` inside one operation")
 	f.IntVar(&o.maxBody, "max_body", 16<<20, "largest request body, in `bytes`")
+	f.IntVar(&o.gzipFrom, "gzip_from", 16<<10, "`bytes` of an answer from which it is gzipped for clients that ask; 0 never")
 	f.IntVar(&o.maxPixels, "max_image_pixels", 16<<20, "largest picture, in `pixels`")
 	f.DurationVar(&o.drainTimeout, "drain_timeout", 10*time.Second, "`time` that running requests get after SIGTERM")
 	f.DurationVar(&o.drainGrace, "drain_grace", 250*time.Millisecond, "`time` after SIGTERM in which connections are still accepted")
@@ -99,6 +102,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 		{"max_queue", o.queue, 1, 1 << 24},
 		{"tensorflow_intra_op_parallelism", o.intraOp, 1, 127},
 		{"max_body", o.maxBody, 1 << 10, 1 << 30},
+		{"gzip_from", o.gzipFrom, 0, 1 << 30},
 		{"max_image_pixels", o.maxPixels, 1 << 10, 1 << 28},
 	} {
 		if bound.value < bound.low || bound.value > bound.high {

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -28,7 +27,8 @@ const keepBuffer = 1 << 20
 
 // Limits bound what one request may cost.
 type Limits struct {
-	MaxBody int // bytes
+	MaxBody  int // bytes, as it arrives and, if it is compressed, as it becomes
+	GzipFrom int // bytes of an answer from which it is gzipped for a client that asks for that; 0: never
 }
 
 // Exchange is one request in work. Body and Answer live in pooled memory: nothing of them may be kept after the operation returns.
@@ -68,19 +68,20 @@ func Serve(w http.ResponseWriter, r *http.Request, limits Limits, operation Oper
 	if err != nil {
 		return Refuse(w, err)
 	}
-	x.finish(w)
+	x.finish(w, limits)
 	return http.StatusOK
 }
 
 // finish writes the answer, which is JSON unless the operation said otherwise.
-func (x *Exchange) finish(w http.ResponseWriter) {
+func (x *Exchange) finish(w http.ResponseWriter, limits Limits) {
 	if x.Header["Content-Type"] == nil {
 		x.Header["Content-Type"] = jsonType
 	}
-	if len(x.Answer) > 2000 { // below, net/http counts by itself
-		x.Header["Content-Length"] = []string{strconv.Itoa(len(x.Answer))}
+	answer := x.compress(limits.GzipFrom)
+	if len(answer) > 2000 { // below, net/http counts by itself
+		x.Header["Content-Length"] = []string{strconv.Itoa(len(answer))}
 	}
-	_, _ = w.Write(x.Answer) // the client may be gone; there is nobody to tell
+	_, _ = w.Write(answer) // the client may be gone; there is nobody to tell
 }
 
 // Refuse answers with an error's status and {"error": text}.
@@ -152,9 +153,8 @@ func Patience(value string) (time.Duration, error) {
 // read reads the whole body into the pooled buffer.
 func (x *Exchange) read(limit int) error {
 	r := x.Request
-	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return &status.Error{Code: status.InvalidArgument, HTTP: http.StatusUnsupportedMediaType,
-			Message: fmt.Sprintf("Content-Encoding %q is not supported; send the body as it is", encoding)}
+	if encoding := encoded(r); encoding != "" {
+		return x.decompress(encoding, limit)
 	}
 	if r.ContentLength > int64(limit) {
 		return tooLarge(limit)

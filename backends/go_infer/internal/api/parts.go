@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 
 	"sluicegate/go_infer/internal/status"
 )
@@ -32,16 +31,14 @@ func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int,
 	if err != nil {
 		return Refuse(w, err)
 	}
-	x.finish(w)
+	x.finish(w, limits)
 	return http.StatusOK
 }
 
 // open reads the head, or all of the body.
 func (x *Exchange) open(limit, head int) error {
 	r := x.Request
-	encoding := r.Header.Get("Content-Encoding")
-	plain := encoding == "" || strings.EqualFold(encoding, "identity")
-	if head >= 0 && plain && r.ContentLength > smallBody && r.ContentLength <= int64(limit) && int64(head) <= r.ContentLength {
+	if head >= 0 && encoded(r) == "" && r.ContentLength > smallBody && r.ContentLength <= int64(limit) && int64(head) <= r.ContentLength {
 		if cap(x.Body) < head {
 			x.Body = make([]byte, 0, head)
 		}

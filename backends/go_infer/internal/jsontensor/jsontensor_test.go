@@ -269,6 +269,7 @@ func FuzzRead(f *testing.F) {
 		`{"instances":[[1,2]]}`, `{"inputs":{"x":[[1,-2.5e3]]}}`, `{"instances":[{"x":[NaN,Infinity]}]}`, `{"signature_name":"\u00e9","instances":[[]]}`,
 		`{"instances":[[1,2],[3,4]],"x":{"b64":"aa"}}`, `{"instances":[`, `{"a":"\ud800"}`, "{\"\xff\":1}", `{"instances":[{"b64":"a"}]}`,
 		`{"instances":["a\u00e9","\ud83d\ude00\n",{"b64":"AP8="},{"b64":"AP8"}]}`, `{"instances":[{"x":["a","b"],"y":1},{"y":1e9,"x":["","c"]}]}`,
+		`{"examples":[{"a":[1,true],"b":1.5,"c":{"b64":"AA=="}},{"a":[]}],"context":{"d":["x"]}}`, `{"examples":[{"a":[1,1.5]}]}`,
 		`{"inputs":"a"}`, `{"inputs":[]}`, `{"instances":[{}]}`, `{"instances":[1,[1]]}`, `{"instances":[-1.5e-300,123456789012345678901,0.1e400]}`,
 	} {
 		f.Add([]byte(seed))
@@ -292,6 +293,7 @@ func FuzzRead(f *testing.F) {
 		if !strings.Contains(text, "NaN") && !strings.Contains(text, "Inf") && !json.Valid(body) {
 			t.Fatalf("accepted what is not JSON: %q", body)
 		}
+		_, _ = document.ReadExamples()
 		for _, s := range signatures {
 			if request, err := document.Read(s, pool); err == nil {
 				request.Release()

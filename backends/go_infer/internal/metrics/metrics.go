@@ -19,6 +19,7 @@ type Endpoint int
 const (
 	Predict Endpoint = iota
 	Classify
+	Regress
 	Infer
 	Status
 	Metadata
@@ -30,7 +31,9 @@ const (
 	endpoints
 )
 
-var endpointNames = [endpoints]string{"predict", "classify", "infer", "status", "metadata", "health", "metrics", "model_infer", "repository", "other"}
+var endpointNames = [endpoints]string{
+	"predict", "classify", "regress", "infer", "status", "metadata", "health", "metrics", "model_infer", "repository", "other",
+}
 
 // codes are the HTTP codes that have a counter of their own; any other counts as the last.
 var codes = [...]int{200, 400, 404, 405, 408, 411, 413, 415, 429, 499, 500, 501, 503, 504, 0}

@@ -288,7 +288,7 @@ func (r *Repository) failed(m *served, v *version, tried savedmodel.Print, err e
 // retire takes a version out of service at once, and frees it when the last request has let go; after is its state then. Called with
 // the lock held for writing.
 func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} {
-	lease, unloaded := v.lease, make(chan struct{})
+	lease, number, unloaded := v.lease, v.place.Number, make(chan struct{})
 	v.lease, v.state = nil, Unloading
 	m.settleAnswer()
 	r.broadcast()
@@ -297,7 +297,7 @@ func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} 
 		lease.Release()
 		<-lease.left
 		r.options.Close(lease.Model)
-		r.options.Log.Info("model unloaded", "model", m.name, "version", v.place.Number)
+		r.options.Log.Info("model unloaded", "model", m.name, "version", number)
 		r.mu.Lock()
 		v.state, v.bytes = after, 0
 		if after == End && v.aspired && r.context.Err() == nil { // it was asked for again meanwhile

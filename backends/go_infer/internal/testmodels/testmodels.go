@@ -48,11 +48,11 @@ func Probes(t testing.TB) string {
 
 // Flowers are examples that no iris model was trained on, and what is known of them.
 type Flowers struct {
-	Examples []map[string]float64 `json:"examples"`
-	Labels   []string             `json:"labels"`
-	Widths   []float64            `json:"widths"`
-	Accuracy float64              `json:"accuracy"` // as measured when the models were made
-	Error    float64              `json:"error"`    // of the petal width, root mean square
+	Examples []json.RawMessage `json:"examples"` // raw: 5.0 must not become 5, which is another kind of feature
+	Labels   []string          `json:"labels"`
+	Widths   []float64         `json:"widths"`
+	Accuracy float64           `json:"accuracy"` // as measured when the models were made
+	Error    float64           `json:"error"`    // of the petal width, root mean square
 }
 
 // Iris reads the held-out flowers.

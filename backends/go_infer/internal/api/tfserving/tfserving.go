@@ -1,4 +1,4 @@
-// Package tfserving speaks TensorFlow Serving's REST API: predict, model status and metadata.
+// Package tfserving speaks TensorFlow Serving's REST API: predict, classify, regress, model status and metadata.
 //
 // Contract: shapes of answers, status codes and texts of refusals are TF-Serving's, so its clients need no change. Where a refusal
 // can say more (an offset, the expected shape), that follows TF-Serving's text.
@@ -32,8 +32,10 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 		return metrics.Other, api.Refuse(w, err)
 	case target.verb == "predict":
 		return metrics.Predict, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.predict(x, target) })
-	case target.verb != "":
-		return metrics.Other, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.examples(x, target) })
+	case target.verb == "classify":
+		return metrics.Classify, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.classify(x, target) })
+	case target.verb == "regress":
+		return metrics.Regress, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.regress(x, target) })
 	case target.meta:
 		return metrics.Metadata, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.metadata(x, target) })
 	}
@@ -81,31 +83,6 @@ func (h *Handler) predict(x *api.Exchange, target target) (err error) {
 	}
 	x.Answer = append(x.Answer, '}', '\n')
 	return err
-}
-
-// exampleMethods are what a signature must have been exported as to answer :classify or :regress, and what TF-Serving calls that.
-var exampleMethods = map[string]struct{ method, name string }{
-	"classify": {"tensorflow/serving/classify", "classification"},
-	"regress":  {"tensorflow/serving/regress", "regression"},
-}
-
-// examples refuses :classify and :regress, which take tf.Example features: no signature of that kind is served yet.
-func (h *Handler) examples(x *api.Exchange, target target) error {
-	lease, err := h.Repository.Acquire(x.Context, target.model, target.wanted)
-	if err != nil {
-		return err
-	}
-	defer lease.Release()
-	signature, err := lease.Model.Signature("")
-	if err != nil {
-		return err
-	}
-	wanted := exampleMethods[target.verb]
-	if signature.Method != wanted.method {
-		return status.Errorf(status.InvalidArgument, "Expected %s signature method_name to be %s. Was: %s",
-			wanted.name, wanted.method, signature.Method)
-	}
-	return status.Errorf(status.Unimplemented, ":%s is not served; use :predict", target.verb)
 }
 
 func (h *Handler) status(x *api.Exchange, target target) error {
