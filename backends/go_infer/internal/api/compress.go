@@ -130,7 +130,7 @@ var gzips = sync.Pool{New: func() any {
 }}
 
 // compress returns the answer gzipped if the client asked for that and it is long enough to be worth the time: at BestSpeed about
-// 10 ms for a megabyte, against 8 ms on a wire of 1 Gbit/s and 80 ms on one of 100 Mbit/s. Otherwise it returns the answer as it is.
+// 14 ms for a megabyte of numbers, of which it spares half: 40 ms on a wire of 100 Mbit/s. Otherwise it returns the answer as it is.
 func (x *Exchange) compress(from int) []byte {
 	if from == 0 || len(x.Answer) < from {
 		return x.Answer
