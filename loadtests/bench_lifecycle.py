@@ -21,6 +21,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -140,34 +141,28 @@ def serving(work: Path, models: Path, policy: str, *flags: str) -> Iterator[Serv
         process.stop(15)
 
 
-class OpenLoop:
-    """Requests at a fixed rate for version 1, each timed from when it was due, until stopped."""
+def open_loop(port: int, rate: float, threads: int, stop: Any, out: Any) -> None:
+    """Requests at a fixed rate for version 1, each timed from when it was due; in a process of its own."""
+    samples: list[tuple[float, float]] = []  # when it was due, and how long until its answer, in seconds
+    failed = 0
 
-    def __init__(self, port: int, rate: float, threads: int = 4) -> None:
-        self.samples: list[tuple[float, float]] = []  # when it was due, and how long until its answer, in seconds
-        self.failed = 0
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(port, rate / threads, i / rate), daemon=True)
-            for i in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _run(self, port: int, rate: float, offset: float) -> None:
-        client, due = Client(port), time.monotonic() + offset
-        while not self._stop.is_set():
+    def client(offset: float) -> None:
+        nonlocal failed
+        connection, due = Client(port), time.monotonic() + offset
+        while not stop.is_set():
             time.sleep(max(0.0, due - time.monotonic()))
-            status, version = client.predict("/versions/1")
-            self.samples.append((due, time.monotonic() - due))
-            self.failed += status != 200 or version != 1
-            due += 1 / rate
-        client.close()
+            status, version = connection.predict("/versions/1")
+            samples.append((due, time.monotonic() - due))
+            failed += status != 200 or version != 1
+            due += threads / rate
+        connection.close()
 
-    def stop(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(PATIENCE)
+    running = [threading.Thread(target=client, args=(i / rate,)) for i in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    out.send((samples, failed))
 
 
 def quantile(values: Sequence[float], q: float) -> float:
@@ -186,16 +181,16 @@ def bench_load(work: Path, models: Path, options: argparse.Namespace) -> list[Ba
     niceness: dict[int, int] = {}
     try:
         with serving(work, models, "all {}") as server:
-            load = OpenLoop(server.port, options.rate)
+            start = multiprocessing.get_context("spawn")
+            stop = start.Event()
+            results, out = start.Pipe(duplex=False)
+            load = start.Process(target=open_loop, args=(server.port, options.rate, 4, stop, out), daemon=True)
+            load.start()
             time.sleep(2)
             for _ in range(options.rounds):
                 begin = time.monotonic()
                 (aside / "2").rename(models / "2")
-                while server.state(2) != "AVAILABLE":
-                    observe(server.process.pid, niceness)
-                    time.sleep(0.02)
-                    if time.monotonic() - begin > PATIENCE:
-                        raise NotUp(f"version 2 is not loaded:\n{server.process.tail()}")
+                watch(server, lambda: server.state(2) == "AVAILABLE", niceness)
                 end = time.monotonic()
                 busy.append((begin, end))
                 took.append(end - begin)
@@ -203,15 +198,17 @@ def bench_load(work: Path, models: Path, options: argparse.Namespace) -> list[Ba
                 server.wait("", 2)
                 time.sleep(0.5)
                 begin = time.monotonic()
-                time.sleep(took[-1])
+                watch(server, lambda: server.state(2) == "" and time.monotonic() > begin + took[-1], {})  # noqa: B023
                 calm.append((begin, time.monotonic()))
-            load.stop()
+            stop.set()
+            samples, failed = results.recv()
+            load.join(PATIENCE)
     finally:
         if (aside / "2").exists():
             (aside / "2").rename(models / "2")
 
     def within(spans: list[tuple[float, float]]) -> list[float]:
-        return [took * 1e3 for due, took in load.samples if any(begin <= due <= end for begin, end in spans)]
+        return [took * 1e3 for due, took in samples if any(begin <= due <= end for begin, end in spans)]
 
     steady, loading = within(calm), within(busy)
     print(f"\nload: {options.megabytes:g} MB, {options.rate:g} requests/s, {options.rounds} loads of {statistics.median(took):.2f} s")
@@ -221,8 +218,18 @@ def bench_load(work: Path, models: Path, options: argparse.Namespace) -> list[Ba
     print("threads seen while loading, by niceness: " + ", ".join(f"{n}: {c}" for n, c in sorted(niceness.items())))
     return [
         Bar("p99 while a second version loads, of p99 alone", MOST_P99, quantile(loading, 0.99) / quantile(steady, 0.99)),
-        Bar("failed or mis-versioned while it loads", 0, load.failed),
+        Bar("failed or mis-versioned while it loads", 0, failed),
     ]
+
+
+def watch(server: Server, until: Callable[[], bool], niceness: dict[int, int]) -> None:
+    """Looks on until it is so, at the same pace whatever happens."""
+    end = time.monotonic() + PATIENCE
+    while not until():
+        observe(server.process.pid, niceness)
+        time.sleep(0.05)
+        if time.monotonic() > end:
+            raise NotUp(f"version 2 is not loaded:\n{server.process.tail()}")
 
 
 def observe(pid: int, niceness: dict[int, int]) -> None:
@@ -252,7 +259,10 @@ def bench_memory(work: Path, models: Path, options: argparse.Namespace) -> list[
     print(f"\nmemory: {options.megabytes:g} MB, {CYCLES} unloads and loads; resident MB")
     print(f"first load {first:.0f}; loaded again {min(loaded):.0f}-{max(loaded):.0f}, last {loaded[-1]:.0f}; "
           f"unloaded {min(unloaded):.0f}-{max(unloaded):.0f}")  # fmt: skip
-    return [Bar(f"resident after {CYCLES} cycles, of the first load", MOST_MEMORY, max(loaded) / first)]
+    return [
+        Bar(f"resident over {CYCLES} cycles, of the first load", MOST_MEMORY, max(loaded) / first),
+        Bar("unloaded, of loaded less the variables", MOST_MEMORY, max(unloaded) / (first - options.megabytes * 1e6 / 2**20)),
+    ]
 
 
 @dataclass

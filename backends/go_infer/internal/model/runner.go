@@ -26,6 +26,7 @@ type runner struct {
 	batchable bool // first dimension is rows
 	pad       bool
 	slots     []slot
+	nice      int // while it is warmed: by how much Runs give way to serving
 }
 
 type slot struct {
@@ -114,7 +115,7 @@ func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 			return err
 		}
 	}
-	if err := slot.call.Run(); err != nil {
+	if err := r.call(slot); err != nil {
 		return err
 	}
 	defer slot.call.Release()
@@ -126,6 +127,13 @@ func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 		start += parts[i].Rows
 	}
 	return nil
+}
+
+func (r *runner) call(slot *slot) error {
+	if r.nice > 0 {
+		return slot.call.RunAside(r.nice)
+	}
+	return slot.call.Run()
 }
 
 func (s *slot) free() {
