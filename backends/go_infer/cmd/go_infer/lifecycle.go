@@ -41,7 +41,7 @@ func (l *lifecycle) register(f *flag.FlagSet) {
 	f.IntVar(&l.retries, "max_num_load_retries", 5, "how `often` a version that cannot be loaded is tried again though its files have not changed")
 	f.Int64Var(&l.retryMicros, "load_retry_interval_micros", 60_000_000, "`microseconds` between those attempts")
 	f.IntVar(&l.loads, "num_load_threads", 1, "`versions` loaded at the same time")
-	f.IntVar(&l.nice, "load_niceness", 15, "by how much threads that load `give way` to those that serve: 0..19")
+	f.IntVar(&l.nice, "load_niceness", 19, "by how much threads that load `give way` to those that serve: 0..19")
 	f.BoolVar(&l.lazy, "lazy_load", false, "load a version when it is first asked for, and not before")
 	f.DurationVar(&l.lazyWait, "lazy_load_timeout", 30*time.Second, "`time` that a request waits for that")
 	f.Int64Var(&l.budget, "model_memory_budget", 0, "`bytes` that models may take together, reckoned from their files; with --lazy_load what "+
