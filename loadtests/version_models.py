@@ -25,7 +25,8 @@ def export(directory: Path, version: int, megabytes: float) -> None:
     class Versioned(tf.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.tables = [tf.Variable(tf.random.stateless_uniform([rows, WIDTH], [version, i])) for i in range(TENSORS)]
+            numbers = [tf.random.stateless_uniform([rows, WIDTH], [version, i]) for i in range(TENSORS)]
+            self.tables = [tf.Variable(each) for each in numbers]
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])  # type: ignore[untyped-decorator]
         def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -15,6 +15,7 @@ import (
 type options struct {
 	lifecycle
 	host, socket, monitoring       string
+	traces                         string
 	controlPort, debugPort         int
 	machine                        machine.Choice
 	port, maxBatch, workers, queue int
@@ -50,6 +51,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.IntVar(&o.port, "rest_api_port", 8501, "`port` to listen on; 0 takes a free one and logs it")
 	f.StringVar(&o.socket, "rest_api_socket_path", "", "`path` of a Unix socket to listen on, too")
 	f.StringVar(&o.monitoring, "monitoring_config_file", "", "`file` that says where metrics are (TF-Serving's prometheus_config)")
+	f.StringVar(&o.traces, "trace_file", "", "`file` to append a line of JSON to for each request whose traceparent says that it is sampled")
 	f.IntVar(&o.controlPort, "control_port", -1, "`port` on 127.0.0.1 for operators: rollback, labels, traffic, reload; 0 takes a free one, -1: none")
 	f.IntVar(&o.debugPort, "debug_port", -1, "`port` on 127.0.0.1 for Go's profiles (/debug/pprof); 0 takes a free one, -1: none")
 	f.BoolVar(&o.batching, "enable_batching", true, "gather waiting requests into one Run")

@@ -41,7 +41,7 @@ func (l *lifecycle) register(f *flag.FlagSet) {
 	f.IntVar(&l.retries, "max_num_load_retries", 5, "how `often` a version that cannot be loaded is tried again though its files have not changed")
 	f.Int64Var(&l.retryMicros, "load_retry_interval_micros", 60_000_000, "`microseconds` between those attempts")
 	f.IntVar(&l.loads, "num_load_threads", 1, "`versions` loaded at the same time")
-	f.IntVar(&l.nice, "load_niceness", 15, "by how much threads that load `give way` to those that serve: 0..19")
+	f.IntVar(&l.nice, "load_niceness", 19, "by how much threads that load `give way` to those that serve: 0..19")
 	f.BoolVar(&l.lazy, "lazy_load", false, "load a version when it is first asked for, and not before")
 	f.DurationVar(&l.lazyWait, "lazy_load_timeout", 30*time.Second, "`time` that a request waits for that")
 	f.Int64Var(&l.budget, "model_memory_budget", 0, "`bytes` that models may take together, reckoned from their files; with --lazy_load what "+
@@ -74,7 +74,7 @@ func seconds(s float64) time.Duration { return max(0, time.Duration(s*float64(ti
 func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model), registry *metrics.Registry, log *slog.Logger) *repository.Repository {
 	return repository.New(repository.Options{
 		Load: load, Close: closing, Log: log,
-		Poll: seconds(l.filePoll), Settle: l.settle, Nice: l.nice, Loads: l.loads,
+		Poll: seconds(l.filePoll), Settle: l.settle, Loads: l.loads,
 		Retries: l.retries, Every: time.Duration(l.retryMicros) * time.Microsecond,
 		Lazy: l.lazy, LazyWait: l.lazyWait, Budget: l.budget,
 		Shadowed: func(name string, outcome model.Outcome) { registry.Serving(name).Shadow(int(outcome)) },
@@ -85,7 +85,7 @@ func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model
 func loader(o *options, registry *metrics.Registry, pool *tensor.Pool) (repository.Loader, func(*model.Model)) {
 	load := func(name string, version int64, directory string) (*model.Model, error) {
 		counters, begun := registry.Model(name, version), time.Now()
-		m, err := model.Load(name, version, directory, model.Options{Limits: o.limits(), IntraOp: o.intraOp, Pool: pool, Events: counters})
+		m, err := model.Load(name, version, directory, model.Options{Limits: o.limits(), IntraOp: o.intraOp, Nice: o.nice, Pool: pool, Events: counters})
 		registry.Loaded(filepath.Join(name, fmt.Sprint(version)), err == nil, time.Since(begun))
 		if err == nil {
 			counters.Queue(m.Waiting)

@@ -30,6 +30,7 @@ import (
 	"sluicegate/go_infer/internal/server"
 	"sluicegate/go_infer/internal/session"
 	"sluicegate/go_infer/internal/tensor"
+	"sluicegate/go_infer/internal/trace"
 )
 
 // release is this server's own version.
@@ -100,6 +101,14 @@ func serve(o options, log *slog.Logger) error {
 		Simple: &simple.Handler{Repository: repo, Limits: limits, MaxPixels: o.maxPixels,
 			Decoders: make(chan struct{}, runtime.GOMAXPROCS(0))},
 		Registry: registry, Log: log, LogEach: o.logRequests, Scrape: scrape,
+	}
+	if o.traces != "" {
+		file, err := os.OpenFile(o.traces, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			return fmt.Errorf("--trace_file: %w", err)
+		}
+		s.Spans = trace.NewWriter(file)
+		registry.Counter("go_infer_spans_dropped_total", "Spans that were not written.", func() float64 { return float64(s.Spans.Dropped()) })
 	}
 	slots := o.limits()
 	s.Load = func() server.Load { return busy(registry, slots.Slots*slots.MaxBatch) }
@@ -233,6 +242,9 @@ func drain(o options, s *server.Server, grpc *grpcSide, repo *repository.Reposit
 	go func() {
 		err := drainBoth(ctx, s, grpc, o.drainGrace)
 		if err == nil {
+			if s.Spans != nil {
+				s.Spans.Close()
+			}
 			repo.Close()
 			pool.Drain()
 		}

@@ -26,6 +26,7 @@ const initSignature = "__saved_model_init_op"
 type Options struct {
 	Limits  batch.Limits
 	IntraOp int // threads inside one op
+	Nice    int // by how much threads that load and warm give way to those that serve
 	Pool    *tensor.Pool
 	Events  batch.Events
 	Weight  int // of this model among those that have Limits.Share in common; 0 is 1
@@ -64,7 +65,7 @@ func Load(name string, version int64, directory string, options Options) (*Model
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", directory, err)
 	}
-	loaded, metaGraph, err := session.Load(directory, options.IntraOp)
+	loaded, metaGraph, err := session.Load(directory, options.IntraOp, options.Nice)
 	if err != nil {
 		return nil, fmt.Errorf("%s: TensorFlow cannot load it: %w", directory, err)
 	}
@@ -75,6 +76,11 @@ func Load(name string, version int64, directory string, options Options) (*Model
 	err = m.prepare(metaGraph, options)
 	if err == nil {
 		err = warmed(m.replay(directory))
+	}
+	for _, servable := range m.Signatures {
+		if servable.runner != nil {
+			servable.runner.nice = 0
+		}
 	}
 	if err != nil {
 		m.Close()
@@ -114,6 +120,7 @@ func (m *Model) prepare(metaGraph []byte, options Options) error {
 		if servable.runner, err = newRunner(m.session, signature, options.Pool, limits); err != nil {
 			return fmt.Errorf("signature %q: %w", name, err)
 		}
+		servable.runner.nice = options.Nice
 		// A shape with unknown inner dimensions cannot be made up, so it is left to the first request.
 		if signature.Batchable() {
 			if err := servable.runner.warm(); err != nil {

@@ -30,6 +30,7 @@ type runner struct {
 	warmed    map[int]time.Duration // how long a Run of so many rows takes
 
 	statistics *statistics.Recorder // nil: not counted
+	nice      int // while it is warmed: by how much Runs give way to serving
 }
 
 type slot struct {
@@ -120,7 +121,7 @@ func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 		}
 	}
 	run.Fed = time.Now()
-	if err := slot.call.Run(); err != nil {
+	if err := r.call(slot); err != nil {
 		return err
 	}
 	run.Ran = time.Now()
@@ -137,6 +138,13 @@ func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 		r.statistics.Executed(&run)
 	}
 	return nil
+}
+
+func (r *runner) call(slot *slot) error {
+	if r.nice > 0 {
+		return slot.call.RunAside(r.nice)
+	}
+	return slot.call.Run()
 }
 
 func (s *slot) free() {

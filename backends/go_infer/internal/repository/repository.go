@@ -30,12 +30,11 @@ type Loader func(name string, version int64, directory string) (*model.Model, er
 type Options struct {
 	Load  Loader
 	Close func(*model.Model)                                      // frees what Load made; default (*model.Model).Close
-	Scan  func(ctx context.Context, base string) ([]Place, error) // what lies below a base path; default Scan
+	Scan  func(ctx context.Context, base string) ([]Place, error) // what lies below a base path; default Scan, without URLs
 	Log   *slog.Logger                                            // default: none
 
 	Poll    time.Duration    // between two looks at the base paths; 0: only when asked to
 	Settle  time.Duration    // a version's files must have been left alone for so long before it is loaded
-	Nice    int              // by how much the threads that load give way to those that serve
 	Loads   int              // versions loaded at the same time; default 1
 	Retries int              // of a version that cannot be loaded and whose files do not change
 	Every   time.Duration    // between those
@@ -93,7 +92,7 @@ func New(options Options) *Repository {
 		options.Close = (*model.Model).Close
 	}
 	if options.Scan == nil {
-		options.Scan = Scan
+		options.Scan = Fetched("", nil)
 	}
 	if options.Log == nil {
 		options.Log = slog.New(slog.DiscardHandler)

@@ -549,6 +549,26 @@ func TestScanTakesWholeNumbersOnly(t *testing.T) {
 	}
 }
 
+func TestABasePathThatIsAURLIsFetchedIntoADirectoryOfItsOwn(t *testing.T) {
+	cache := t.TempDir()
+	scan := Fetched(cache, func(_ context.Context, url, into string) error {
+		if url != "s3://bucket/m" {
+			return errors.New("no such bucket")
+		}
+		return os.MkdirAll(filepath.Join(into, "7"), 0o750)
+	})
+	places, err := scan(context.Background(), "s3://bucket/m")
+	if err != nil || len(places) != 1 || places[0].Number != 7 || !strings.HasPrefix(places[0].Directory, cache) {
+		t.Errorf("got %v, %v", places, err)
+	}
+	if _, err := scan(context.Background(), "s3://other/m"); err == nil || err.Error() != "model base path s3://other/m: no such bucket" {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Fetched(cache, nil)(context.Background(), "gs://b/m"); err == nil || !strings.Contains(err.Error(), "remote base paths are not served") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestTheNextStepIsTheRightOne(t *testing.T) {
 	now := time.Now()
 	start := view{state: Start, aspired: true, wanted: true}

@@ -216,9 +216,7 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) {
 	r.mu.Unlock()
 
 	started := time.Now()
-	loaded, err := aside(r.options.Nice, func() (*loadedModel, error) {
-		return r.options.Load(m.name, v.place.Number, v.place.Directory)
-	})
+	loaded, err := r.options.Load(m.name, v.place.Number, v.place.Directory)
 	took := time.Since(started)
 	if err == nil {
 		if after, look := savedmodel.Look(v.place.Directory); look != unseen || after != before {

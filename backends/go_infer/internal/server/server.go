@@ -23,6 +23,7 @@ import (
 	"sluicegate/go_infer/internal/link"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/trace"
 )
 
 const (
@@ -40,10 +41,11 @@ type Server struct {
 	Simple    *simple.Handler
 	Registry  *metrics.Registry
 	Log       *slog.Logger
-	LogEach   bool         // one line per request
-	Scrape    string       // where metrics are beside /metrics; "": nowhere
-	Link      *link.Server // nil: an Upgrade to the link is ignored, as HTTP allows
-	Load      func() Load  // how busy the server is; nil: not told
+	LogEach   bool          // one line per request
+	Scrape    string        // where metrics are beside /metrics; "": nowhere
+	Link      *link.Server  // nil: an Upgrade to the link is ignored, as HTTP allows
+	Load      func() Load   // how busy the server is; nil: not told
+	Spans     *trace.Writer // of requests that their caller traces; nil: nobody is told
 
 	ready    atomic.Bool
 	draining atomic.Bool
@@ -107,9 +109,23 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	endpoint, code := s.route(reported(w, r, s.Load), r)
 	s.Registry.End(endpoint, code, begun)
+	if s.Spans != nil {
+		s.span(r, code, begun)
+	}
 	if s.LogEach {
 		s.Log.Info("request", "method", r.Method, "path", r.URL.Path, "code", code, "ms", float64(time.Since(begun).Microseconds())/1e3)
 	}
+}
+
+// span tells of a request whose caller traces it.
+func (s *Server) span(r *http.Request, code int, begun time.Time) {
+	span := trace.Begin(r.Header.Get("Traceparent"), begun)
+	if span == nil {
+		return
+	}
+	span.Name, span.Ended, span.Failed = r.Method+" "+r.URL.Path, time.Now().UnixNano(), code >= 500
+	span.Facts = map[string]any{"http.request.method": r.Method, "url.path": r.URL.Path, "http.response.status_code": code}
+	s.Spans.Put(span)
 }
 
 func (s *Server) route(w http.ResponseWriter, r *http.Request) (metrics.Endpoint, int) {

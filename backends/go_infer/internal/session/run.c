@@ -2,8 +2,12 @@
 #include "strings.h"
 
 #include <malloc.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static int64_t live_tensors;
 
@@ -16,6 +20,9 @@ void sg_tame_malloc(void) {
 #ifdef M_ARENA_MAX
 	mallopt(M_ARENA_MAX, 2);
 #endif
+	/* With oneDNN, TensorFlow keeps what was freed in an allocator of its own that gives nothing back: an unloaded model's variables
+	 * would stay for ever. Asked at the first allocation; whoever has set it knows better. */
+	setenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1", 0);
 }
 
 /* TensorFlow 2.21 chats on stderr through Abseil's logger, from its static initializers on, and TF_CPP_MIN_LOG_LEVEL does not reach
@@ -41,7 +48,50 @@ void sg_trim(void) {
 #endif
 }
 
-void sg_load(const char *directory, const char *tag, const void *config, size_t config_bytes, sg_loaded *loaded) {
+typedef struct {
+	void (*work)(void *);
+	void *argument;
+	int nice;
+} sg_errand;
+
+static void *run_errand(void *argument) {
+	sg_errand *errand = argument;
+	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), errand->nice);
+	errand->work(errand->argument);
+	return NULL;
+}
+
+/* Does the work in a thread of that niceness, and returns when it is done; without nice, or if no thread can be had, in this one. */
+static void aside(int nice, void (*work)(void *), void *argument) {
+	sg_errand errand = {work, argument, nice};
+	pthread_t thread;
+	if (nice <= 0 || pthread_create(&thread, NULL, run_errand, &errand) != 0) {
+		work(argument);
+		return;
+	}
+	pthread_join(thread, NULL);
+}
+
+typedef struct {
+	const char *directory, *tag;
+	const void *config;
+	size_t config_bytes;
+	sg_loaded *loaded;
+} sg_order;
+
+static void load(const char *directory, const char *tag, const void *config, size_t config_bytes, sg_loaded *loaded);
+
+static void load_order(void *argument) {
+	sg_order *order = argument;
+	load(order->directory, order->tag, order->config, order->config_bytes, order->loaded);
+}
+
+void sg_load(const char *directory, const char *tag, const void *config, size_t config_bytes, int nice, sg_loaded *loaded) {
+	sg_order order = {directory, tag, config, config_bytes, loaded};
+	aside(nice, load_order, &order);
+}
+
+static void load(const char *directory, const char *tag, const void *config, size_t config_bytes, sg_loaded *loaded) {
 	memset(loaded, 0, sizeof *loaded);
 	loaded->status = TF_NewStatus();
 	TF_SessionOptions *options = TF_NewSessionOptions();
@@ -235,6 +285,13 @@ int sg_run(sg_call *call) {
 	}
 	if (code != TF_OK) sg_release(call);
 	return code;
+}
+
+static void run_call(void *call) { sg_run(call); }
+
+int sg_run_aside(sg_call *call, int nice) {
+	aside(nice, run_call, call);
+	return TF_GetCode(call->status);
 }
 
 void sg_release(sg_call *call) {

@@ -53,7 +53,7 @@ typedef struct {
 /* Tensors alive: made by sg_run or returned by TensorFlow and not yet deleted. */
 int64_t sg_live(void);
 
-/* Bounds what the C library's allocator keeps per thread; to be called before TensorFlow makes threads. */
+/* Bounds what the C library's allocator keeps per thread, and has TensorFlow use it; to be called before TensorFlow makes threads. */
 void sg_tame_malloc(void);
 /* Gives freed memory back to the system. */
 void sg_trim(void);
@@ -61,7 +61,10 @@ void sg_trim(void);
 /* Makes and frees a session of nothing, so that TensorFlow's own threads exist. */
 void sg_make_pools(const void *config, size_t config_bytes, TF_Status *status);
 
-void sg_load(const char *directory, const char *tag, const void *config, size_t config_bytes, sg_loaded *loaded);
+/* What gives way to serving by `nice` (> 0) runs in a thread of its own of that niceness, and so do the threads that TensorFlow makes
+ * there: on Linux niceness belongs to a thread and is inherited. The calling thread, which is Go's, only waits: a Go thread of low
+ * priority would keep a processor of Go's scheduler while it gets no CPU, and hold up every garbage collection. */
+void sg_load(const char *directory, const char *tag, const void *config, size_t config_bytes, int nice, sg_loaded *loaded);
 void sg_free_meta(sg_loaded *loaded);
 void sg_unload(TF_Session *session, TF_Graph *graph);
 
@@ -74,6 +77,8 @@ void sg_free_call(sg_call *call);
 /* Runs the call; returns the TF_Code. On 0 call->out describes the outputs: out[i].data is places[i].memory, or TensorFlow's memory
  * until sg_release if it is held. On any other code nothing is held. */
 int sg_run(sg_call *call);
+/* sg_run, giving way by `nice`. */
+int sg_run_aside(sg_call *call, int nice);
 /* Deletes what is held; needed only if call->held is not 0. */
 void sg_release(sg_call *call);
 

@@ -61,8 +61,8 @@ type Session struct {
 	graph   *C.TF_Graph
 }
 
-// Load reads the SavedModel in directory. The second result is its MetaGraphDef, serialized.
-func Load(directory string, intraOp int) (*Session, []byte, error) {
+// Load reads the SavedModel in directory, giving way to other threads by nice. The second result is its MetaGraphDef, serialized.
+func Load(directory string, intraOp, nice int) (*Session, []byte, error) {
 	path, tag := C.CString(directory), C.CString(ServeTag)
 	defer C.free(unsafe.Pointer(path))
 	defer C.free(unsafe.Pointer(tag))
@@ -71,7 +71,7 @@ func Load(directory string, intraOp int) (*Session, []byte, error) {
 	defer C.free(config)
 
 	var loaded C.sg_loaded
-	C.sg_load(path, tag, config, C.size_t(len(options)), &loaded)
+	C.sg_load(path, tag, config, C.size_t(len(options)), C.int(nice), &loaded)
 	defer C.sg_free_meta(&loaded)
 	if code := C.TF_GetCode(loaded.status); code != C.TF_OK {
 		return nil, nil, status.Errorf(status.Code(code), "%s", C.GoString(C.TF_Message(loaded.status)))
@@ -171,6 +171,14 @@ func (c *Call) SetOutput(i int, memory unsafe.Pointer, room int) {
 // others until Release. After an error nothing is left to release.
 func (c *Call) Run() error {
 	if code := C.sg_run(c.call); code != C.TF_OK {
+		return status.Errorf(status.Code(code), "%s", C.GoString(C.TF_Message(c.call.status)))
+	}
+	return nil
+}
+
+// RunAside is Run in a thread that gives way to others by nice; for warming.
+func (c *Call) RunAside(nice int) error {
+	if code := C.sg_run_aside(c.call, C.int(nice)); code != C.TF_OK {
 		return status.Errorf(status.Code(code), "%s", C.GoString(C.TF_Message(c.call.status)))
 	}
 	return nil

@@ -19,7 +19,7 @@ const rows = 4
 // prepared is the dense digit model as one call, with its input set to real digits.
 func prepared(t *testing.T) (*session.Call, *tensor.Pool, []int64) {
 	t.Helper()
-	s, _, err := session.Load(filepath.Join(testmodels.Directory(t), "digits/1"), 1)
+	s, _, err := session.Load(filepath.Join(testmodels.Directory(t), "digits/1"), 1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
