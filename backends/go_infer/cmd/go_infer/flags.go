@@ -5,18 +5,19 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"runtime"
 	"time"
 )
 
 // options are the command line, in TF-Serving's spelling where TF-Serving has the flag.
 type options struct {
-	host, modelName, modelBase     string
-	port, maxBatch, workers, queue int
-	intraOp, maxBody, maxPixels    int
-	batching, exitWithParent       bool
-	logRequests, version, link     bool
-	drainTimeout, drainGrace       time.Duration
+	host, modelName, modelBase string
+	port                       int
+	intraOp, maxBody           int
+	maxPixels                  int
+	exitWithParent             bool
+	logRequests, version, link bool
+	drainTimeout, drainGrace   time.Duration
+	batching                   batching
 }
 
 const usage = `go_infer serves a TensorFlow SavedModel over HTTP, in batches.
@@ -37,10 +38,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.StringVar(&o.modelBase, "model_base_path", "", "`directory` with the model's versions (required)")
 	f.StringVar(&o.host, "rest_api_host", "127.0.0.1", "`address` to listen on; 0.0.0.0 for every interface")
 	f.IntVar(&o.port, "rest_api_port", 8501, "`port` to listen on; 0 takes a free one and logs it")
-	f.BoolVar(&o.batching, "enable_batching", true, "gather waiting requests into one Run")
-	f.IntVar(&o.maxBatch, "max_batch", 32, "most `rows` in one Run; sizes in between are padded to a power of two")
-	f.IntVar(&o.workers, "batch_workers", defaultWorkers(), "`number` of Runs at the same time")
-	f.IntVar(&o.queue, "max_queue", 1024, "most `rows` that wait for a Run; beyond, requests are refused with 503")
+	o.batching.flags(f)
 	f.IntVar(&o.intraOp, "tensorflow_intra_op_parallelism", 1, "`threads` inside one operation")
 	f.IntVar(&o.maxBody, "max_body", 16<<20, "largest request body, in `bytes`")
 	f.IntVar(&o.maxPixels, "max_image_pixels", 16<<20, "largest picture, in `pixels`")
@@ -72,9 +70,6 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 		value, low, high int
 	}{
 		{"rest_api_port", o.port, 0, 65535},
-		{"max_batch", o.maxBatch, 1, 4096},
-		{"batch_workers", o.workers, 1, 256},
-		{"max_queue", o.queue, 1, 1 << 24},
 		{"tensorflow_intra_op_parallelism", o.intraOp, 1, 127},
 		{"max_body", o.maxBody, 1 << 10, 1 << 30},
 		{"max_image_pixels", o.maxPixels, 1 << 10, 1 << 28},
@@ -83,8 +78,5 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 			return o, fmt.Errorf("--%s=%d is out of range; it must be %d..%d", bound.name, bound.value, bound.low, bound.high)
 		}
 	}
-	return o, nil
+	return o, o.batching.resolve(f)
 }
-
-// defaultWorkers leaves half of the cores to HTTP and JSON: on small models that work is as large as the Runs.
-func defaultWorkers() int { return max(1, runtime.GOMAXPROCS(0)/2) }

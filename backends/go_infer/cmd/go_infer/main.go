@@ -82,21 +82,20 @@ func serve(o options, log *slog.Logger) error {
 		return fmt.Errorf("cannot listen on %s: %w", address, err)
 	}
 	log.Info("starting", "release", release, "tensorflow", session.Version(), "go", runtime.Version(), "gomaxprocs", runtime.GOMAXPROCS(0),
-		"batch_workers", o.workers, "max_batch", o.maxBatch, "batching", o.batching, "listen", listener.Addr().String())
+		"batch_workers", o.batching.slots(), "max_batch", o.batching.maxBatch, "batching", o.batching.enabled, "listen", listener.Addr().String())
 
 	registry, pool, repo := metrics.New(), tensor.NewPool(), repository.New()
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
 	repo.Announce(o.modelName, places)
-	limits := api.Limits{MaxBody: o.maxBody}
+	limits := api.Limits{MaxBody: o.maxBody, Priority: o.batching.priority}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits},
 		Simple: &simple.Handler{Repository: repo, Limits: limits, MaxPixels: o.maxPixels,
 			Decoders: make(chan struct{}, runtime.GOMAXPROCS(0))},
 		Registry: registry, Log: log, LogEach: o.logRequests,
 	}
-	slots := o.limits()
-	s.Load = func() server.Load { return busy(registry, slots.Slots*slots.MaxBatch) }
+	s.Load = func() server.Load { return busy(registry, o.batching.slots()*o.batching.maxBatch) }
 	if o.link {
 		s.Link = links(s, registry, log)
 	}
@@ -152,10 +151,12 @@ func load(o options, places []repository.Place, repo *repository.Repository, reg
 	log *slog.Logger) error {
 	usable := 0
 	var last error
+	limits := o.batching.limits(batch.NewShare(o.batching.slots()))
 	for _, place := range places {
 		counters := registry.Model(o.modelName, place.Number)
 		loader := func(name string, version int64, directory string) (*model.Model, error) {
-			return model.Load(name, version, directory, model.Options{Limits: o.limits(), IntraOp: o.intraOp, Pool: pool, Events: counters})
+			return model.Load(name, version, directory, model.Options{Limits: limits, IntraOp: o.intraOp, Pool: pool, Events: counters,
+				Weight: o.batching.weights[name]})
 		}
 		version, err := repo.Load(o.modelName, place, loader)
 		if err != nil {
@@ -165,6 +166,7 @@ func load(o options, places []repository.Place, repo *repository.Repository, reg
 		}
 		usable++
 		counters.Queue(version.Model.Waiting)
+		counters.Outcomes(version.Model.Tally)
 		log.Info("model loaded", "model", o.modelName, "version", place.Number, "ms", version.Took.Milliseconds(),
 			"signatures", version.Model.SignatureNames())
 	}
@@ -172,14 +174,6 @@ func load(o options, places []repository.Place, repo *repository.Repository, reg
 		return fmt.Errorf("no version of model %s can be served; the last failure: %w", o.modelName, last)
 	}
 	return nil
-}
-
-func (o *options) limits() batch.Limits {
-	limits := batch.Limits{MaxBatch: o.maxBatch, MaxQueue: o.queue, Slots: o.workers, Coalesce: o.batching}
-	if !o.batching {
-		limits.Slots = max(limits.Slots, runtime.GOMAXPROCS(0)) // nothing else bounds how many run
-	}
-	return limits
 }
 
 // drain finishes what runs, within the timeout; a second signal ends the process at once.

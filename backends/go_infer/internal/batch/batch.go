@@ -69,9 +69,9 @@ const never = math.MaxInt64
 
 type job struct {
 	done     chan error
-	left     atomic.Int32 // rows not yet finished
-	absent   atomic.Bool  // nobody waits any more
-	deadline int64        // nanoseconds since the batcher's epoch
+	left     atomic.Int32          // rows not yet finished
+	absent   atomic.Pointer[error] // nobody waits any more, and why
+	deadline int64                 // nanoseconds since the batcher's epoch
 	rows     int
 	alone    bool // nothing waited and a slot was idle when it came
 	failure  atomic.Pointer[error]
@@ -129,7 +129,7 @@ func NewShared[T Payload](name string, weight int, limits Limits, run func(slot 
 	}
 	b := &Batcher[T]{
 		limits: limits, run: run, events: events, now: now, epoch: now(),
-		limit: limits.MaxBatch, adapter: newAdapter(limits.Target, limits.MaxBatch), started: make([]int64, limits.Slots),
+		limit: limits.MaxBatch, idle: limits.Slots, adapter: newAdapter(limits.Target, limits.MaxBatch), started: make([]int64, limits.Slots),
 	}
 	if limits.Share != nil {
 		b.member = limits.Share.Join(name, weight)
@@ -251,7 +251,7 @@ func recycle(j *job) {
 // parts are the larger part of the queue, or hold a quarter of the memory that may wait: clients that come and go must not fill it while
 // a long Run holds every slot.
 func (b *Batcher[T]) abandon(j *job, reason error) {
-	j.absent.Store(true)
+	j.absent.Store(&reason)
 	var swept []Part[T]
 	b.mu.Lock()
 	b.forsake(j, reason)

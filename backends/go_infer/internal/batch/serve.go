@@ -14,8 +14,9 @@ type slot[T Payload] struct {
 	dropped []Part[T]
 	granted chan struct{} // by the Share
 
-	rows    int // 0: nothing was run
-	allowed int // rows that it might have had
+	busy    bool // it has formed a batch, and so is not one of those that are idle
+	rows    int  // 0: nothing was run
+	allowed int  // rows that it might have had
 	took    time.Duration
 	since   int64 // when it could have begun, had a slot of the Share been free
 	ended   int64
@@ -26,11 +27,13 @@ func (b *Batcher[T]) serve(number int) {
 	defer b.slots.Done()
 	s := &slot[T]{number: number, parts: make([]Part[T], 0, min(b.limits.MaxBatch, 64)), granted: make(chan struct{}, 1)}
 	for b.form(s) {
-		b.drop(s.dropped)
 		s.rows, s.took = 0, 0
+		began := b.clock()
+		s.parts = s.wanted(began)
+		b.drop(s.dropped)
 		var err error
 		if len(s.parts) > 0 {
-			err = b.runBatch(s)
+			err = b.runBatch(s, began)
 		}
 		if b.member != nil {
 			b.member.release(s.took)
@@ -48,6 +51,9 @@ func (b *Batcher[T]) serve(number int) {
 func (b *Batcher[T]) form(s *slot[T]) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if s.busy {
+		b.idle++
+	}
 	b.started[s.number] = 0
 	ready := s.rows > 0 // and something waits since before it ended
 	if ready {
@@ -57,9 +63,7 @@ func (b *Batcher[T]) form(s *slot[T]) bool {
 	for {
 		for b.queue.size == 0 && !b.closed {
 			ready = false
-			b.idle++
 			b.wake.Wait()
-			b.idle--
 		}
 		if b.queue.size == 0 {
 			return false
@@ -70,6 +74,8 @@ func (b *Batcher[T]) form(s *slot[T]) bool {
 		}
 		ready = false
 	}
+	s.busy = true
+	b.idle--
 	s.since = now
 	if ready {
 		s.since = s.ended
@@ -190,40 +196,51 @@ func (b *Batcher[T]) fill(s *slot[T], number, most, rows int, now, usual int64) 
 	return rows
 }
 
-func (b *Batcher[T]) runBatch(s *slot[T]) error {
+func (b *Batcher[T]) runBatch(s *slot[T], began int64) error {
 	for i := range s.parts {
 		s.rows += s.parts[i].Rows
 	}
 	b.events.Batch(len(s.parts), s.rows)
-	began := b.clock()
-	vain := s.unwanted(began)
 	err := b.run(s.number, s.parts)
 	s.ended = b.clock()
 	s.took = time.Duration(s.ended - began)
 	b.events.Ran(s.took)
-	if vain > 0 {
-		b.tally.vain.Add(vain)
-	}
-	if wasted := s.unwanted(s.ended) - vain; wasted > 0 {
-		b.tally.wasted.Add(wasted)
+	for i := range s.parts {
+		if s.parts[i].job.unwanted(s.ended) {
+			b.tally.wasted.Add(int64(s.parts[i].Rows))
+		}
 	}
 	return err
 }
 
-// unwanted counts the rows of the batch that nobody waits for.
-func (s *slot[T]) unwanted(now int64) (rows int64) {
-	for i := range s.parts {
-		if j := s.parts[i].job; j.absent.Load() || now >= j.deadline {
-			rows += int64(s.parts[i].Rows)
+// wanted looks once more, just before the Run, who has left while the batch was formed.
+func (s *slot[T]) wanted(now int64) []Part[T] {
+	first := 0
+	for first < len(s.parts) && !s.parts[first].job.unwanted(now) {
+		first++
+	}
+	kept := s.parts[:first]
+	for _, part := range s.parts[first:] {
+		if part.job.unwanted(now) {
+			s.dropped = append(s.dropped, part)
+		} else {
+			kept = append(kept, part)
 		}
 	}
-	return rows
+	clear(s.parts[len(kept):])
+	return kept
 }
+
+// unwanted says that nobody waits for a job's answer.
+func (j *job) unwanted(now int64) bool { return j.absent.Load() != nil || now >= j.deadline }
 
 // drop ends parts that cost no Run: nobody waits for them, or another part of their request has failed, or they were late.
 func (b *Batcher[T]) drop(parts []Part[T]) {
 	for i := range parts {
 		reason := parts[i].job.gone
+		if left := parts[i].job.absent.Load(); reason == nil && left != nil {
+			reason = *left
+		}
 		switch {
 		case reason == nil || errors.Is(reason, context.DeadlineExceeded):
 			b.events.Dropped(true)

@@ -60,6 +60,7 @@ func (h *Handler) predict(x *api.Exchange, target target) error {
 		return err
 	}
 	defer request.Release()
+	request.Class = x.Class
 	if err := signature.Run(x.Context, request); err != nil {
 		return err
 	}
