@@ -114,6 +114,29 @@ func TestAHigherClassDisplacesTheLastOfTheLowest(t *testing.T) {
 	}
 }
 
+func TestAFullQueueIsToldBeforeTheBodyIsRead(t *testing.T) {
+	b := newBench(t, Limits{MaxBatch: 8, MaxQueue: 4, Slots: 1, Coalesce: true})
+	replies := make(chan reply, 16)
+	b.occupy(replies)
+	b.ask(1, 3, replies, Options{})
+	if refusal := b.Full(Default); refusal != nil {
+		t.Errorf("there is room for a row: %v", refusal)
+	}
+	b.ask(2, 1, replies, Options{Class: Batch})
+	for class, full := range map[Class]bool{Critical: false, Default: false, Batch: true} {
+		if refusal := b.Full(class); (refusal != nil) != full {
+			t.Errorf("%v: %v, want full: %v", class, refusal, full)
+		}
+	}
+	if tally := b.Tally(); tally.Received != 4 || tally.Refused[Rows] != 1 {
+		t.Errorf("counted %+v", tally)
+	}
+	b.order(1)
+	for range 3 {
+		<-replies
+	}
+}
+
 func TestTheQueueIsBoundedInBytes(t *testing.T) {
 	b := newBench(t, Limits{MaxBatch: 8, MaxQueue: 64, Slots: 1, Coalesce: true, MaxBytes: 100})
 	replies := make(chan reply, 16)

@@ -28,12 +28,10 @@ func (b *Batcher[T]) serve(number int) {
 	s := &slot[T]{number: number, parts: make([]Part[T], 0, min(b.limits.MaxBatch, 64)), granted: make(chan struct{}, 1)}
 	for b.form(s) {
 		s.rows, s.took = 0, 0
-		began := b.clock()
-		s.parts = s.wanted(began)
 		b.drop(s.dropped)
 		var err error
 		if len(s.parts) > 0 {
-			err = b.runBatch(s, began)
+			err = b.runBatch(s)
 		}
 		if b.member != nil {
 			b.member.release(s.took)
@@ -177,6 +175,7 @@ func (b *Batcher[T]) fill(s *slot[T], number, most, rows int, now, usual int64) 
 		switch {
 		case len(s.parts) == 0 && !b.limits.Coalesce, b.limits.Coalesce && next.Rows <= room:
 			rows += next.Rows
+			j.taken += next.Rows
 			b.leave(j, next.Rows)
 			s.parts = append(s.parts, b.queue.pop(number))
 		case b.limits.Coalesce && next.Rows > b.limit && room > 0:
@@ -185,6 +184,7 @@ func (b *Batcher[T]) fill(s *slot[T], number, most, rows int, now, usual int64) 
 			part.Payload.Retain()
 			next.Start += room
 			next.Rows -= room
+			j.taken += room
 			b.leave(j, room)
 			s.parts = append(s.parts, part)
 			return b.limit
@@ -196,51 +196,23 @@ func (b *Batcher[T]) fill(s *slot[T], number, most, rows int, now, usual int64) 
 	return rows
 }
 
-func (b *Batcher[T]) runBatch(s *slot[T], began int64) error {
+func (b *Batcher[T]) runBatch(s *slot[T]) error {
 	for i := range s.parts {
 		s.rows += s.parts[i].Rows
 	}
 	b.events.Batch(len(s.parts), s.rows)
+	began := b.clock()
 	err := b.run(s.number, s.parts)
 	s.ended = b.clock()
 	s.took = time.Duration(s.ended - began)
 	b.events.Ran(s.took)
-	for i := range s.parts {
-		if s.parts[i].job.unwanted(s.ended) {
-			b.tally.wasted.Add(int64(s.parts[i].Rows))
-		}
-	}
 	return err
 }
-
-// wanted looks once more, just before the Run, who has left while the batch was formed.
-func (s *slot[T]) wanted(now int64) []Part[T] {
-	first := 0
-	for first < len(s.parts) && !s.parts[first].job.unwanted(now) {
-		first++
-	}
-	kept := s.parts[:first]
-	for _, part := range s.parts[first:] {
-		if part.job.unwanted(now) {
-			s.dropped = append(s.dropped, part)
-		} else {
-			kept = append(kept, part)
-		}
-	}
-	clear(s.parts[len(kept):])
-	return kept
-}
-
-// unwanted says that nobody waits for a job's answer.
-func (j *job) unwanted(now int64) bool { return j.absent.Load() != nil || now >= j.deadline }
 
 // drop ends parts that cost no Run: nobody waits for them, or another part of their request has failed, or they were late.
 func (b *Batcher[T]) drop(parts []Part[T]) {
 	for i := range parts {
 		reason := parts[i].job.gone
-		if left := parts[i].job.absent.Load(); reason == nil && left != nil {
-			reason = *left
-		}
 		switch {
 		case reason == nil || errors.Is(reason, context.DeadlineExceeded):
 			b.events.Dropped(true)

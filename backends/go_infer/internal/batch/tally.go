@@ -13,7 +13,8 @@ type Tally struct {
 	Cancelled int64 // its client left before it was answered
 	Refused   [reasons]int64
 
-	// Wasted are the rows that were run and nobody waited for when the Run had ended: a Run under way cannot be interrupted.
+	// Wasted are the rows that a slot had taken to run when their client left: a Run under way cannot be interrupted. So every row
+	// that was run is one of an answered or a failed request, or wasted; none was for nobody when it was taken.
 	Wasted int64
 }
 

@@ -38,15 +38,20 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 }
 
 func (h *Handler) predict(x *api.Exchange, target target) error {
+	lease, unknown := h.Repository.Acquire(x.Context, target.model, target.wanted)
+	if unknown == nil {
+		defer lease.Release()
+		if err := lease.Model.Overloaded(x.Class); err != nil {
+			return err // at once, and not after reading all that cannot be served
+		}
+	}
 	document, err := jsontensor.Scan(x.Body)
 	if err != nil {
 		return err
 	}
-	lease, err := h.Repository.Acquire(x.Context, target.model, target.wanted)
-	if err != nil {
-		return err
+	if unknown != nil {
+		return unknown
 	}
-	defer lease.Release()
 	name, err := document.SignatureName()
 	if err != nil {
 		return err
