@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"runtime"
 	"time"
 )
 
@@ -57,6 +58,9 @@ func (b *Batcher[T]) form(s *slot[T]) bool {
 	if ready {
 		b.learn(s)
 	}
+	// On busy cores requests are ready to come into the queue and only wait for a processor. They get it once before a batch is formed
+	// that has room for them; if there are none this returns at once. So batches are large when that pays, and nobody waits for a timer.
+	yielded := false
 	var now int64
 	for {
 		for b.queue.size == 0 && !b.closed {
@@ -65,6 +69,13 @@ func (b *Batcher[T]) form(s *slot[T]) bool {
 		}
 		if b.queue.size == 0 {
 			return false
+		}
+		if !yielded && b.limits.Coalesce && b.rows() < b.limit {
+			yielded = true
+			b.mu.Unlock()
+			runtime.Gosched()
+			b.mu.Lock()
+			continue
 		}
 		now = b.clock()
 		if b.limits.Delay == 0 || b.complete(now) {
