@@ -58,9 +58,10 @@ func (b *Batcher[T]) form(s *slot[T]) bool {
 	if ready {
 		b.learn(s)
 	}
-	// On busy cores requests are ready to come into the queue and only wait for a processor. They get it once before a batch is formed
-	// that has room for them; if there are none this returns at once. So batches are large when that pays, and nobody waits for a timer.
-	yielded := false
+	// On busy cores requests are ready to come into the queue and only wait for a processor. They get it before a batch is formed
+	// that has room for them, as long as more come; if there are none this returns at once. So batches are large when that pays, and
+	// nobody waits for a timer.
+	seen := 0
 	var now int64
 	for {
 		for b.queue.size == 0 && !b.closed {
@@ -70,8 +71,8 @@ func (b *Batcher[T]) form(s *slot[T]) bool {
 		if b.queue.size == 0 {
 			return false
 		}
-		if !yielded && b.limits.Coalesce && b.rows() < b.limit {
-			yielded = true
+		if rows := b.rows(); rows > seen && b.limits.Coalesce && rows < b.limit {
+			seen = rows
 			b.mu.Unlock()
 			runtime.Gosched()
 			b.mu.Lock()
