@@ -14,19 +14,19 @@ import (
 // options are the command line, in TF-Serving's spelling where TF-Serving has the flag.
 type options struct {
 	lifecycle
-	host, socket, monitoring       string
-	traces                         string
-	controlPort, debugPort         int
-	machine                        machine.Choice
-	port, maxBatch, workers, queue int
-	intraOp, maxBody, maxPixels    int
-	batching, exitWithParent       bool
-	logRequests, version, link     bool
-	modelControl                   bool
-	drainTimeout, drainGrace       time.Duration
-	grpc                           grpcOptions
-
-	gzipFrom int
+	host, socket, monitoring   string
+	traces                     string
+	controlPort, debugPort     int
+	machine                    machine.Choice
+	port, intraOp              int
+	maxBody, maxPixels         int
+	gzipFrom                   int
+	exitWithParent             bool
+	logRequests, version, link bool
+	modelControl               bool
+	drainTimeout, drainGrace   time.Duration
+	batching                   batching
+	grpc                       grpcOptions
 }
 
 const usage = `go_infer serves TensorFlow SavedModels over HTTP and gRPC, in batches.
@@ -54,10 +54,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.StringVar(&o.traces, "trace_file", "", "`file` to append a line of JSON to for each request whose traceparent says that it is sampled")
 	f.IntVar(&o.controlPort, "control_port", -1, "`port` on 127.0.0.1 for operators: rollback, labels, traffic, reload; 0 takes a free one, -1: none")
 	f.IntVar(&o.debugPort, "debug_port", -1, "`port` on 127.0.0.1 for Go's profiles (/debug/pprof); 0 takes a free one, -1: none")
-	f.BoolVar(&o.batching, "enable_batching", true, "gather waiting requests into one Run")
-	f.IntVar(&o.maxBatch, "max_batch", 32, "most `rows` in one Run; sizes in between are padded to a power of two")
-	f.IntVar(&o.workers, "batch_workers", o.machine.Runs, "`number` of Runs at the same time")
-	f.IntVar(&o.queue, "max_queue", 1024, "most `rows` that wait for a Run; beyond, requests are refused with 503")
+	o.batching.flags(f, o.machine.Runs)
 	f.IntVar(&o.intraOp, "tensorflow_intra_op_parallelism", o.machine.IntraOp, "`threads` inside one operation")
 	f.IntVar(&o.maxBody, "max_body", 16<<20, "largest request body, in `bytes`")
 	f.IntVar(&o.gzipFrom, "gzip_from", 16<<10, "`bytes` of an answer from which it is gzipped for clients that ask; 0 never")
@@ -99,9 +96,6 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 		{"grpc_max_concurrent_streams", o.grpc.maxStreams, 1, 1 << 20},
 		{"control_port", o.controlPort, -1, 65535},
 		{"debug_port", o.debugPort, -1, 65535},
-		{"max_batch", o.maxBatch, 1, 4096},
-		{"batch_workers", o.workers, 1, 256},
-		{"max_queue", o.queue, 1, 1 << 24},
 		{"tensorflow_intra_op_parallelism", o.intraOp, 1, 127},
 		{"max_body", o.maxBody, 1 << 10, 1 << 30},
 		{"gzip_from", o.gzipFrom, 0, 1 << 30},
@@ -111,5 +105,5 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 			return o, fmt.Errorf("--%s=%d is out of range; it must be %d..%d", bound.name, bound.value, bound.low, bound.high)
 		}
 	}
-	return o, nil
+	return o, o.batching.resolve(f)
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/modelconfig"
@@ -83,12 +84,16 @@ func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model
 
 // loader makes models, with their counters.
 func loader(o *options, registry *metrics.Registry, pool *tensor.Pool) (repository.Loader, func(*model.Model)) {
+	limits := o.batching.limits(batch.NewShare(o.batching.slots()))
 	load := func(name string, version int64, directory string) (*model.Model, error) {
 		counters, begun := registry.Model(name, version), time.Now()
-		m, err := model.Load(name, version, directory, model.Options{Limits: o.limits(), IntraOp: o.intraOp, Nice: o.nice, Pool: pool, Events: counters})
+		m, err := model.Load(name, version, directory, model.Options{
+			Limits: limits, Weight: o.batching.weights[name], IntraOp: o.intraOp, Nice: o.nice, Pool: pool, Events: counters,
+		})
 		registry.Loaded(filepath.Join(name, fmt.Sprint(version)), err == nil, time.Since(begun))
 		if err == nil {
 			counters.Queue(m.Waiting)
+			counters.Outcomes(m.Tally)
 		}
 		return m, err
 	}

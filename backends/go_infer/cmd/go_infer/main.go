@@ -22,7 +22,6 @@ import (
 	"sluicegate/go_infer/internal/api/oip"
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
-	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/link"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/modelconfig"
@@ -83,7 +82,7 @@ func serve(o options, log *slog.Logger) error {
 		return err
 	}
 	log.Info("starting", "release", release, "tensorflow", session.Version(), "go", runtime.Version(), "gomaxprocs", runtime.GOMAXPROCS(0),
-		"batch_workers", o.workers, "intra_op", o.intraOp, "max_batch", o.maxBatch, "batching", o.batching, "listen", listener.Addr().String(), "grpc", grpc.addresses(),
+		"batch_workers", o.batching.slots(), "intra_op", o.intraOp, "max_batch", o.batching.maxBatch, "batching", o.batching.enabled, "listen", listener.Addr().String(), "grpc", grpc.addresses(),
 		"why", o.machine.Reason)
 
 	registry, pool := metrics.New(), tensor.NewPool()
@@ -94,7 +93,7 @@ func serve(o options, log *slog.Logger) error {
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
 	registry.Gauge("go_infer_model_bytes", "Memory that loaded models are reckoned to take.", func() float64 { return float64(repo.Memory()) })
 	registry.Gauge("go_infer_config_good", "1 if the config files are in effect as they are, 0 if they were refused.", config.good)
-	limits := api.Limits{MaxBody: o.maxBody, GzipFrom: o.gzipFrom}
+	limits := api.Limits{MaxBody: o.maxBody, GzipFrom: o.gzipFrom, Priority: o.batching.priority}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits, Registry: registry},
 		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: release, Control: o.control(repo)},
@@ -110,8 +109,7 @@ func serve(o options, log *slog.Logger) error {
 		s.Spans = trace.NewWriter(file)
 		registry.Counter("go_infer_spans_dropped_total", "Spans that were not written.", func() float64 { return float64(s.Spans.Dropped()) })
 	}
-	slots := o.limits()
-	s.Load = func() server.Load { return busy(registry, slots.Slots*slots.MaxBatch) }
+	s.Load = func() server.Load { return busy(registry, o.batching.slots()*o.batching.maxBatch) }
 	if o.link {
 		s.Link = links(s, registry, log)
 	}
@@ -222,14 +220,6 @@ func (o *options) scrapePath() (string, error) {
 		return "", err
 	}
 	return m.Path, nil
-}
-
-func (o *options) limits() batch.Limits {
-	limits := batch.Limits{MaxBatch: o.maxBatch, MaxQueue: o.queue, Slots: o.workers, Coalesce: o.batching}
-	if !o.batching {
-		limits.Slots = max(limits.Slots, runtime.GOMAXPROCS(0)) // nothing else bounds how many run
-	}
-	return limits
 }
 
 // drain finishes what runs, within the timeout; a second signal ends the process at once.

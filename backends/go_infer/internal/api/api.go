@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/jsontensor"
 	"sluicegate/go_infer/internal/status"
 )
@@ -25,16 +26,18 @@ const TimeoutHeader = "X-Request-Timeout"
 // keepBuffer is the largest buffer that goes back to the pool; one rare huge request must not keep its memory for ever.
 const keepBuffer = 1 << 20
 
-// Limits bound what one request may cost.
+// Limits bound what one request may cost, and say what of it is heard.
 type Limits struct {
-	MaxBody  int // bytes, as it arrives and, if it is compressed, as it becomes
-	GzipFrom int // bytes of an answer from which it is gzipped for a client that asks for that; 0: never
+	MaxBody  int    // bytes, as it arrives and, if it is compressed, as it becomes
+	GzipFrom int    // bytes of an answer from which it is gzipped for a client that asks for that; 0: never
+	Priority string // header in which a request says its class; empty: none does
 }
 
 // Exchange is one request in work. Body and Answer live in pooled memory: nothing of them may be kept after the operation returns.
 type Exchange struct {
 	Request *http.Request
 	Context context.Context
+	Class   batch.Class // how urgent the request says it is
 	Body    []byte
 	Answer  []byte
 	Header  http.Header // of the answer; to be touched only by an operation that succeeds
@@ -58,6 +61,9 @@ func Serve(w http.ResponseWriter, r *http.Request, limits Limits, operation Oper
 	cancel, err := x.deadline()
 	if cancel != nil {
 		defer cancel()
+	}
+	if err == nil {
+		x.Class, err = Class(r, limits.Priority)
 	}
 	if err == nil {
 		err = x.read(limits.MaxBody)
@@ -113,6 +119,22 @@ func (x *Exchange) recycle() {
 	}
 	x.Body, x.Answer = x.Body[:0], x.Answer[:0]
 	exchanges.Put(x)
+}
+
+// Class is how urgent a request says it is, in the header of that name (critical, default or batch). On a link the gateway may say it
+// with the frame instead.
+func Class(r *http.Request, header string) (batch.Class, error) {
+	if header != "" {
+		if value := r.Header.Get(header); value != "" {
+			class, err := batch.ParseClass(value)
+			if err != nil {
+				return class, status.Errorf(status.InvalidArgument, "%s: %v", header, err)
+			}
+			return class, nil
+		}
+	}
+	class, _ := r.Context().Value(batch.ContextKey).(batch.Class)
+	return class, nil
 }
 
 // deadline narrows the context if the client said how long it will wait.

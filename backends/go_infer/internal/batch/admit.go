@@ -70,6 +70,27 @@ func (b *Batcher[T]) admit(j *job, now int64) *Refusal {
 	return nil
 }
 
+// Full refuses a request of a class whose rows nobody has counted yet, if there is no room for even one: reading a body to find that out
+// would cost more than the refusal. nil: ask with Do.
+func (b *Batcher[T]) Full(class Class) *Refusal {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || b.rows() < b.limits.MaxQueue {
+		return nil
+	}
+	for _, lower := range b.waiting[class.line()+1:] {
+		if lower > 0 {
+			return nil
+		}
+	}
+	now := b.clock()
+	refusal := b.refusal(Rows, now)
+	b.turned.add(time.Duration(now), 1)
+	b.tally.received.Add(1)
+	b.tally.refused[Rows].Add(1)
+	return refusal
+}
+
 // refusal says when what waits, and what was turned away of late, will be done.
 func (b *Batcher[T]) refusal(reason Reason, now int64) *Refusal {
 	rows := b.rows()

@@ -70,7 +70,6 @@ const never = math.MaxInt64
 type job struct {
 	done     chan error
 	left     atomic.Int32 // rows not yet finished
-	absent   atomic.Bool  // nobody waits any more
 	deadline int64        // nanoseconds since the batcher's epoch
 	rows     int
 	alone    bool // nothing waited and a slot was idle when it came
@@ -80,6 +79,7 @@ type job struct {
 	class  Class
 	bytes  int   // counted as waiting, as long as rows are
 	queued int   // rows in the queue
+	taken  int   // rows that a slot has taken, to run them
 	gone   error // why its rows in the queue are to be dropped
 }
 
@@ -129,7 +129,7 @@ func NewShared[T Payload](name string, weight int, limits Limits, run func(slot 
 	}
 	b := &Batcher[T]{
 		limits: limits, run: run, events: events, now: now, epoch: now(),
-		limit: limits.MaxBatch, adapter: newAdapter(limits.Target, limits.MaxBatch), started: make([]int64, limits.Slots),
+		limit: limits.MaxBatch, idle: limits.Slots, adapter: newAdapter(limits.Target, limits.MaxBatch), started: make([]int64, limits.Slots),
 	}
 	if limits.Share != nil {
 		b.member = limits.Share.Join(name, weight)
@@ -153,6 +153,9 @@ func (b *Batcher[T]) Waiting() int {
 }
 
 func (b *Batcher[T]) rows() int { return b.waiting[0] + b.waiting[1] + b.waiting[2] }
+
+// Room is the number of rows that may wait.
+func (b *Batcher[T]) Room() int { return b.limits.MaxQueue }
 
 // Limit is the most rows that the next batch may have.
 func (b *Batcher[T]) Limit() int {
@@ -207,8 +210,8 @@ func (b *Batcher[T]) Do(ctx context.Context, payload T, rows int, options Option
 	select {
 	case err := <-j.done:
 		// Every part was taken and finished, so nobody else knows this job any more.
+		b.count(j, err)
 		recycle(j)
-		b.count(err)
 		return err
 	case <-ctx.Done():
 		b.abandon(j, ctx.Err())
@@ -225,13 +228,14 @@ func (b *Batcher[T]) interrupted(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-func (b *Batcher[T]) count(err error) {
+func (b *Batcher[T]) count(j *job, err error) {
 	if err == nil {
 		b.tally.answered.Add(1)
 		return
 	}
 	if err == ErrExpired { //nolint:errorlint // the very value: a runner may wrap what it likes
 		b.tally.expired.Add(1)
+		b.tally.wasted.Add(int64(j.taken)) // of an earlier part
 	} else if refusal, ok := err.(*Refusal); ok { //nolint:errorlint // as above
 		b.tally.refused[refusal.Reason].Add(1)
 	} else {
@@ -242,7 +246,7 @@ func (b *Batcher[T]) count(err error) {
 var jobs = sync.Pool{New: func() any { return &job{done: make(chan error, 1)} }}
 
 func recycle(j *job) {
-	j.gone = nil
+	j.gone, j.taken = nil, 0
 	j.failure.Store(nil)
 	jobs.Put(j)
 }
@@ -251,9 +255,9 @@ func recycle(j *job) {
 // parts are the larger part of the queue, or hold a quarter of the memory that may wait: clients that come and go must not fill it while
 // a long Run holds every slot.
 func (b *Batcher[T]) abandon(j *job, reason error) {
-	j.absent.Store(true)
 	var swept []Part[T]
 	b.mu.Lock()
+	b.tally.wasted.Add(int64(j.taken))
 	b.forsake(j, reason)
 	if b.stale >= sweepFrom && 2*b.stale > b.queue.size || b.held > b.limits.MaxBytes/4 {
 		swept = b.queue.sweep()

@@ -23,13 +23,15 @@ func (w *work) Release() { w.holders.Add(-1) }
 // bench is a batcher whose Runs are held until the test lets them go. Nothing in these tests sleeps.
 type bench struct {
 	*Batcher[*work]
-	started chan []Part[*work] // a Run begins
-	finish  chan error         // lets one Run end
-	dropped atomic.Int32
-	expired atomic.Int32 // of the dropped
-	runs    atomic.Int32
-	mu      sync.Mutex
-	now     time.Time
+	started  chan []Part[*work] // a Run begins
+	finish   chan error         // lets one Run end
+	once     sync.Once
+	released chan struct{} // closed: Runs are held no more
+	dropped  atomic.Int32
+	expired  atomic.Int32 // of the dropped
+	runs     atomic.Int32
+	mu       sync.Mutex
+	now      time.Time
 }
 
 func (b *bench) Batch(int, int)    { b.runs.Add(1) }
@@ -55,14 +57,29 @@ func (b *bench) advance(d time.Duration) {
 
 func newBench(t *testing.T, limits Limits) *bench {
 	t.Helper()
-	b := &bench{started: make(chan []Part[*work]), finish: make(chan error), now: time.Now()}
+	b := &bench{started: make(chan []Part[*work]), finish: make(chan error), released: make(chan struct{}), now: time.Now()}
 	b.Batcher = New(limits, func(_ int, parts []Part[*work]) error {
-		b.started <- slices.Clone(parts)
-		return <-b.finish
+		select {
+		case b.started <- slices.Clone(parts):
+		case <-b.released:
+			return nil
+		}
+		select {
+		case err := <-b.finish:
+			return err
+		case <-b.released:
+			return nil
+		}
 	}, b, b.clock)
-	t.Cleanup(b.Close)
+	t.Cleanup(func() { // also after a test that failed in the middle of a Run
+		b.release()
+		b.Close()
+	})
 	return b
 }
+
+// release holds no Run from now on.
+func (b *bench) release() { b.once.Do(func() { close(b.released) }) }
 
 type reply struct {
 	id  int

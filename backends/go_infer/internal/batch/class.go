@@ -46,3 +46,8 @@ func ClassOfLevel(level uint64) Class {
 	}
 	return Batch
 }
+
+type contextKey struct{}
+
+// ContextKey is where a transport that has a field for the class of a request puts it into the request's context.
+var ContextKey = contextKey{}

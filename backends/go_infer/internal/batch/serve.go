@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"runtime"
 	"time"
 )
 
@@ -14,8 +15,9 @@ type slot[T Payload] struct {
 	dropped []Part[T]
 	granted chan struct{} // by the Share
 
-	rows    int // 0: nothing was run
-	allowed int // rows that it might have had
+	busy    bool // it has formed a batch, and so is not one of those that are idle
+	rows    int  // 0: nothing was run
+	allowed int  // rows that it might have had
 	took    time.Duration
 	since   int64 // when it could have begun, had a slot of the Share been free
 	ended   int64
@@ -26,8 +28,8 @@ func (b *Batcher[T]) serve(number int) {
 	defer b.slots.Done()
 	s := &slot[T]{number: number, parts: make([]Part[T], 0, min(b.limits.MaxBatch, 64)), granted: make(chan struct{}, 1)}
 	for b.form(s) {
-		b.drop(s.dropped)
 		s.rows, s.took = 0, 0
+		b.drop(s.dropped)
 		var err error
 		if len(s.parts) > 0 {
 			err = b.runBatch(s)
@@ -48,21 +50,33 @@ func (b *Batcher[T]) serve(number int) {
 func (b *Batcher[T]) form(s *slot[T]) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if s.busy {
+		b.idle++
+	}
 	b.started[s.number] = 0
 	ready := s.rows > 0 // and something waits since before it ended
 	if ready {
 		b.learn(s)
 	}
+	// On busy cores requests are ready to come into the queue and only wait for a processor. They get it before a batch is formed
+	// that has room for them, as long as more come; if there are none this returns at once. So batches are large when that pays, and
+	// nobody waits for a timer.
+	seen := 0
 	var now int64
 	for {
 		for b.queue.size == 0 && !b.closed {
 			ready = false
-			b.idle++
 			b.wake.Wait()
-			b.idle--
 		}
 		if b.queue.size == 0 {
 			return false
+		}
+		if rows := b.rows(); rows > seen && b.limits.Coalesce && rows < b.limit {
+			seen = rows
+			b.mu.Unlock()
+			runtime.Gosched()
+			b.mu.Lock()
+			continue
 		}
 		now = b.clock()
 		if b.limits.Delay == 0 || b.complete(now) {
@@ -70,6 +84,8 @@ func (b *Batcher[T]) form(s *slot[T]) bool {
 		}
 		ready = false
 	}
+	s.busy = true
+	b.idle--
 	s.since = now
 	if ready {
 		s.since = s.ended
@@ -171,6 +187,7 @@ func (b *Batcher[T]) fill(s *slot[T], number, most, rows int, now, usual int64) 
 		switch {
 		case len(s.parts) == 0 && !b.limits.Coalesce, b.limits.Coalesce && next.Rows <= room:
 			rows += next.Rows
+			j.taken += next.Rows
 			b.leave(j, next.Rows)
 			s.parts = append(s.parts, b.queue.pop(number))
 		case b.limits.Coalesce && next.Rows > b.limit && room > 0:
@@ -179,6 +196,7 @@ func (b *Batcher[T]) fill(s *slot[T], number, most, rows int, now, usual int64) 
 			part.Payload.Retain()
 			next.Start += room
 			next.Rows -= room
+			j.taken += room
 			b.leave(j, room)
 			s.parts = append(s.parts, part)
 			return b.limit
@@ -196,28 +214,11 @@ func (b *Batcher[T]) runBatch(s *slot[T]) error {
 	}
 	b.events.Batch(len(s.parts), s.rows)
 	began := b.clock()
-	vain := s.unwanted(began)
 	err := b.run(s.number, s.parts)
 	s.ended = b.clock()
 	s.took = time.Duration(s.ended - began)
 	b.events.Ran(s.took)
-	if vain > 0 {
-		b.tally.vain.Add(vain)
-	}
-	if wasted := s.unwanted(s.ended) - vain; wasted > 0 {
-		b.tally.wasted.Add(wasted)
-	}
 	return err
-}
-
-// unwanted counts the rows of the batch that nobody waits for.
-func (s *slot[T]) unwanted(now int64) (rows int64) {
-	for i := range s.parts {
-		if j := s.parts[i].job; j.absent.Load() || now >= j.deadline {
-			rows += int64(s.parts[i].Rows)
-		}
-	}
-	return rows
 }
 
 // drop ends parts that cost no Run: nobody waits for them, or another part of their request has failed, or they were late.

@@ -13,9 +13,9 @@ type Tally struct {
 	Cancelled int64 // its client left before it was answered
 	Refused   [reasons]int64
 
-	// Vain are rows that were run although nobody waited for them any more when the Run began; Wasted those of which that became
-	// true during the Run, which nothing can interrupt.
-	Vain, Wasted int64
+	// Wasted are the rows that a slot had taken to run when their client left: a Run under way cannot be interrupted. So every row
+	// that was run is one of an answered or a failed request, or wasted; none was for nobody when it was taken.
+	Wasted int64
 }
 
 // Plus is the sum of two tallies.
@@ -28,13 +28,12 @@ func (t Tally) Plus(o Tally) Tally {
 	for i := range t.Refused {
 		t.Refused[i] += o.Refused[i]
 	}
-	t.Vain += o.Vain
 	t.Wasted += o.Wasted
 	return t
 }
 
 // Ended is how many requests have got their answer, of whatever kind.
-func (t *Tally) Ended() int64 {
+func (t Tally) Ended() int64 {
 	sum := t.Answered + t.Failed + t.Expired + t.Cancelled
 	for _, refused := range t.Refused {
 		sum += refused
@@ -45,14 +44,14 @@ func (t *Tally) Ended() int64 {
 type tally struct {
 	received, answered, failed, expired, cancelled atomic.Int64
 	refused                                        [reasons]atomic.Int64
-	vain, wasted                                   atomic.Int64
+	wasted                                         atomic.Int64
 }
 
 // read reads the ends before the beginnings, so that no request is seen to have ended that has not begun.
 func (t *tally) read() Tally {
 	now := Tally{
 		Answered: t.answered.Load(), Failed: t.failed.Load(), Expired: t.expired.Load(), Cancelled: t.cancelled.Load(),
-		Vain: t.vain.Load(), Wasted: t.wasted.Load(),
+		Wasted: t.wasted.Load(),
 	}
 	for i := range t.refused {
 		now.Refused[i] = t.refused[i].Load()

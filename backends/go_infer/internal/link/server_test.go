@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluicegate/go_infer/internal/batch"
 )
 
 // peer is the gateway's side of one link, frame by frame.
@@ -192,6 +194,22 @@ func TestRequestsAndAnswers(t *testing.T) {
 	p.send(append(appendHeader(nil, 3, optional|9, 7, 7, 7), "new"...)) // passed over
 	p.send(get(9, "/d"))
 	p.want(typeResponse, 9, 200, "GET /d h  0 ")
+}
+
+func TestThePriorityOfAFrameIsInTheContext(t *testing.T) {
+	p := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		class, _ := r.Context().Value(batch.ContextKey).(batch.Class)
+		fmt.Fprint(w, class, " ", r.Context().Value("other"))
+	}).open(t, silent)
+	head := appendRequestHead(nil, "GET", "/")
+	for i, c := range []struct {
+		priority uint16
+		says     string
+	}{{0, "default <nil>"}, {1, "critical <nil>"}, {7, "critical <nil>"}, {0, "default <nil>"}} {
+		stream := uint32(i + 1)
+		p.send(appendRequest(nil, stream, 0, c.priority, 0, nil, head, nil, true))
+		p.want(typeResponse, stream, 200, c.says)
+	}
 }
 
 func TestRememberedHeads(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"sluicegate/go_infer/internal/batch"
 )
 
 // longest is what a request without a deadline of its own gets; the HTTP listener's write timeout is the same.
@@ -66,10 +68,18 @@ type streamContext struct {
 	deadline time.Time // zero: none any more
 	done     chan struct{}
 	err      error
+	urgent   bool // the frame said a priority; fixed before the handler runs
 }
 
 func (c *streamContext) Done() <-chan struct{} { return c.done }
-func (c *streamContext) Value(any) any         { return nil }
+
+// Value knows how urgent the request is, and nothing else.
+func (c *streamContext) Value(key any) any {
+	if key == batch.ContextKey && c.urgent {
+		return batch.Critical
+	}
+	return nil
+}
 
 func (c *streamContext) Deadline() (time.Time, bool) {
 	c.mu.Lock()
@@ -127,6 +137,7 @@ func newStream(c *conn, f *frame, now time.Time) *stream {
 		patience = time.Duration(f.deadline) * time.Microsecond
 	}
 	s.context.deadline = now.Add(patience)
+	s.context.urgent = f.code > 0
 	s.body = append(s.body[:0], f.body...)
 	s.whole = f.end
 	s.inline = len(f.body)

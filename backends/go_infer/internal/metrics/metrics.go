@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluicegate/go_infer/internal/batch"
 )
 
 // Endpoint is what a request asked for.
@@ -136,6 +138,7 @@ func (r *Registry) End(endpoint Endpoint, code int, begun time.Time) {
 type Model struct {
 	name, version string
 	waiting       atomic.Pointer[func() int]
+	tally         atomic.Pointer[func() batch.Tally]
 	rows          histogram
 	run           histogram
 	expired, gone atomic.Int64
@@ -183,6 +186,9 @@ func (m *Model) Queue(waiting func() int) {
 	}
 	m.waiting.Store(&waiting)
 }
+
+// Outcomes says how to read what became of the model's requests.
+func (m *Model) Outcomes(tally func() batch.Tally) { m.tally.Store(&tally) }
 
 // ServeHTTP answers a scrape.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, _ *http.Request) {

@@ -1,6 +1,10 @@
 package metrics
 
-import "strconv"
+import (
+	"strconv"
+
+	"sluicegate/go_infer/internal/batch"
+)
 
 // Append prints every counter in Prometheus' text exposition format, version 0.0.4.
 func (r *Registry) Append(text []byte) []byte {
@@ -47,11 +51,50 @@ func (r *Registry) Append(text []byte) []byte {
 		t.sample("go_infer_dropped_total", float64(m.gone.Load()), "model", m.name, "version", m.version, "reason", "gone")
 	}
 	r.appendServing(&t)
+	t.outcomes(models)
 	for _, g := range r.gauges {
 		t.head(g.name, g.kind, g.help)
 		t.sample(g.name, g.read())
 	}
 	return t
+}
+
+// outcomes prints what became of the requests to models. Received is printed too, though it is the sum of the others and of what is
+// under way: that they agree is worth an alert.
+func (t *page) outcomes(models []*Model) {
+	const received, ended, refused, wasted = "go_infer_batch_received_total", "go_infer_batch_ended_total",
+		"go_infer_batch_refused_total", "go_infer_batch_wasted_rows_total"
+	tallies := make([]batch.Tally, len(models))
+	for i, m := range models {
+		if read := m.tally.Load(); read != nil {
+			tallies[i] = (*read)()
+		}
+	}
+	t.head(received, "counter", "Requests that came to a model's queue.")
+	for i, m := range models {
+		t.sample(received, float64(tallies[i].Received), "model", m.name, "version", m.version)
+	}
+	t.head(ended, "counter", "Requests by what became of them; each is one of these.")
+	for i, m := range models {
+		c := &tallies[i]
+		turned := c.Ended() - c.Answered - c.Failed - c.Expired - c.Cancelled
+		for _, each := range []struct {
+			outcome string
+			n       int64
+		}{{"answered", c.Answered}, {"failed", c.Failed}, {"refused", turned}, {"expired", c.Expired}, {"cancelled", c.Cancelled}} {
+			t.sample(ended, float64(each.n), "model", m.name, "version", m.version, "outcome", each.outcome)
+		}
+	}
+	t.head(refused, "counter", "Requests that were refused, by why.")
+	for i, m := range models {
+		for _, reason := range batch.Reasons() {
+			t.sample(refused, float64(tallies[i].Refused[reason]), "model", m.name, "version", m.version, "reason", reason.String())
+		}
+	}
+	t.head(wasted, "counter", "Rows that were run and nobody waited for when the Run had ended.")
+	for i, m := range models {
+		t.sample(wasted, float64(tallies[i].Wasted), "model", m.name, "version", m.version)
+	}
 }
 
 type page []byte

@@ -54,6 +54,21 @@ func (s *Servable) Run(ctx context.Context, request *Request) error {
 	return nil
 }
 
+// Overloaded refuses a request before its body is parsed, if whatever signature it may name has no room for it; nil: go on.
+func (m *Model) Overloaded(class batch.Class) error {
+	for _, servable := range m.Signatures {
+		if servable.batcher == nil || servable.batcher.Waiting() < servable.batcher.Room() {
+			return nil
+		}
+	}
+	for _, servable := range m.Signatures {
+		if refusal := servable.batcher.Full(class); refusal != nil {
+			return servable.explain(refusal)
+		}
+	}
+	return nil
+}
+
 // held is the memory that a tensor keeps.
 func held(value *tensor.Value) int {
 	if value.Strings == nil {

@@ -30,7 +30,7 @@ type runner struct {
 	warmed    map[int]time.Duration // how long a Run of so many rows takes
 
 	statistics *statistics.Recorder // nil: not counted
-	nice      int // while it is warmed: by how much Runs give way to serving
+	nice       int                  // while it is warmed: by how much Runs give way to serving
 }
 
 type slot struct {

@@ -115,6 +115,7 @@ func (h *Handler) predict(x *api.Exchange) error {
 		return err
 	}
 	defer request.Release()
+	request.Class = x.Class
 	if err := signature.Run(x.Context, request); err != nil {
 		return err
 	}
@@ -147,6 +148,7 @@ func (h *Handler) classify(x *api.Exchange) error {
 		return err
 	}
 	defer request.Release()
+	request.Class = x.Class
 	if err := signature.Run(x.Context, request); err != nil {
 		return err
 	}

@@ -44,15 +44,20 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 
 func (h *Handler) predict(x *api.Exchange, target target) (err error) {
 	begun := time.Now()
+	lease, unknown := h.Repository.Acquire(x.Context, target.model, target.wanted)
+	if unknown == nil {
+		defer lease.Release()
+		if err := lease.Model.Overloaded(x.Class); err != nil {
+			return err // at once, and not after reading all that cannot be served
+		}
+	}
 	document, err := jsontensor.Scan(x.Body)
 	if err != nil {
 		return err
 	}
-	lease, err := h.Repository.Acquire(x.Context, target.model, target.wanted)
-	if err != nil {
-		return err
+	if unknown != nil {
+		return unknown
 	}
-	defer lease.Release()
 	if h.Registry != nil {
 		defer func() {
 			h.Registry.Serving(lease.Model.Name).Answered(metrics.PredictAPI, metrics.REST, err, time.Since(begun))
@@ -71,6 +76,7 @@ func (h *Handler) predict(x *api.Exchange, target target) (err error) {
 		return err
 	}
 	defer request.Release()
+	request.Class = x.Class
 	if err := signature.Run(x.Context, request); err != nil {
 		return err
 	}
