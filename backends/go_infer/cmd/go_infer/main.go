@@ -24,6 +24,7 @@ import (
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
 	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/image"
 	"sluicegate/go_infer/internal/link"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
@@ -87,13 +88,15 @@ func serve(o options, log *slog.Logger) error {
 	registry, pool, repo := metrics.New(), tensor.NewPool(), repository.New()
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
+	images := image.NewStage(o.images)
+	registry.Gauge("go_infer_images_working", "Pictures being decoded and resized.", func() float64 { return float64(images.Working()) })
+	registry.Gauge("go_infer_images_waiting", "Pictures that wait for an image worker.", func() float64 { return float64(images.Waiting()) })
 	repo.Announce(o.modelName, places)
 	limits := api.Limits{MaxBody: o.maxBody}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits},
-		Simple: &simple.Handler{Repository: repo, Limits: limits, MaxPixels: o.maxPixels,
-			Decoders: make(chan struct{}, runtime.GOMAXPROCS(0))},
-		Registry: registry, Log: log, LogEach: o.logRequests,
+		Simple:    &simple.Handler{Repository: repo, Limits: limits, Images: images},
+		Registry:  registry, Log: log, LogEach: o.logRequests,
 	}
 	slots := o.limits()
 	s.Load = func() server.Load { return busy(registry, slots.Slots*slots.MaxBatch) }

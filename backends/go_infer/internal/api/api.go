@@ -37,6 +37,7 @@ type Exchange struct {
 	Context context.Context
 	Body    []byte
 	Answer  []byte
+	Header  http.Header // of the answer; to be touched only by an operation that succeeds
 }
 
 // Operation answers one request: it appends JSON to x.Answer.
@@ -50,7 +51,7 @@ var jsonType = []string{"application/json"}
 func Serve(w http.ResponseWriter, r *http.Request, limits Limits, operation Operation) int {
 	x := exchanges.Get().(*Exchange)
 	defer x.recycle()
-	x.Request, x.Context = r, r.Context()
+	x.Request, x.Context, x.Header = r, r.Context(), w.Header()
 	cancel, err := x.deadline()
 	if cancel != nil {
 		defer cancel()
@@ -64,13 +65,19 @@ func Serve(w http.ResponseWriter, r *http.Request, limits Limits, operation Oper
 	if err != nil {
 		return Refuse(w, err)
 	}
-	header := w.Header()
-	header["Content-Type"] = jsonType
+	x.finish(w)
+	return http.StatusOK
+}
+
+// finish writes the answer, which is JSON unless the operation said otherwise.
+func (x *Exchange) finish(w http.ResponseWriter) {
+	if x.Header["Content-Type"] == nil {
+		x.Header["Content-Type"] = jsonType
+	}
 	if len(x.Answer) > 2000 { // below, net/http counts by itself
-		header["Content-Length"] = []string{strconv.Itoa(len(x.Answer))}
+		x.Header["Content-Length"] = []string{strconv.Itoa(len(x.Answer))}
 	}
 	_, _ = w.Write(x.Answer) // the client may be gone; there is nobody to tell
-	return http.StatusOK
 }
 
 // Refuse answers with an error's status and {"error": text}.
@@ -92,7 +99,7 @@ func Refuse(w http.ResponseWriter, err error) int {
 }
 
 func (x *Exchange) recycle() {
-	x.Request, x.Context = nil, nil
+	x.Request, x.Context, x.Header = nil, nil, nil
 	if cap(x.Body) > keepBuffer {
 		x.Body = nil
 	}

@@ -19,6 +19,7 @@ const (
 	Predict Endpoint = iota
 	Classify
 	Infer
+	Preprocess
 	Status
 	Metadata
 	Health
@@ -27,7 +28,7 @@ const (
 	endpoints
 )
 
-var endpointNames = [endpoints]string{"predict", "classify", "infer", "status", "metadata", "health", "metrics", "other"}
+var endpointNames = [endpoints]string{"predict", "classify", "infer", "preprocess", "status", "metadata", "health", "metrics", "other"}
 
 // codes are the HTTP codes that have a counter of their own; any other counts as the last.
 var codes = [...]int{200, 400, 404, 405, 408, 411, 413, 415, 429, 499, 500, 501, 503, 504, 0}

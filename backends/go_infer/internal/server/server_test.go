@@ -22,6 +22,7 @@ import (
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
 	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/image"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/repository"
@@ -40,7 +41,11 @@ type running struct {
 
 func start(t *testing.T) *running {
 	t.Helper()
-	base := filepath.Join(testmodels.Directory(t), "digits")
+	return serve(t, filepath.Join(testmodels.Directory(t), "digits"))
+}
+
+func serve(t *testing.T, base string) *running {
+	t.Helper()
 	pool, repo, registry := tensor.NewPool(), repository.New(), metrics.New()
 	var places []repository.Place // 3 does not exist, and is refused
 	for _, number := range []int64{1, 2, 3} {
@@ -48,9 +53,10 @@ func start(t *testing.T) *running {
 	}
 	repo.Announce("digits", places)
 	limits := api.Limits{MaxBody: 1 << 20}
+	images := image.NewStage(image.Limits{Workers: 2, Waiting: 8, Pixels: 1 << 20, Pictures: 40, Tensor: 1 << 20})
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits},
-		Simple:    &simple.Handler{Repository: repo, Limits: limits, MaxPixels: 1 << 20, Decoders: make(chan struct{}, 2)},
+		Simple:    &simple.Handler{Repository: repo, Limits: limits, Images: images},
 		Registry:  registry, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	for _, place := range places {
@@ -180,7 +186,7 @@ func TestAnswersAndRefusals(t *testing.T) {
 		{"POST", "/v1/models/digits:predict", "{", 400, "JSON Parse error: Missing a name for object member. at offset: 1"},
 		{"POST", "/v1/models/digits:predict", strings.Repeat(" ", 1<<20+1), 413, "larger than the 1048576 bytes that --max_body allows"},
 		{"GET", "/classify", "", 405, "GET is not allowed on /classify; use POST"},
-		{"POST", "/classify", "hello", 415, "neither a PNG nor a JPEG"},
+		{"POST", "/classify", "hello", 415, `no JPEG, PNG, GIF, BMP or WebP; it begins with \"hello\"`},
 		{"POST", "/classify", "{}", 400, "no image in the JSON"},
 		{"POST", "/classify", `{"image":{"b64":"!"}}`, 400, "image.b64 is not base64"},
 		{"POST", "/classify?version=7", "", 404, "Specific(digits, 7)"},
