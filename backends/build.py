@@ -163,7 +163,12 @@ def _test(
 ) -> int:
     if not any(argument.startswith("./") for argument in rest):
         rest = [*rest, "./..."]
-    environment = {**os.environ, **environment, "SLUICEGATE_MODELS": str(models.resolve())}
+    environment = {
+        **os.environ,
+        **environment,
+        "SLUICEGATE_MODELS": str(models.resolve()),
+        "SLUICEGATE_PYTHON": sys.executable,
+    }
     sys.stdout.flush()
     with interrupts.child([tools.go, "test", *rest], cwd=MODULE, env=environment) as go:
         return go.wait()
