@@ -103,7 +103,7 @@ func (p plain) Read(into []byte) (int, error) {
 
 // tagOf is what listings and attributes both know.
 func tagOf(md5 []byte, changed, size int64) string {
-	if md5 != nil {
+	if len(md5) > 0 {
 		return fmt.Sprintf("%x", md5)
 	}
 	return fmt.Sprintf("%d %d", changed, size)
@@ -126,7 +126,11 @@ func (s *store) List(ctx context.Context, folder string, visit func(remote.Objec
 		if strings.HasSuffix(object.Key, "/") && object.Size == 0 {
 			return nil
 		}
-		return visit(remote.Object{Path: strings.TrimPrefix(object.Key, prefix), Size: object.Size, MD5: object.MD5,
+		sum := object.MD5
+		if len(sum) == 0 { // composed and multipart objects have none
+			sum = nil
+		}
+		return visit(remote.Object{Path: strings.TrimPrefix(object.Key, prefix), Size: object.Size, MD5: sum,
 			Tag: tagOf(object.MD5, object.ModTime.UnixNano(), object.Size)})
 	})
 }

@@ -229,7 +229,7 @@ func gcs(t *testing.T, objects map[string][]byte) {
 		}
 	}))
 	t.Cleanup(server.Close)
-	t.Setenv("STORAGE_EMULATOR_HOST", server.URL)
+	t.Setenv("STORAGE_EMULATOR_HOST", server.Listener.Addr().String())
 }
 
 func TestGoogleCloudStorage(t *testing.T) {
