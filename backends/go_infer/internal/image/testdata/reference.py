@@ -1,7 +1,9 @@
+# ruff: noqa: INP001 -- a script, not part of a package
 """What pictures become by Pillow and numpy: `python reference.py DIRECTORY` writes pictures, tensors and cases.json.
 
-Each case names a picture, a declaration of preprocessing, the tensor's file (float64) and by how much, in levels of 0..255, any
-element and the mean may differ. Resizing without antialiasing, and by area, which Pillow does not have, is done with matrices.
+Each case names a picture, a declaration of preprocessing, the tensor's file (float64) and by how much, in levels of
+0..255, any element and the mean may differ. Resizing without antialiasing, and by area, which Pillow does not have, is
+done with matrices.
 """
 
 from __future__ import annotations
@@ -83,7 +85,10 @@ def tensor(picture: bytes, how: dict[str, Any]) -> np.ndarray:
     if how["color"] == "bgr":
         pixels = pixels[..., ::-1]
     channels = pixels.shape[-1]
-    each = lambda name, initial: np.broadcast_to(np.asarray(how.get(name, initial), np.float64), channels)
+
+    def each(name: str, initial: float) -> np.ndarray:
+        return np.broadcast_to(np.asarray(how.get(name, initial), np.float64), channels)
+
     size = (how["width"], how["height"])
     box = (0.0, 0.0, float(image.width), float(image.height))
     inner, at = size, (0, 0)
@@ -119,7 +124,10 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def first_frame() -> bytes:
     """A moving GIF whose second frame is another picture."""
-    frames = [scene(41, 37, "RGB").quantize(64), scene(41, 37, "L").convert("RGB").rotate(90).resize((41, 37)).quantize(8)]
+    frames = [
+        scene(41, 37, "RGB").quantize(64),
+        scene(41, 37, "L").convert("RGB").rotate(90).resize((41, 37)).quantize(8),
+    ]
     return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
 
 
@@ -164,17 +172,27 @@ def ways() -> list[dict[str, Any]]:
     """Every way to preprocess, on one exact picture."""
     found: list[dict[str, Any]] = []
     for fit in ("stretch", "crop", "letterbox"):
-        for resampling in ({"resize": "area"}, {"resize": "bilinear"}, {"resize": "bicubic"}, {"resize": "nearest"},
-                           {"resize": "bilinear", "antialias": True}, {"resize": "bicubic", "antialias": True}):
+        for resampling in (
+            {"resize": "area"},
+            {"resize": "bilinear"},
+            {"resize": "bicubic"},
+            {"resize": "nearest"},
+            {"resize": "bilinear", "antialias": True},
+            {"resize": "bicubic", "antialias": True},
+        ):
             if fit == "letterbox" or resampling["resize"] != "nearest" or fit == "stretch":
                 found.append(SHAPE | resampling | {"fit": fit})
                 found.append(SHAPE | resampling | {"fit": fit, "width": 90, "height": 100})
     torch = {"range": [0, 1], "mean": [0.485, 0.456, 0.406], "scale": [1 / 0.229, 1 / 0.224, 1 / 0.225]}
-    return found + [
+    return [
+        *found,
         SHAPE | {"color": "grayscale"},
         SHAPE | {"color": "bgr"},
-        SHAPE | {"color": "bgr", "layout": "NCHW", "mean": [103.9, 116.8, 123.7], "fit": "letterbox", "pad": [10, 20, 30]},
-        SHAPE | torch | {"layout": "NCHW", "fit": "crop", "crop_fraction": 0.875, "resize": "bicubic", "antialias": True},
+        SHAPE
+        | {"color": "bgr", "layout": "NCHW", "mean": [103.9, 116.8, 123.7], "fit": "letterbox", "pad": [10, 20, 30]},
+        SHAPE
+        | torch
+        | {"layout": "NCHW", "fit": "crop", "crop_fraction": 0.875, "resize": "bicubic", "antialias": True},
         SHAPE | {"range": [-1, 1]},
         SHAPE | {"dtype": "uint8"},
         SHAPE | {"dtype": "float16", "range": [0, 1]},
@@ -197,8 +215,11 @@ def main(directory: Path) -> None:
         for colour in ("rgb", "grayscale"):
             case(name, SHAPE | {"color": colour, "resize": "area"}, tolerance)
         size = Image.open(io.BytesIO(content)).size
-        case(name, SHAPE | {"resize": "nearest", "orientation": "stored", "width": size[0], "height": size[1]},
-             (3.5, tolerance[1]) if tolerance == LOSSY else tolerance)  # every pixel by itself
+        case(
+            name,
+            SHAPE | {"resize": "nearest", "orientation": "stored", "width": size[0], "height": size[1]},
+            (3.5, tolerance[1]) if tolerance == LOSSY else tolerance,
+        )  # every pixel by itself
         case(name, SHAPE | {"resize": "bilinear", "fit": "letterbox"}, tolerance)
     for how in ways():
         loose = how.get("dtype") in ("uint8", "float16")
