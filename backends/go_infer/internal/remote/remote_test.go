@@ -675,7 +675,7 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-func TestSecretsAreSentToTheirServerAndTold(t *testing.T) {
+func TestSecretsGoToTheirServerOnlyAndAreNeverTold(t *testing.T) {
 	t.Setenv(TokenVariable, "secret-token")
 	elsewhere := newSite(t)
 	leaked := atomic.Bool{}
