@@ -41,6 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--models", type=Path, default=DEFAULT_MODELS, help="real models for --test (default: %(default)s)"
     )
+    parser.add_argument(
+        "--cloud",
+        action="store_true",
+        help="with s3:// and gs:// model repositories (the binary grows from 7 to 45 MB)",
+    )
     options, rest = parser.parse_known_args(arguments)
     if rest and not options.test:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -58,18 +63,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, rest: list[str], interrupts: Interrupts) -> int:
     out: Path = options.out
-    if not (options.force or options.print_env or options.test) and _current(out):
+    tags = ("cloud",) if options.cloud else ()
+    if not (options.force or options.print_env or options.test) and _current(out, tags):
         print(f"{out} is up to date")
         return 0
     tools = toolchain.find(_note if options.print_env else print, out.parent, interrupts)
     environment = go_environment(tools)
+    if tags:
+        environment["GOFLAGS"] = f"{os.environ.get('GOFLAGS', '')} -tags={','.join(tags)}".strip()
     if options.print_env:
         for name, value in environment.items():
             print(f"export {name}={shlex.quote(value)}")
         return 0
     if options.test:
         return _test(tools, environment, options.models, rest, interrupts)
-    return _build(tools, environment, out, interrupts)
+    return _build(tools, environment, out, tags, interrupts)
 
 
 def go_environment(tools: toolchain.Toolchain) -> dict[str, str]:
@@ -94,7 +102,7 @@ def _stamp(out: Path) -> Path:
     return out.with_name(f".{out.name}.stamp")
 
 
-def _current(out: Path) -> bool:
+def _current(out: Path, tags: tuple[str, ...]) -> bool:
     """True if the binary was made from today's sources and wheel, by a toolchain that is still the one remembered.
 
     The toolchain's versions are remembered and not asked again: running `go version` and `cc --version` costs
@@ -107,11 +115,13 @@ def _current(out: Path) -> bool:
     wheel = toolchain.wheel()
     if facts[:2] != [str(wheel.directory), wheel.version]:
         return False
-    return stamp.matches(_stamp(out), stamp.fingerprint(_sources(), facts))
+    return stamp.matches(_stamp(out), stamp.fingerprint(_sources(), [*facts, *tags]))
 
 
-def _build(tools: toolchain.Toolchain, environment: dict[str, str], out: Path, interrupts: Interrupts) -> int:
-    fingerprint = stamp.fingerprint(_sources(), tools.facts)
+def _build(
+    tools: toolchain.Toolchain, environment: dict[str, str], out: Path, tags: tuple[str, ...], interrupts: Interrupts
+) -> int:
+    fingerprint = stamp.fingerprint(_sources(), [*tools.facts, *tags])
     started = time.monotonic()
     # A directory that cannot be written is found out before the minute, not after it. Go and the C compiler do not
     # always clean up after themselves when interrupted: they get a temporary directory of their own.
@@ -163,9 +173,13 @@ def _test(
 ) -> int:
     if not any(argument.startswith("./") for argument in rest):
         rest = [*rest, "./..."]
-    models = models.resolve()
-    probes = models.parent / "probes"
-    environment = {**os.environ, **environment, "SLUICEGATE_MODELS": str(models), "SLUICEGATE_PROBES": str(probes)}
+    environment = {
+        **os.environ,
+        **environment,
+        "SLUICEGATE_MODELS": str(models.resolve()),
+        "SLUICEGATE_PROBES": str(models.resolve().parent / "probes"),
+        "SLUICEGATE_PYTHON": sys.executable,
+    }
     sys.stdout.flush()
     with interrupts.child([tools.go, "test", *rest], cwd=MODULE, env=environment) as go:
         return go.wait()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"sluicegate/go_infer/internal/image"
 	"sluicegate/go_infer/internal/machine"
 )
 
@@ -19,7 +20,8 @@ type options struct {
 	controlPort, debugPort     int
 	machine                    machine.Choice
 	port, intraOp              int
-	maxBody, maxPixels         int
+	maxBody                    int
+	images                     image.Limits
 	gzipFrom                   int
 	exitWithParent             bool
 	logRequests, version, link bool
@@ -58,7 +60,11 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.IntVar(&o.intraOp, "tensorflow_intra_op_parallelism", o.machine.IntraOp, "`threads` inside one operation")
 	f.IntVar(&o.maxBody, "max_body", 16<<20, "largest request body, in `bytes`")
 	f.IntVar(&o.gzipFrom, "gzip_from", 16<<10, "`bytes` of an answer from which it is gzipped for clients that ask; 0 never")
-	f.IntVar(&o.maxPixels, "max_image_pixels", 16<<20, "largest picture, in `pixels`")
+	f.IntVar(&o.images.Pixels, "max_image_pixels", 16<<20, "largest picture, in `pixels`")
+	f.IntVar(&o.images.Workers, "image_workers", o.machine.Runs, "`number` of pictures decoded and resized at the same time")
+	f.IntVar(&o.images.Waiting, "max_image_queue", 256, "most `pictures` that wait for a worker; beyond, requests are refused with 503")
+	f.IntVar(&o.images.Pictures, "max_images", 128, "most `pictures` in one request")
+	f.IntVar(&o.images.Tensor, "max_image_tensor", 64<<20, "largest tensor that the pictures of one request become, in `bytes`")
 	f.DurationVar(&o.drainTimeout, "drain_timeout", 10*time.Second, "`time` that running requests get after SIGTERM")
 	f.DurationVar(&o.drainGrace, "drain_grace", 250*time.Millisecond, "`time` after SIGTERM in which connections are still accepted")
 	f.BoolVar(&o.exitWithParent, "exit_with_parent", false, "drain and exit when the process that started this one is gone")
@@ -99,7 +105,11 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 		{"tensorflow_intra_op_parallelism", o.intraOp, 1, 127},
 		{"max_body", o.maxBody, 1 << 10, 1 << 30},
 		{"gzip_from", o.gzipFrom, 0, 1 << 30},
-		{"max_image_pixels", o.maxPixels, 1 << 10, 1 << 28},
+		{"max_image_pixels", o.images.Pixels, 1 << 10, 1 << 28},
+		{"image_workers", o.images.Workers, 1, 256},
+		{"max_image_queue", o.images.Waiting, 0, 1 << 20},
+		{"max_images", o.images.Pictures, 1, 4096},
+		{"max_image_tensor", o.images.Tensor, 1 << 10, 1 << 30},
 	} {
 		if bound.value < bound.low || bound.value > bound.high {
 			return o, fmt.Errorf("--%s=%d is out of range; it must be %d..%d", bound.name, bound.value, bound.low, bound.high)

@@ -22,6 +22,7 @@ import (
 	"sluicegate/go_infer/internal/api/oip"
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
+	"sluicegate/go_infer/internal/image"
 	"sluicegate/go_infer/internal/link"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/modelconfig"
@@ -91,14 +92,16 @@ func serve(o options, log *slog.Logger) error {
 	config := &configuration{flags: &o.lifecycle, repo: repo, log: log}
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
+	images := image.NewStage(o.images)
+	registry.Gauge("go_infer_images_working", "Pictures being decoded and resized.", func() float64 { return float64(images.Working()) })
+	registry.Gauge("go_infer_images_waiting", "Pictures that wait for an image worker.", func() float64 { return float64(images.Waiting()) })
 	registry.Gauge("go_infer_model_bytes", "Memory that loaded models are reckoned to take.", func() float64 { return float64(repo.Memory()) })
 	registry.Gauge("go_infer_config_good", "1 if the config files are in effect as they are, 0 if they were refused.", config.good)
 	limits := api.Limits{MaxBody: o.maxBody, GzipFrom: o.gzipFrom, Priority: o.batching.priority}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits, Registry: registry},
 		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: release, Control: o.control(repo)},
-		Simple: &simple.Handler{Repository: repo, Limits: limits, MaxPixels: o.maxPixels,
-			Decoders: make(chan struct{}, runtime.GOMAXPROCS(0))},
+		Simple:    &simple.Handler{Repository: repo, Limits: limits, Images: images},
 		Registry: registry, Log: log, LogEach: o.logRequests, Scrape: scrape,
 	}
 	if o.traces != "" {

@@ -2,20 +2,34 @@ package image
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"hash/crc32"
 	stdimage "image"
 	"image/color"
 	"image/jpeg"
 	"image/png"
 	"math"
+	"net/url"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
-	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/status"
 )
 
-var digit = model.Preprocess{
-	Width: 8, Height: 8, Color: "grayscale", Range: [2]float64{0, 16}, Resize: "area", Fit: "pad", Ink: "bright", Invert: "auto",
+func declared(text string) Preprocess {
+	p := Preprocess{}
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		panic(err)
+	}
+	return p
 }
+
+var digit = declared(`{"width": 8, "height": 8, "color": "grayscale", "range": [0, 16], "resize": "area", "fit": "pad",
+	"ink": "bright", "invert": "auto"}`)
 
 // stroke is a picture of a vertical bar of ink, w x h, on a ground.
 func stroke(w, h int, ground, ink uint8) *stdimage.Gray {
@@ -47,14 +61,18 @@ func encode(t *testing.T, picture stdimage.Image, format string) []byte {
 	return buffer.Bytes()
 }
 
-func row(t *testing.T, content []byte, how model.Preprocess) []float32 {
+func row(t *testing.T, content []byte, how Preprocess) []float32 {
 	t.Helper()
-	plane, err := Decode(content, 1<<20)
+	picture, err := Decode(context.Background(), content, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
-	values := make([]float32, how.Width*how.Height)
-	Write(plane, &how, values)
+	row := make([]byte, how.Size())
+	picture.Write(&how, row)
+	values := make([]float32, len(row)/4)
+	for i := range values {
+		values[i] = math.Float32frombits(binary.LittleEndian.Uint32(row[4*i:]))
+	}
 	return values
 }
 
@@ -120,58 +138,142 @@ func TestAveragingKeepsTheMean(t *testing.T) {
 	}
 }
 
-func TestColourAndTransparencyBecomeBrightness(t *testing.T) {
-	picture := stdimage.NewNRGBA(stdimage.Rect(0, 0, 2, 2))
-	picture.Set(0, 0, color.NRGBA{255, 0, 0, 255})
-	picture.Set(1, 0, color.NRGBA{0, 255, 0, 255})
-	picture.Set(0, 1, color.NRGBA{0, 0, 0, 0}) // transparent: paper
-	picture.Set(1, 1, color.NRGBA{0, 0, 0, 255})
-	plane, err := Decode(encode(t, picture, "png"), 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, want := range []uint8{76, 150, 255, 0} {
-		if got := plane.Pixels[i]; max(got, want)-min(got, want) > 1 {
-			t.Errorf("pixel %d is %d, want about %d", i, got, want)
-		}
-	}
-}
-
-func TestWhatIsNoPictureIsRefused(t *testing.T) {
+func TestWhatIsNoPictureIsRefusedBeforeItCostsAnything(t *testing.T) {
 	good := encode(t, stroke(64, 64, 0, 255), "png")
-	huge := bytes.Clone(good)
-	copy(huge[16:], []byte{0, 1, 0, 0, 0, 1, 0, 0}) // the header claims 65536 x 65536
+	claims := func(width, height uint32) []byte { // the header of a PNG, with its checksum
+		lie := bytes.Clone(good)
+		binary.BigEndian.PutUint32(lie[16:], width)
+		binary.BigEndian.PutUint32(lie[20:], height)
+		binary.BigEndian.PutUint32(lie[29:], crc32.ChecksumIEEE(lie[12:29]))
+		return lie
+	}
+	photo := encode(t, stroke(64, 64, 0, 255), "jpeg")
+	wide := bytes.Clone(photo)
+	frame := bytes.Index(wide, []byte{0xff, 0xc0})
+	copy(wide[frame+5:], []byte{0x04, 0x00, 0x04, 0x00}) // 1024 x 1024
+	scans := append(bytes.Clone(photo), bytes.Repeat([]byte{0xff, 0xda}, 64)...)
+	bitmap := []byte("BM" + strings.Repeat("\x00", 52))
+	copy(bitmap[10:], "\x36\x00\x00\x00\x28\x00\x00\x00\x00\x04\x00\x00\x00\x04\x00\x00\x01\x00\x18")
 	for _, c := range []struct {
 		name    string
 		content []byte
 		says    string
 	}{
-		{"nothing", nil, "the image is empty"},
-		{"text", []byte("hello"), `neither a PNG nor a JPEG; it begins with "hello"`},
+		{"nothing", nil, "the image is empty; send a JPEG, PNG, GIF, BMP or WebP"},
+		{"text", []byte("hello"), `no JPEG, PNG, GIF, BMP or WebP; it begins with "hello"`},
 		{"half a PNG", good[:len(good)/2], "begins as a PNG but cannot be decoded"},
-		{"half a JPEG", encode(t, stroke(64, 64, 0, 255), "jpeg")[:200], "begins as a JPEG but cannot be decoded"},
-		{"too many pixels", encode(t, stroke(2000, 2000, 0, 255), "png"), "the image is 2000x2000; at most 1048576 pixels are accepted"},
-		{"a bomb", huge, "cannot be decoded"},
+		{"half a JPEG", photo[:200], "begins as a JPEG but cannot be decoded"},
+		{"a GIF's header", []byte("GIF89a\x02\x00\x02\x00\x00\x00\x00"), "begins as a GIF but cannot be decoded"},
+		{"a WebP's header", []byte("RIFF\x04\x00\x00\x00WEBP"), "begins as a WebP but cannot be decoded"},
+		{"an old BMP", []byte("BM" + strings.Repeat("\x00", 60)), "a BMP of a kind that is not supported"},
+		{"a GIF of nothing", []byte("GIF89a\x00\x00\x02\x00\x00\x00\x00;"), "a GIF of 0x2 pixels: there is nothing to see"},
+		{"too many pixels", claims(2000, 2000), "the image is 2000x2000; at most 1048576 pixels are accepted"},
+		{"more than an int of pixels", claims(1<<31-1, 1<<31-1), "PNG"},
+		{"a PNG too short for its size", claims(1024, 1024), "claims to be a PNG of 1024x1024 pixels, but has only"},
+		{"a JPEG too short for its size", wide, "claims to be a JPEG of 1024x1024 pixels, but has only"},
+		{"a BMP too short for its size", bitmap, "claims to be a BMP of 1024x1024 pixels, but has only 54 bytes: at least 3145728"},
+		{"a JPEG of many scans", scans, "a JPEG of 65 scans; at most 64 are accepted"},
+		{"a wrong checksum", append(bytes.Clone(good[:30]), good[31:]...), "begins as a PNG but cannot be decoded"},
 	} {
-		_, err := Decode(c.content, 1<<20)
+		_, err := Decode(context.Background(), c.content, 1<<20)
 		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: got %v, want %s", c.name, err, c.says)
 		}
 	}
 }
 
-// FuzzDecode: no bytes make it panic or allocate beyond the limit.
-func FuzzDecode(f *testing.F) {
-	var buffer bytes.Buffer
-	_ = png.Encode(&buffer, stroke(8, 8, 0, 255))
-	f.Add(buffer.Bytes())
-	buffer.Reset()
-	_ = jpeg.Encode(&buffer, stroke(8, 8, 0, 255), nil)
-	f.Add(buffer.Bytes())
-	f.Fuzz(func(t *testing.T, content []byte) {
-		plane, err := Decode(content, 1<<12)
-		if err == nil {
-			Write(plane, &digit, make([]float32, 64))
+func TestNobodysPictureIsNotDecoded(t *testing.T) {
+	content := encode(t, stroke(900, 900, 0, 255), "jpeg")
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	late, stop := context.WithDeadline(context.Background(), time.Now().Add(-time.Second))
+	defer stop()
+	for ctx, code := range map[context.Context]status.Code{gone: status.Cancelled, late: status.DeadlineExceeded} {
+		if _, err := Decode(ctx, content, 1<<20); status.From(err).Code != code {
+			t.Errorf("got %v, want %v", err, code)
 		}
-	})
+	}
+}
+
+func TestHalvesAreRoundedToEven(t *testing.T) {
+	for _, c := range []struct {
+		value float64
+		bits  uint16
+	}{
+		{0, 0}, {math.Copysign(0, -1), 0x8000}, {1, 0x3c00}, {-2, 0xc000}, {65504, 0x7bff}, {65519, 0x7bff}, {65520, 0x7c00}, {1e9, 0x7c00},
+		{math.Inf(-1), 0xfc00}, {1 + 1./2048, 0x3c00}, {1 + 3./2048, 0x3c02}, {1 + 1./2048 + 1e-6, 0x3c01}, {0x1p-24, 1}, {0x1p-25, 0},
+		{0x1.8p-24, 2}, {0x1p-14, 0x400}, {0x1.ff8p-15, 0x3ff}, {0x1.ffcp-15, 0x400}, {math.NaN(), 0x7e00},
+	} {
+		if got := toHalf(float32(c.value)); got != c.bits {
+			t.Errorf("%v is %#x, want %#x", c.value, got, c.bits)
+		}
+	}
+	for bits := range uint16(0x7c00) { // every finite half is itself
+		if got := toHalf(float32(fromHalf(bits))); got != bits {
+			t.Fatalf("%#x became %#x", bits, got)
+		}
+	}
+}
+
+func TestAWrongDeclarationSaysWhereAndWhatIsAllowed(t *testing.T) {
+	for _, c := range []struct{ change, says string }{
+		{`"width": 0`, "preprocess.width is 0; it must be 1..4096"},
+		{`"width": 4097`, "preprocess.width is 4097; it must be 1..4096"},
+		{`"width": 1.5`, "preprocess.width is 1.5; it must be a whole number"},
+		{`"height": "8"`, `preprocess.height is "8"; it must be a whole number`},
+		{`"heigth": 8`, "preprocess.heigth is not known; there are antialias, background, color,"},
+		{`"color": "RGB"`, `preprocess.color is "RGB"; it must be one of ["grayscale" "rgb" "bgr"]`},
+		{`"resize": "lanczos"`, `preprocess.resize is "lanczos"; it must be one of`},
+		{`"resize": "area", "antialias": true`, `preprocess.antialias has no meaning with "resize": "area"`},
+		{`"antialias": 1`, "preprocess.antialias is 1; it must be true or false"},
+		{`"fit": "fill"`, `preprocess.fit is "fill"`},
+		{`"crop_fraction": 0.5`, `preprocess.crop_fraction has no meaning with "fit": "stretch"`},
+		{`"fit": "crop", "crop_fraction": 1.5`, "preprocess.crop_fraction is 1.5; it must be above 0 and at most 1"},
+		{`"pad": 3`, "preprocess.pad has no meaning"},
+		{`"fit": "letterbox", "pad": [0, 256, 0]`, "preprocess.pad[1] is 256; colours are 0..255"},
+		{`"fit": "letterbox", "pad": [0, 1]`, "preprocess.pad has 2 numbers; rgb has 3 channels"},
+		{`"mean": [0, "1", 2]`, `preprocess.mean is [0, "1", 2]; it must be a number, or a list of one for each channel`},
+		{`"mean": null`, "preprocess.mean is null"},
+		{`"scale": [1, 2, 1e39]`, "preprocess.scale[2] is 1e+39; it must fit a float32"},
+		{`"range": [0]`, "preprocess.range is [0]; it must be a list of two numbers"},
+		{`"range": [0, 1e300]`, "preprocess.range[1] is 1e+300; it must fit a float32"},
+		{`"ink": "bright"`, "preprocess.ink is for grayscale only"},
+		{`"invert": "auto"`, "preprocess.invert has no meaning without ink"},
+		{`"layout": "CHW"`, `preprocess.layout is "CHW"; it must be one of ["NHWC" "NCHW"]`},
+		{`"dtype": "bfloat16"`, `preprocess.dtype is "bfloat16"`},
+	} {
+		text := `{"width": 8, "height": 8, "color": "rgb", "range": [0, 1], ` + c.change + `}`
+		err := json.Unmarshal([]byte(text), &Preprocess{})
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: got %v, want %s", c.change, err, c.says)
+		}
+	}
+	for text, says := range map[string]string{
+		`{"height": 8, "color": "rgb"}`:             "preprocess.width is missing",
+		`{"width": 8, "height": 8, "color": "rgb"}`: "preprocess.range is missing",
+		`[]`: "preprocess is no JSON object",
+		`{"width": 8, "height": 8, "range": [0, 1]}`: "preprocess.color is missing",
+	} {
+		if err := json.Unmarshal([]byte(text), &Preprocess{}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: got %v, want %s", text, err, says)
+		}
+	}
+}
+
+func TestAQueryDeclaresTheSameAsJSON(t *testing.T) {
+	query, _ := url.ParseQuery("top=3&width=8&height=9&color=bgr&range=0,1&mean=0.5&scale=1,2,3&fit=letterbox&pad=7&antialias=true&dtype=float16")
+	got, err := FromQuery(query, "top")
+	want := declared(`{"width":8,"height":9,"color":"bgr","range":[0,1],"mean":0.5,"scale":[1,2,3],"fit":"letterbox","pad":7,"antialias":true,"dtype":"float16"}`)
+	if err != nil || !reflect.DeepEqual(*got, want) {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	if none, err := FromQuery(url.Values{"top": {"3"}}, "top"); none != nil || err != nil {
+		t.Errorf("a query that declares nothing: %v, %v", none, err)
+	}
+	for text, says := range map[string]string{"widht=3": "preprocess.widht is no parameter", "width=3}": "preprocess.width is 3}; it must be a whole number"} {
+		query, _ := url.ParseQuery(text)
+		if _, err := FromQuery(query); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: got %v, want %s", text, err, says)
+		}
+	}
 }

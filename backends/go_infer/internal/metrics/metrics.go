@@ -23,6 +23,7 @@ const (
 	Classify
 	Regress
 	Infer
+	Preprocess
 	Status
 	Metadata
 	Health
@@ -34,7 +35,7 @@ const (
 )
 
 var endpointNames = [endpoints]string{
-	"predict", "classify", "regress", "infer", "status", "metadata", "health", "metrics", "model_infer", "repository", "other",
+	"predict", "classify", "regress", "infer", "preprocess", "status", "metadata", "health", "metrics", "model_infer", "repository", "other",
 }
 
 // codes are the HTTP codes that have a counter of their own; any other counts as the last.

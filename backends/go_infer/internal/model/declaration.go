@@ -1,12 +1,18 @@
 package model
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
+
+	"sluicegate/go_infer/internal/image"
+	"sluicegate/go_infer/internal/tensor"
 )
 
 // DeclarationFile is where a version says what its tensors mean. It is optional; without it the model serves tensors only.
@@ -17,12 +23,13 @@ type Declaration struct {
 	Description string `json:"description"`
 	Signature   string `json:"signature"`
 	Input       struct {
-		Tensor     string     `json:"tensor"`
-		Preprocess Preprocess `json:"preprocess"`
+		Tensor     string            `json:"tensor"`
+		Preprocess *image.Preprocess `json:"preprocess"`
 	} `json:"input"`
 	Outputs struct {
-		Label  string `json:"label"`
-		Scores string `json:"scores"`
+		Label  string            `json:"label"`
+		Scores string            `json:"scores"`
+		More   map[string]Output `json:"more"` // by the name that answers give it
 	} `json:"outputs"`
 	Labels  []string `json:"labels"`
 	HeldOut struct {
@@ -31,16 +38,10 @@ type Declaration struct {
 	} `json:"heldout"`
 }
 
-// Preprocess is how a picture becomes the input tensor.
-type Preprocess struct {
-	Width  int        `json:"width"`
-	Height int        `json:"height"`
-	Color  string     `json:"color"`  // "grayscale"
-	Range  [2]float64 `json:"range"`  // what black and white become
-	Resize string     `json:"resize"` // "area"
-	Fit    string     `json:"fit"`    // "pad": keep the aspect, pad with the background; "stretch"
-	Ink    string     `json:"ink"`    // "bright": the model wants bright strokes on a dark ground; "dark": the reverse
-	Invert string     `json:"invert"` // "auto": look at the picture's border; "never"
+// Output is an output beside the scores. With labels its rows are scores of its own, which answers rank; without, they are told as they are.
+type Output struct {
+	Tensor string   `json:"tensor"`
+	Labels []string `json:"labels"`
 }
 
 // readDeclaration returns nil without an error if the version has no declaration.
@@ -54,37 +55,99 @@ func readDeclaration(directory string) (*Declaration, error) {
 	}
 	declared := &Declaration{Signature: DefaultSignature}
 	if err := json.Unmarshal(content, declared); err != nil {
-		return nil, fmt.Errorf("%s: %w", DeclarationFile, err)
+		return nil, fmt.Errorf("%s: %s", DeclarationFile, explain(content, err))
 	}
-	return declared, declared.check()
+	return declared, nil
 }
 
-// check refuses what this server would otherwise do wrongly and silently.
-func (d *Declaration) check() error {
-	p := &d.Input.Preprocess
-	if *p == (Preprocess{}) {
-		return nil // tensors only
+// explain says where in the declaration a mistake is, and what it is.
+func explain(content []byte, err error) string {
+	var preprocess *image.DeclarationError
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &preprocess):
+		return "input." + preprocess.Error()
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("line %d: %v", 1+bytes.Count(content[:min(syntax.Offset, int64(len(content)))], []byte("\n")), err)
+	case errors.As(err, &kind) && kind.Field == "":
+		return "it is a JSON " + kind.Value + "; it must be an object"
+	case errors.As(err, &kind):
+		return fmt.Sprintf("%s is a %s; it must be %s", kind.Field, kind.Value, plainly[kind.Type.Kind()])
 	}
-	for _, field := range []struct {
-		name, value string
-		allowed     []string
-	}{
-		{"color", p.Color, []string{"grayscale"}},
-		{"resize", p.Resize, []string{"area"}},
-		{"fit", p.Fit, []string{"pad", "stretch"}},
-		{"ink", p.Ink, []string{"bright", "dark"}},
-		{"invert", p.Invert, []string{"auto", "never"}},
-	} {
-		known := false
-		for _, allowed := range field.allowed {
-			known = known || field.value == allowed
-		}
-		if !known {
-			return fmt.Errorf("%s: input.preprocess.%s is %q; this server knows %q", DeclarationFile, field.name, field.value, field.allowed)
+	return err.Error()
+}
+
+// plainly is what Go's kinds are in JSON.
+var plainly = map[reflect.Kind]string{
+	reflect.String: "a string", reflect.Slice: "a list", reflect.Map: "an object", reflect.Struct: "an object",
+	reflect.Int: "a whole number", reflect.Float64: "a number",
+}
+
+// check holds the declaration against the signature it speaks of.
+func (d *Declaration) check(s *Signature) error {
+	if err := d.checkInput(s); err != nil {
+		return err
+	}
+	if d.Outputs.Scores != "" {
+		if err := checkLabels("labels", d.Labels, s, d.Outputs.Scores); err != nil {
+			return err
 		}
 	}
-	if p.Width < 1 || p.Height < 1 || p.Width > 4096 || p.Height > 4096 {
-		return fmt.Errorf("%s: input.preprocess is %dx%d; both must be 1..4096", DeclarationFile, p.Width, p.Height)
+	for name, output := range d.Outputs.More {
+		if s.Output(output.Tensor) < 0 {
+			return fmt.Errorf("%s: outputs.more.%s.tensor names %q, which signature %q does not have", DeclarationFile, name, output.Tensor, s.Name)
+		}
+		if err := checkLabels("outputs.more."+name+".labels", output.Labels, s, output.Tensor); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// checkLabels: as many labels as a row has numbers.
+func checkLabels(field string, labels []string, s *Signature, alias string) error {
+	output := s.Output(alias)
+	if len(labels) == 0 || output < 0 {
+		return nil
+	}
+	info := &s.Outputs[output]
+	if info.Type != tensor.Float32 || !info.Known || len(info.Dims) != 2 || info.Dims[1] >= 0 && info.Dims[1] != int64(len(labels)) {
+		return fmt.Errorf("%s: %s has %d labels, which output %q, %v %s, has no scores for", DeclarationFile, field, len(labels), alias, info.Type, info.Shape())
+	}
+	return nil
+}
+
+// checkInput: what pictures become is what the input takes. An input of rank 2 takes a picture's numbers one after the other.
+func (d *Declaration) checkInput(s *Signature) error {
+	how := d.Input.Preprocess
+	if how == nil {
+		return nil
+	}
+	input := s.Input(d.Input.Tensor)
+	if input < 0 {
+		return fmt.Errorf("%s: input.tensor is missing: which input are pictures for?", DeclarationFile)
+	}
+	info := &s.Inputs[input]
+	dims := how.Dims()
+	fits := info.Type == how.Type() && info.Known && len(info.Dims) > 0 && info.Dims[0] < 0
+	switch {
+	case !fits:
+	case len(info.Dims) == 2:
+		fits = info.Dims[1] < 0 || info.Dims[1] == tensor.Elements(dims)
+	case len(info.Dims) == 3 && how.Channels() == 1: // grayscale without a dimension for its one channel
+		fits = agree(info.Dims[1:], []int64{int64(how.Height), int64(how.Width)})
+	default:
+		fits = agree(info.Dims[1:], dims)
+	}
+	if !fits {
+		return fmt.Errorf("%s: input.preprocess makes %v %s; input %q takes %v %s", DeclarationFile,
+			how.Type(), tensor.ShapeText(append([]int64{-1}, dims...), true), info.Alias, info.Type, info.Shape())
+	}
+	return nil
+}
+
+// agree says whether dims, of which some may be free, can be these.
+func agree(dims, these []int64) bool {
+	return slices.EqualFunc(dims, these, func(a, b int64) bool { return a < 0 || a == b })
 }

@@ -154,7 +154,7 @@ func (m *Model) checkDeclared() error {
 			return fmt.Errorf("%s: %s names %q, which signature %q does not have", DeclarationFile, role.field, role.alias, d.Signature)
 		}
 	}
-	return nil
+	return d.check(servable.Signature)
 }
 
 // Signature finds a signature by name; empty is the default one. The text of the refusal is TF-Serving's.

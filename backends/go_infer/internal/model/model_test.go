@@ -192,6 +192,9 @@ func TestBrokenModelsAreRefusedWithTheReason(t *testing.T) {
 	truncate := func(name string, size int64) func(string) error {
 		return func(directory string) error { return os.Truncate(filepath.Join(directory, name), size) }
 	}
+	declares := func(preprocess string) func(string) error {
+		return write(model.DeclarationFile, `{"input":{"tensor":"image","preprocess":{`+preprocess+`}}}`)
+	}
 	const shard = "variables/variables.data-00000-of-00001"
 	for _, c := range []struct {
 		name   string
@@ -204,10 +207,19 @@ func TestBrokenModelsAreRefusedWithTheReason(t *testing.T) {
 		{"empty graph", truncate("saved_model.pb", 0), "saved_model.pb is empty"},
 		{"half a graph", truncate("saved_model.pb", 1000), "saved_model.pb: truncated or corrupted"},
 		{"half the data", truncate(shard, 100), "variables.data-00000-of-00001 has 100 bytes; its variables need"},
-		{"declaration is no JSON", write(model.DeclarationFile, "{"), "assets.extra/sluicegate.json: unexpected end of JSON input"},
+		{"declaration is no JSON", write(model.DeclarationFile, "{"), "assets.extra/sluicegate.json: line 1: unexpected end of JSON input"},
 		{"declaration of another tensor", write(model.DeclarationFile, `{"input":{"tensor":"pixels"}}`), `input.tensor names "pixels"`},
 		{"declaration of another signature", write(model.DeclarationFile, `{"signature":"x"}`), `signature "x" does not exist`},
-		{"unknown colour", write(model.DeclarationFile, `{"input":{"preprocess":{"color":"rgb"}}}`), `input.preprocess.color is "rgb"`},
+		{"unknown colour", declares(`"width": 8, "height": 8, "color": "red"`), `assets.extra/sluicegate.json: input.preprocess.color is "red"`},
+		{"wrong element", declares(`"width": 8, "height": 8, "color": "rgb", "mean": [0, 300, "1"]`), "input.preprocess.mean is [0, 300, \"1\"]"},
+		{"wrong type", write(model.DeclarationFile, `{"outputs":{"label":3}}`), "outputs.label is a number; it must be a string"},
+		{"a list", write(model.DeclarationFile, `[]`), "it is a JSON array; it must be an object"},
+		{"pictures that do not fit", declares(`"width": 8, "height": 9, "color": "grayscale", "range": [0, 16]`),
+			`input.preprocess makes float [-1,9,8,1]; input "image" takes float [-1,64]`},
+		{"pictures of another type", declares(`"width": 8, "height": 8, "color": "grayscale", "dtype": "uint8"`), "input.preprocess makes uint8 [-1,8,8,1]"},
+		{"labels that do not fit", write(model.DeclarationFile, `{"outputs":{"scores":"probabilities"},"labels":["a"]}`),
+			`labels has 1 labels, which output "probabilities", float [-1,10], has no scores for`},
+		{"another output of another name", write(model.DeclarationFile, `{"outputs":{"more":{"x":{"tensor":"y"}}}}`), `outputs.more.x.tensor names "y"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pool := tensor.NewPool()

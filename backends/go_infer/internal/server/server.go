@@ -156,7 +156,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) (metrics.Endpoint
 		return metrics.Other, api.Refuse(w, status.Errorf(status.InvalidArgument, "Malformed request: %s %s", r.Method, path))
 	}
 	return metrics.Other, api.Refuse(w, status.Errorf(status.NotFound,
-		"nothing at %s; there are %s/M:predict, %s/models/M/infer, /classify, /predict, /infer, /livez, /readyz, /metrics", path, tfserving.Prefix, oip.Prefix))
+		"nothing at %s; there are %s/M:predict, %s/models/M/infer, /classify, /preprocess, /predict, /infer, /livez, /readyz, /metrics", path, tfserving.Prefix, oip.Prefix))
 }
 
 func get(w http.ResponseWriter, r *http.Request) error {

@@ -23,6 +23,7 @@ import (
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
 	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/image"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/modelconfig"
@@ -42,7 +43,11 @@ type running struct {
 
 func start(t *testing.T) *running {
 	t.Helper()
-	base := filepath.Join(testmodels.Directory(t), "digits")
+	return serve(t, filepath.Join(testmodels.Directory(t), "digits"))
+}
+
+func serve(t *testing.T, base string) *running {
+	t.Helper()
 	pool, registry := tensor.NewPool(), metrics.New()
 	repo := repository.New(repository.Options{
 		Load: func(name string, version int64, directory string) (*model.Model, error) {
@@ -58,10 +63,11 @@ func start(t *testing.T) *running {
 		},
 	})
 	limits := api.Limits{MaxBody: 1 << 20}
+	images := image.NewStage(image.Limits{Workers: 2, Waiting: 8, Pixels: 1 << 20, Pictures: 40, Tensor: 1 << 20})
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits, Registry: registry},
 		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: "test", Control: repo},
-		Simple:    &simple.Handler{Repository: repo, Limits: limits, MaxPixels: 1 << 20, Decoders: make(chan struct{}, 2)},
+		Simple:    &simple.Handler{Repository: repo, Limits: limits, Images: images},
 		Scrape:    modelconfig.MonitoringPath, Registry: registry, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	digits := modelconfig.Model{Name: "digits", BasePath: base, Policy: modelconfig.Policy{All: true}}
@@ -185,7 +191,7 @@ func TestAnswersAndRefusals(t *testing.T) {
 		{"POST", "/v1/models/digits:predict", "{", 400, "JSON Parse error: Missing a name for object member. at offset: 1"},
 		{"POST", "/v1/models/digits:predict", strings.Repeat(" ", 1<<20+1), 413, "larger than the 1048576 bytes that --max_body allows"},
 		{"GET", "/classify", "", 405, "GET is not allowed on /classify; use POST"},
-		{"POST", "/classify", "hello", 415, "neither a PNG nor a JPEG"},
+		{"POST", "/classify", "hello", 415, `no JPEG, PNG, GIF, BMP or WebP; it begins with \"hello\"`},
 		{"POST", "/classify", "{}", 400, "no image in the JSON"},
 		{"POST", "/classify", `{"image":{"b64":"!"}}`, 400, "image.b64 is not base64"},
 		{"POST", "/classify?version=7", "", 404, "Specific(digits, 7)"},

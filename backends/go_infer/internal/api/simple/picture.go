@@ -4,78 +4,131 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
 	"strings"
 
 	"sluicegate/go_infer/internal/api"
+	"sluicegate/go_infer/internal/image"
 	"sluicegate/go_infer/internal/jsontensor"
 	"sluicegate/go_infer/internal/status"
 )
 
-// picture finds the image in a request: in a JSON body, in a form, or the body itself. What Content-Type says decides only where it is
-// ambiguous: curl calls everything a form.
-func picture(x *api.Exchange) ([]byte, error) {
+// sent is what a request for pictures brings.
+type sent struct {
+	pictures [][]byte
+	list     bool   // sent as a list, and so to be answered as one
+	declared []byte // preprocessing of the request's own, JSON; nil if it has none
+	most     int    // pictures that are accepted
+}
+
+// read finds the pictures in a request: in a JSON body, in a form, or the body itself. What Content-Type says decides only where it is
+// ambiguous: curl calls everything a form. Pictures may lie in the body's memory.
+func read(x *api.Exchange, most int) (*sent, error) {
+	s := &sent{most: most}
 	kind, parameters, _ := mime.ParseMediaType(x.Request.Header.Get("Content-Type"))
 	trimmed := bytes.TrimLeft(x.Body, " \t\r\n")
 	switch {
 	case kind == "multipart/form-data":
-		return fromForm(x.Body, parameters["boundary"])
+		return s, s.form(x.Body, parameters["boundary"])
 	case kind == "application/json", len(trimmed) > 0 && trimmed[0] == '{':
-		return fromJSON(x.Body)
+		return s, s.json(x.Body)
 	}
-	return x.Body, nil
+	return s, s.add(x.Body)
 }
 
-// fromJSON reads {"image": {"b64": "..."}}; {"image": "..."} is understood too.
-func fromJSON(body []byte) ([]byte, error) {
+func (s *sent) add(picture []byte) error {
+	if len(s.pictures) >= s.most {
+		return status.Errorf(status.InvalidArgument, "the request has more than the %d pictures that --max_images allows", s.most)
+	}
+	s.pictures = append(s.pictures, picture)
+	return nil
+}
+
+const noImage = `no image in the JSON; send {"image": {"b64": "..."}}, {"images": [{"b64": "..."}, ...]}, or the ` + image.Formats + ` itself as the body`
+
+// json reads {"image": {"b64": "..."}} or {"images": [{"b64": "..."}, ...]}, and "preprocess" beside them; a plain string is understood
+// where an object with b64 is expected.
+func (s *sent) json(body []byte) error {
 	document, err := jsontensor.Scan(body)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	span := document.Image
-	if span.Found() {
-		if inner := jsontensor.Member(body, span, "b64"); inner.Found() {
-			span = inner
-		}
-		if text, ok := jsontensor.Text(body, span); ok {
-			return decode(text)
-		}
+	if span := jsontensor.Member(body, document.Top(), "preprocess"); span.Found() {
+		s.declared = body[span.Start:span.End]
 	}
-	return nil, status.Errorf(status.InvalidArgument, `no image in the JSON; send {"image": {"b64": "..."}}, or the PNG or JPEG itself as the body`)
+	images := jsontensor.Member(body, document.Top(), "images")
+	switch {
+	case document.Image.Found() && images.Found():
+		return status.Errorf(status.InvalidArgument, `the JSON has both "image" and "images"; send one of them`)
+	case document.Image.Found():
+		return s.encoded(body, document.Image, "image")
+	case !images.Found() || body[images.Start] != '[':
+		return status.Errorf(status.InvalidArgument, noImage)
+	}
+	s.list = true
+	number := 0
+	for span := range jsontensor.Items(body, images) {
+		if err := s.encoded(body, span, fmt.Sprintf("images[%d]", number)); err != nil {
+			return err
+		}
+		number++
+	}
+	if number == 0 {
+		return status.Errorf(status.InvalidArgument, `"images" is empty`)
+	}
+	return nil
 }
 
-func decode(text string) ([]byte, error) {
+func (s *sent) encoded(body []byte, span jsontensor.Span, name string) error {
+	if inner := jsontensor.Member(body, span, "b64"); inner.Found() {
+		span, name = inner, name+".b64"
+	}
+	text, ok := jsontensor.Text(body, span)
+	if !ok {
+		return status.Errorf(status.InvalidArgument, `%s is no picture; send {"b64": "..."}`, name)
+	}
 	encoding := base64.StdEncoding
 	if strings.ContainsAny(text, "-_") {
 		encoding = base64.URLEncoding
 	}
 	picture, err := encoding.WithPadding(base64.NoPadding).DecodeString(strings.TrimRight(text, "="))
 	if err != nil {
-		return nil, status.Errorf(status.InvalidArgument, "image.b64 is not base64: %v", err)
+		return status.Errorf(status.InvalidArgument, "%s is not base64: %v", name, err)
 	}
-	return picture, nil
+	return s.add(picture)
 }
 
-// fromForm takes the first file of a form, or the field called image.
-func fromForm(body []byte, boundary string) ([]byte, error) {
+// form takes every file of a form and every field called image; a field called preprocess is JSON.
+func (s *sent) form(body []byte, boundary string) error {
 	form := multipart.NewReader(bytes.NewReader(body), boundary)
 	for {
 		part, err := form.NextPart()
 		if errors.Is(err, io.EOF) {
-			return nil, status.Errorf(status.InvalidArgument, "no file in the form; send one, for instance with curl -F image=@digit.png")
+			break
 		}
 		if err != nil {
-			return nil, status.Errorf(status.InvalidArgument, "the form cannot be read: %v", err)
+			return status.Errorf(status.InvalidArgument, "the form cannot be read: %v", err)
 		}
-		if part.FileName() == "" && part.FormName() != "image" {
+		declares := part.FormName() == "preprocess"
+		if part.FileName() == "" && part.FormName() != "image" && !declares {
 			continue
 		}
-		picture, err := io.ReadAll(part) // bounded by the body, which is in memory already
+		content, err := io.ReadAll(part) // bounded by the body, which is in memory already
 		if err != nil {
-			return nil, status.Errorf(status.InvalidArgument, "the form's file %q cannot be read: %v", part.FileName(), err)
+			return status.Errorf(status.InvalidArgument, "the form's file %q cannot be read: %v", part.FileName(), err)
 		}
-		return picture, nil
+		if declares {
+			s.declared = content
+		} else if err := s.add(content); err != nil {
+			return err
+		}
 	}
+	if len(s.pictures) == 0 {
+		return status.Errorf(status.InvalidArgument, "no file in the form; send one, for instance with curl -F image=@digit.png")
+	}
+	s.list = len(s.pictures) > 1
+	return nil
 }

@@ -1,0 +1,205 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Cache keeps fetched versions on the local disk, those used last within a bound of bytes.
+//
+// Contract: Get returns a complete version's directory, which stays until Release; what nobody holds may be removed for others. Several
+// processes may share a directory: one fetches, the others wait.
+// Below Directory there is one directory for each source, named by its address' SHA-256, so that no secret of it is on the disk.
+type Cache struct {
+	directory string
+	bytes     int64
+
+	mu   sync.Mutex
+	held map[string]int // by a version's directory
+}
+
+// NewCache makes a cache of at most so many bytes below directory. What is held is kept, even if it alone is more.
+func NewCache(directory string, bytes int64) *Cache {
+	return &Cache{directory: directory, bytes: bytes, held: map[string]int{}}
+}
+
+// Base is the directory for a source's versions: a model base path with what is in the cache.
+func (c *Cache) Base(source Source) string {
+	sum := sha256.Sum256([]byte(source.String()))
+	return filepath.Join(c.directory, fmt.Sprintf("%x", sum[:12]))
+}
+
+// Get returns the directory of a version, fetched if it is not there. Release it when the model is unloaded.
+func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string, err error) {
+	base := c.Base(source)
+	directory := filepath.Join(base, strconv.FormatInt(version, 10))
+	if err := os.MkdirAll(base, 0o750); err != nil {
+		return "", err
+	}
+	c.hold(directory)
+	defer func() {
+		if err != nil {
+			c.Release(directory)
+		}
+	}()
+	unlock, err := lock(ctx, filepath.Join(base, ".lock-"+strconv.FormatInt(version, 10)))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Lstat(directory); errors.Is(err, fs.ErrNotExist) {
+		if err := source.Fetch(ctx, version, directory); err != nil {
+			return "", err
+		}
+		_ = c.Prune() // what cannot be removed today is no reason not to serve; who calls Prune itself is told
+	}
+	now := time.Now()
+	return directory, os.Chtimes(directory, now, now) // when it was used last
+}
+
+func (c *Cache) hold(directory string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held[directory]++
+}
+
+// Release says that a directory of Get is no longer used.
+func (c *Cache) Release(directory string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held[directory]--; c.held[directory] <= 0 {
+		delete(c.held, directory)
+	}
+}
+
+// kept is something in the cache: a version, or what an interrupted fetch left.
+type kept struct {
+	path  string
+	bytes int64
+	used  time.Time
+}
+
+// Prune removes what was not used for the longest time until the rest fits. A version is renamed before it is removed, so that nobody takes
+// half of one for a whole; what another process holds by its lock is left alone.
+func (c *Cache) Prune() error {
+	all, total, err := c.contents()
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(all, func(a, b kept) int { return cmp.Or(a.used.Compare(b.used), cmp.Compare(a.path, b.path)) })
+	for _, one := range all {
+		if total <= c.bytes {
+			return nil
+		}
+		removed, err := c.remove(one.path)
+		if err != nil {
+			return err
+		}
+		if removed {
+			total -= one.bytes
+		}
+	}
+	return nil
+}
+
+func (c *Cache) remove(path string) (bool, error) {
+	version := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "."), ".partial")
+	base := filepath.Dir(path)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held[filepath.Join(base, version)] > 0 {
+		return false, nil
+	}
+	unlock, err := tryLock(filepath.Join(base, ".lock-"+version))
+	if err != nil || unlock == nil {
+		return false, err
+	}
+	defer unlock()
+	gone := filepath.Join(base, ".removed-"+filepath.Base(path))
+	if err := os.Rename(path, gone); err != nil {
+		if errors.Is(err, fs.ErrNotExist) { // another process was faster
+			return true, nil
+		}
+		return false, err
+	}
+	return true, os.RemoveAll(gone)
+}
+
+// contents lists what is in the cache, and how large it is; what a crash left of a removal is removed.
+func (c *Cache) contents() (all []kept, total int64, err error) {
+	places, err := filepath.Glob(filepath.Join(c.directory, "*", "*"))
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, path := range places {
+		name := filepath.Base(path)
+		switch {
+		case strings.HasPrefix(name, ".removed-"):
+			if err := os.RemoveAll(path); err != nil {
+				return nil, 0, err
+			}
+			continue
+		case strings.HasPrefix(name, ".") && !strings.HasSuffix(name, ".partial"):
+			continue
+		}
+		info, err := os.Lstat(path)
+		if err != nil {
+			continue // another process was faster
+		}
+		one := kept{path: path, used: info.ModTime()}
+		_ = filepath.WalkDir(path, func(_ string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.Type().IsRegular() {
+				if info, err := entry.Info(); err == nil {
+					one.bytes += info.Size()
+				}
+			}
+			return nil
+		})
+		total += one.bytes
+		all = append(all, one)
+	}
+	return all, total, nil
+}
+
+// tryLock takes a file's lock; nil without an error if somebody has it. The file stays: removing it would let two hold "it".
+func tryLock(path string) (unlock func(), err error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640) // #nosec G304
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) // #nosec G115
+	if err != nil {
+		_ = file.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return func() { _ = file.Close() }, nil
+}
+
+// lock waits for a file's lock. The kernel gives it back when its holder dies.
+func lock(ctx context.Context, path string) (unlock func(), err error) {
+	for {
+		if unlock, err := tryLock(path); unlock != nil || err != nil {
+			return unlock, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for another fetch of the same version: %w", context.Cause(ctx))
+		}
+	}
+}
