@@ -125,7 +125,7 @@ class Bench:
         row = Saturated(server.name, encoding.name, rows, clients, load.rate, load.p50, load.p99, up.memory_mb(), cpu)
         results.saturated.append(row)
         print(line(row), flush=True)
-        if rows == 1 and server.name != UNBATCHED and not self.options.quick:
+        if rows == 1 and server.keeps_alive and server.name != UNBATCHED and not self.options.quick:
             for share in SHARES:
                 self._pace(up, server, encoding, bodies[0], load, share, results)
 

@@ -17,6 +17,8 @@ from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.grappler import tf_optimizer
 
 TAG = "serve"
+# What needs more than the graph: variables that could not be made constants, tables that an initialiser fills.
+UNFROZEN = frozenset({"VarHandleOp", "VariableV2", "HashTableV2", "MutableHashTableV2", "StatefulPartitionedCall"})
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class Frozen:
         """The same signature on another graph."""
         return Frozen(graph, self.signature, self.name)
 
-    def rewritten(self, **rewriter: Any) -> Frozen:
-        """What Grappler makes of the graph with exactly these RewriterConfig fields, its other passes off."""
+    def rewritten(self, *passes: str) -> Frozen:
+        """What Grappler makes of the graph with exactly these passes, by the names that RewriterConfig knows."""
         with tf.Graph().as_default() as graph:
             tf.graph_util.import_graph_def(self.graph, name="")
             meta = tf.compat.v1.train.export_meta_graph(graph=graph)
@@ -50,12 +52,12 @@ class Frozen:
         options = config.graph_options.rewrite_options
         options.min_graph_nodes = -1
         options.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
-        for field, value in rewriter.items():
-            if field == "optimizers":
-                options.optimizers.extend(value)
-            else:
-                setattr(options, field, value)
-        return self.replaced(tf_optimizer.OptimizeGraph(config, meta))
+        options.optimizers.extend(passes)
+        made = tf_optimizer.OptimizeGraph(config, meta)
+        outputs = sorted({info.name.partition(":")[0] for info in self.signature.outputs.values()})
+        kept = tf.compat.v1.graph_util.extract_sub_graph(made, outputs)
+        kept.versions.CopyFrom(made.versions)
+        return self.replaced(kept)
 
     def save(self, directory: Path) -> None:
         """Write a SavedModel; `directory` must not exist."""
@@ -86,7 +88,8 @@ def freeze(directory: Path, signature: str = "serving_default") -> Frozen:
         constant = convert_to_constants.convert_variables_to_constants_from_session_graph(
             session, graph.as_graph_def(), names
         )
-    inlined = Frozen(constant, definition, signature).rewritten(optimizers=["function"])
-    kept = tf.compat.v1.graph_util.extract_sub_graph(inlined.graph, names)
-    kept.versions.CopyFrom(inlined.graph.versions)
-    return inlined.replaced(kept)
+    inlined = Frozen(constant, definition, signature).rewritten("function")
+    left = sorted({node.op for node in inlined.graph.node} & UNFROZEN)
+    if left:
+        raise ValueError(f"{directory} cannot be one constant graph: it has {', '.join(left)}")
+    return inlined

@@ -74,9 +74,9 @@ def _json(document: Any, file: Path, inputs: Mapping[str, Any]) -> dict[str, Any
 
 
 def accuracy(outputs: Mapping[str, Any], labels: Any, declared: Mapping[str, str]) -> float:
-    """Share of right labels: of the declared label output, else of the largest score. ValueError if neither is there."""
+    """Share of right labels: of the declared label output, else of the largest score; ValueError without either."""
     label, scores = declared.get("label"), declared.get("scores")
-    if label in outputs:
+    if label is not None and label in outputs:
         guesses = np.asarray(outputs[label]).reshape(len(labels))
     else:
         rows = [name for name, values in outputs.items() if values.ndim == 2 and values.shape[1] > 1]

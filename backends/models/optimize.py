@@ -6,8 +6,8 @@
 Variants: `float16` and `int8` (weights, computed with in float32), `bfloat16` (weights and computation), `onnx` (a file
 for ONNX Runtime). Each is written, loaded again as go_infer loads it, and measured beside the original: accuracy on
 the held-out rows, bytes, latency of one row, throughput of many. Nothing is left but what was asked for; a variant
-that loses more accuracy than --max-loss is not published. Without labels, the loss is how much its answers turn away from
-the original's (1 - cosine).
+that loses more accuracy than --max-loss is not published. Without labels, the loss is how much its answers
+turn away from the original's (1 - cosine).
 
 Exit codes: 0 done, 1 not published or failed (one line on stderr says why), 2 wrong usage.
 """

@@ -20,16 +20,18 @@ import tensorflow as tf
 
 from backends.models.frozen import Frozen
 
-SMALLEST = 256  # elements; a smaller constant (a bias, a shape, a scale) is not worth a conversion
-ON = 1  # RewriterConfig.Toggle
-# Which dimension of a weight its output channels are; None: there is no telling, so one scale serves all.
-CHANNELS = {"Conv2D": 3, "Conv3D": 4, "MatMul": 1, "DepthwiseConv2dNative": 2}
+SMALLEST = 256  # elements; a smaller weight is not worth a conversion, nor is a bias, which has one dimension
+
+Channels = tuple[int, ...]  # dimensions
+
+# Which dimensions of a weight its output channels are; by default the last.
+CHANNELS = {"Conv2D": (3,), "Conv3D": (4,), "MatMul": (1,), "DepthwiseConv2dNative": (2, 3)}
 
 
 def float16(model: Frozen) -> Frozen:
     """Weights as float16. ValueError if one is too large for it."""
 
-    def halve(values: Any, _: int | None) -> tuple[Any, Any | None]:
+    def halve(values: Any, _: Channels) -> tuple[Any, Any | None]:
         largest = float(np.abs(values).max())
         if largest > np.finfo(np.float16).max:
             raise ValueError(f"a weight of {largest:g} does not fit into float16, whose largest number is 65504")
@@ -41,8 +43,8 @@ def float16(model: Frozen) -> Frozen:
 def int8(model: Frozen) -> Frozen:
     """Weights as int8, symmetric, a scale for each output channel (Krishnamoorthi 2018, section 3.1)."""
 
-    def quantise(values: Any, channel: int | None) -> tuple[Any, Any | None]:
-        others = tuple(axis for axis in range(values.ndim) if axis != channel)
+    def quantise(values: Any, channels: Channels) -> tuple[Any, Any | None]:
+        others = tuple(axis for axis in range(values.ndim) if axis not in channels)
         scale = np.abs(values).max(axis=others, keepdims=True) / 127.0
         scale = np.where(scale == 0, 1.0, scale).astype(np.float32)
         return np.rint(values / scale).astype(np.int8), scale
@@ -52,14 +54,14 @@ def int8(model: Frozen) -> Frozen:
 
 def bfloat16(model: Frozen) -> Frozen:
     """Convolutions and products in bfloat16, their weights too; sums into float32, what is sensitive stays float32."""
-    return model.rewritten(constant_folding=ON, auto_mixed_precision_onednn_bfloat16=ON)
+    return model.rewritten("auto_mixed_precision_onednn_bfloat16").rewritten("constfold")
 
 
 VARIANTS: dict[str, Callable[[Frozen], Frozen]] = {"float16": float16, "bfloat16": bfloat16, "int8": int8}
 
 
-def _stored(model: Frozen, store: Callable[[Any, int | None], tuple[Any, Any | None]]) -> Frozen:
-    """Each large float32 constant as `store(values, channel)` has it, converted and scaled back where it is read."""
+def _stored(model: Frozen, store: Callable[[Any, Channels], tuple[Any, Any | None]]) -> Frozen:
+    """Each large float32 constant as `store(values, channels)` has it, converted and scaled back where it is read."""
     graph = tf.compat.v1.GraphDef()
     graph.versions.CopyFrom(model.graph.versions)
     graph.library.CopyFrom(model.graph.library)
@@ -69,10 +71,10 @@ def _stored(model: Frozen, store: Callable[[Any, int | None], tuple[Any, Any | N
             graph.node.append(node)
             continue
         values = tf.make_ndarray(node.attr["value"].tensor)
-        if values.size < SMALLEST:
+        if values.ndim < 2 or values.size < SMALLEST:
             graph.node.append(node)
             continue
-        small, scale = store(values, channels.get(node.name))
+        small, scale = store(values, channels.get(node.name, (values.ndim - 1,)))
         back = f"{node.name}/float32" if scale is not None else node.name
         graph.node.append(_constant(f"{node.name}/stored", small))
         cast = tf.compat.v1.NodeDef(op="Cast", name=back, input=[f"{node.name}/stored"])
@@ -94,8 +96,8 @@ def _constant(name: str, values: Any) -> Any:
     return node
 
 
-def _channels(graph: Any) -> dict[str, int]:
-    """Constant -> the dimension of its output channels, found through the Identity nodes between it and its reader."""
+def _channels(graph: Any) -> dict[str, Channels]:
+    """Constant -> the dimensions of its output channels, found through the Identity nodes between it and its reader."""
     through = {node.name: node.input[0].lstrip("^") for node in graph.node if node.op == "Identity" and node.input}
     found = {}
     for node in graph.node:
@@ -104,5 +106,5 @@ def _channels(graph: Any) -> dict[str, int]:
             while name in through:
                 name = through[name]
             transposed = node.op == "MatMul" and node.attr["transpose_b"].b
-            found[name] = 0 if transposed else CHANNELS[node.op]
+            found[name] = (0,) if transposed else CHANNELS[node.op]
     return found

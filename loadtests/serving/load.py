@@ -76,14 +76,17 @@ def closed(
         find_program("wrk") or "wrk",
         "-t1",
         f"-c{clients}",
-        f"-d{seconds:g}s",
+        f"-d{max(1, round(seconds))}s",
         "--timeout=10s",
         "-s",
         str(SCRIPT),
     ]
     command.append(f"http://127.0.0.1:{server.port(encoding)}{encoding.path}")
     places = {"BODIES": str(work / "bodies"), "FIELDS": str(work / "fields")}
-    result = json.loads(_run(command, seconds, places).rpartition("RESULT ")[2])
+    said = _run(command, seconds, places)
+    if "RESULT " not in said:
+        raise Failed(f"wrk says no result: {said.strip()[-300:]}")
+    result = json.loads(said.rpartition("RESULT ")[2])
     if result["failed"] or not result["requests"]:
         raise Failed(f"{result['failed']} of {result['requests']} requests failed")
     return Load(result["requests"] / result["seconds"], result["p50_ms"], result["p99_ms"], int(result["requests"]))

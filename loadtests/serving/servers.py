@@ -36,6 +36,7 @@ class Server:
     command: tuple[str, ...]
     speaks: tuple[Encoding, ...]
     environment: tuple[tuple[str, str], ...] = ()
+    keeps_alive: bool = True  # False: a connection carries one request, so none of the openload kind
 
     @property
     def http(self) -> bool:
@@ -89,7 +90,10 @@ def servers(binary: Path, models: Path) -> list[Server]:
         go_infer(binary, models, "--enable_batching=false", name="go_infer, unbatched"),
         Server("Python gRPC", grpc, (Predict(),), environment),
         Server("FastAPI + uvicorn", (*uvicorn, "loadtests.serving.fastapi_app:app"), both, environment),
-        Server("Flask + gunicorn", (*gunicorn, "loadtests.serving.flask_app:app"), both, environment),
+        # Gunicorn's default worker closes the connection behind every answer.
+        Server(
+            "Flask + gunicorn", (*gunicorn, "loadtests.serving.flask_app:app"), both, environment, keeps_alive=False
+        ),
         Server(
             "Flask + gunicorn, threads",
             (*gunicorn, "--worker-class=gthread", "--threads=8", "loadtests.serving.flask_app:app"),
