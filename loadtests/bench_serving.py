@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from loadtests.serving.servers import ROOT, Running, Server, running, servers
 from loadtests.serving.wire import Encoding
 from loadtests.wrk import Failed
 
+HELDOUT = "digits/heldout.json"
 BODIES = 256  # different requests in turn
 CHECKED = 50  # digits whose labels are compared, before and after
 WRONG = 2  # of 32 labels may differ from the truth: the model is right in 97 %
@@ -176,27 +178,17 @@ def bars(results: Results) -> list[Bar]:
     return found
 
 
-def problem(options: argparse.Namespace) -> str | None:
-    """What is missing before anything can be measured."""
-    for needed, how in (
-        (options.binary, "python -m backends.build"),
-        (options.models / "digits/heldout.json", "python -m backends.models.digits"),
-    ):
-        if not needed.exists():
-            return f"{needed} does not exist: run '{how}' first"
-    for program in ("wrk", "h2load", "openload"):
+def problem(chosen: Sequence[Server], quick: bool) -> str | None:
+    """What is missing before these servers can be measured."""
+    encodings = [encoding for server in chosen for encoding in server.speaks]
+    programs = ["wrk"] + (["h2load"] if any(encoding.grpc for encoding in encodings) else [])
+    for program in programs + ([] if quick else ["openload"]):
         if not find_program(program):
             return f"{program} is not here: run 'make bench-peers' first"
-    for module in ("flask", "gunicorn", "fastapi", "uvicorn", "grpc"):
-        if not _importable(module):
+    for module in sorted({module for server in chosen for module in server.needs}):
+        if find_spec(module) is None:
             return f"{module} is not installed in {sys.prefix}: run 'pip install -e .[models,bench]' there"
     return None
-
-
-def _importable(module: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(module) is not None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -221,20 +213,21 @@ def main(arguments: list[str] | None = None) -> int:
         options.rows = [0]
     if not set(options.rows) <= set(CLIENTS):
         parser.error(f"--rows takes {' and '.join(map(str, CLIENTS))}")
-    found = problem(options)
-    if found:
-        return _fail(found)
+    for needed, how in ((options.binary, "backends.build"), (options.models / HELDOUT, "backends.models.digits")):
+        if not needed.exists():
+            return _fail(f"{needed} does not exist: run 'python -m {how}' first")
     wanted = tuple(name.strip() for name in options.servers.split(",")) if options.servers else ("",)
     chosen = [server for server in servers(options.binary, options.models) if server.name.startswith(wanted)]
     if not chosen:
         return _fail(f"no server's name begins with {options.servers!r}")
-    return compare(chosen, options)
+    missing = problem(chosen, options.quick)
+    return _fail(missing) if missing else compare(chosen, options)
 
 
 def compare(chosen: Sequence[Server], options: argparse.Namespace) -> int:
     """Measure, print, draw; the exit code."""
     results, started = Results(), time.monotonic()
-    heldout = json.loads((options.models / "digits/heldout.json").read_text())
+    heldout = json.loads((options.models / HELDOUT).read_text())
     print(HEADER)
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(heldout, options, Path(work))

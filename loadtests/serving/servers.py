@@ -36,7 +36,8 @@ class Server:
     command: tuple[str, ...]
     speaks: tuple[Encoding, ...]
     environment: tuple[tuple[str, str], ...] = ()
-    keeps_alive: bool = True  # False: a connection carries one request, so none of the openload kind
+    keeps_alive: bool = True  # False: a connection carries one request, which openload's cannot
+    needs: tuple[str, ...] = ()  # modules of Python
 
     @property
     def http(self) -> bool:
@@ -88,17 +89,29 @@ def servers(binary: Path, models: Path) -> list[Server]:
     return [
         go_infer(binary, models),
         go_infer(binary, models, "--enable_batching=false", name="go_infer, unbatched"),
-        Server("Python gRPC", grpc, (Predict(),), environment),
-        Server("FastAPI + uvicorn", (*uvicorn, "loadtests.serving.fastapi_app:app"), both, environment),
+        Server("Python gRPC", grpc, (Predict(),), environment, needs=("grpc",)),
+        Server(
+            "FastAPI + uvicorn",
+            (*uvicorn, "loadtests.serving.fastapi_app:app"),
+            both,
+            environment,
+            needs=("fastapi", "uvicorn"),
+        ),
         # Gunicorn's default worker closes the connection behind every answer.
         Server(
-            "Flask + gunicorn", (*gunicorn, "loadtests.serving.flask_app:app"), both, environment, keeps_alive=False
+            "Flask + gunicorn",
+            (*gunicorn, "loadtests.serving.flask_app:app"),
+            both,
+            environment,
+            keeps_alive=False,
+            needs=("flask", "gunicorn"),
         ),
         Server(
             "Flask + gunicorn, threads",
             (*gunicorn, "--worker-class=gthread", "--threads=8", "loadtests.serving.flask_app:app"),
             both,
             environment,
+            needs=("flask", "gunicorn"),
         ),
     ]
 
