@@ -61,7 +61,7 @@ class Served:
         self._scratch.cleanup()
 
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """`inputs` and the outputs are by name; a single output is under its own name, too."""
+        """Inputs and outputs by name; the protocol does not name an only output, which is `output` here."""
         assert self._connection is not None
         body = json.dumps({"inputs": inputs}).encode()
         path = f"/v1/models/{self.model}:predict"

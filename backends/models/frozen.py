@@ -17,6 +17,7 @@ from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.grappler import tf_optimizer
 
 TAG = "serve"
+IDLE = frozenset({"Const", "Identity", "NoOp"})
 # What needs more than the graph: variables that could not be made constants, tables that an initialiser fills.
 UNFROZEN = frozenset({"VarHandleOp", "VariableV2", "HashTableV2", "MutableHashTableV2", "StatefulPartitionedCall"})
 
@@ -53,10 +54,13 @@ class Frozen:
         options.min_graph_nodes = -1
         options.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
         options.optimizers.extend(passes)
-        made = tf_optimizer.OptimizeGraph(config, meta)
-        outputs = sorted({info.name.partition(":")[0] for info in self.signature.outputs.values()})
-        kept = tf.compat.v1.graph_util.extract_sub_graph(made, outputs)
-        kept.versions.CopyFrom(made.versions)
+        return self.replaced(tf_optimizer.OptimizeGraph(config, meta)).pruned()
+
+    def pruned(self) -> Frozen:
+        """Without what no output needs; an input that none needs stays, since the signature has it."""
+        names = {info.name.partition(":")[0] for side in (self.inputs, self.outputs) for info in side.values()}
+        kept = tf.compat.v1.graph_util.extract_sub_graph(self.graph, sorted(names))
+        kept.versions.CopyFrom(self.graph.versions)
         return self.replaced(kept)
 
     def save(self, directory: Path) -> None:
@@ -92,4 +96,28 @@ def freeze(directory: Path, signature: str = "serving_default") -> Frozen:
     left = sorted({node.op for node in inlined.graph.node} & UNFROZEN)
     if left:
         raise ValueError(f"{directory} cannot be one constant graph: it has {', '.join(left)}")
-    return inlined
+    return inlined.replaced(_without_idle_controls(inlined.graph)).pruned()
+
+
+def _without_idle_controls(graph: Any) -> Any:
+    """Without control edges from what does nothing: inlined calls wait for their constants, and so keep them alive.
+
+    An edge from anything else, an assertion for instance, stays.
+    """
+    nodes = {node.name: node for node in graph.node}
+    idle: dict[str, bool] = {}
+    for name in nodes:
+        waiting = [name]
+        while waiting:  # depth first, without recursion: graphs are deep
+            node = nodes[waiting[-1]]
+            inputs = [each.lstrip("^").partition(":")[0] for each in node.input]
+            unknown = [each for each in inputs if each not in idle] if node.op in IDLE else []
+            if unknown:
+                waiting += unknown
+                continue
+            idle[waiting.pop()] = node.op in IDLE and all(idle[each] for each in inputs)
+    for node in graph.node:
+        kept = [each for each in node.input if not (each.startswith("^") and idle[each[1:]])]
+        del node.input[:]
+        node.input.extend(kept)
+    return graph

@@ -3,11 +3,11 @@
     python -m backends.models.optimize build/models/digits/2 --data build/models/digits/heldout.json
     python -m backends.models.optimize build/models/digits/2 --data ... --publish int8 --max-loss 0.005
 
-Variants: `float16` and `int8` (weights, computed with in float32), `bfloat16` (weights and computation), `onnx` (a file
-for ONNX Runtime). Each is written, loaded again as go_infer loads it, and measured beside the original: accuracy on
-the held-out rows, bytes, latency of one row, throughput of many. Nothing is left but what was asked for; a variant
-that loses more accuracy than --max-loss is not published. Without labels, the loss is how much its answers
-turn away from the original's (1 - cosine).
+Variants: `float16` and `int8` (weights, computed with in float32), `bfloat16` (weights and computation), `int8-matmul`
+(int8 weights, large matrix products computed in int8), `onnx` (a file for ONNX Runtime). Each is written, loaded again
+as go_infer loads it, and measured beside the original: accuracy on the held-out rows, bytes, latency of one row,
+throughput of many. Nothing is left but what was asked for; a variant that loses more accuracy than --max-loss is not
+published. Without labels, the loss is how much its answers turn away from the original's (1 - cosine).
 
 Exit codes: 0 done, 1 not published or failed (one line on stderr says why), 2 wrong usage.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from backends.models.frozen import Frozen
 
 ORIGINAL, BEST = "original", "best"
-SAVED = ("float16", "bfloat16", "int8")  # SavedModels, which can be published
+SAVED = ("float16", "bfloat16", "int8", "int8-matmul")  # SavedModels, which can be published
 ALL = (*SAVED, "onnx")
 AS_FAST = 0.95  # of the best throughput: from there on, the smaller one is the better one
 
@@ -152,14 +152,14 @@ def _size(directory: Path) -> int:
 
 
 def _show(figures: Mapping[str, Figures], failed: Mapping[str, str], most: float, labelled: bool) -> None:
-    print(f"\n{'':<10}{'accuracy':>10}{'loss':>9}{'agreement':>11}{'kB':>9}{'p50 ms':>9}{'p99 ms':>9}{'rows/s':>10}")
+    print(f"\n{'':<12}{'accuracy':>10}{'loss':>9}{'agreement':>11}{'kB':>9}{'p50 ms':>9}{'p99 ms':>9}{'rows/s':>10}")
     for name, f in figures.items():
         accuracy = f"{f.accuracy:.2%}" if f.accuracy is not None else "-"
         speed = f"{f.p50:>9.3f}{f.p99:>9.3f}{f.rate:>10,.0f}"
         verdict = "" if name == ORIGINAL else "  within" if f.loss <= most else "  TOO MUCH LOST"
-        print(f"{name:<10}{accuracy:>10}{f.loss:>9.2%}{f.agreement:>11.5f}{f.size / 1e3:>9.0f}{speed}{verdict}")
+        print(f"{name:<12}{accuracy:>10}{f.loss:>9.2%}{f.agreement:>11.5f}{f.size / 1e3:>9.0f}{speed}{verdict}")
     for name, reason in failed.items():
-        print(f"{name:<10} not made: {reason}")
+        print(f"{name:<12} not made: {reason}")
     what = "accuracy on held-out labels" if labelled else "agreement with the original: there are no labels"
     print(f"loss is of {what}; at most {most:.2%}\n")
 

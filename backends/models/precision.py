@@ -1,4 +1,4 @@
-"""A graph in less precision: float16 or int8 weights, or computation in bfloat16.
+"""A graph in less precision: float16 or int8 weights, or computation in bfloat16 or int8.
 
 Contract: each variant takes a `Frozen` and gives one with the same inputs and outputs, their types unchanged; what it
 cannot make smaller it leaves alone. Pure: files are others' business.
@@ -7,6 +7,8 @@ What pays on a CPU, and what does not (docs/adr/0036 has the figures):
 * float16 and int8 *weights* make the files half and a quarter as large. TensorFlow turns them back into float32 when it
   plans the first Run of a session, so neither speed nor memory changes.
 * *computing* in bfloat16 is for processors with instructions for it (avx512_bf16, amx_bf16); others are slower with it.
+* *computing* large matrix products in int8 pays from some 1,000 x 1,000 weights on (avx512_vnni, amx_int8): five times
+  at 2,000 x 2,000 and 32 rows, with oneDNN's quantised product. Smaller ones lose that to the conversions around them.
 * computing in float16 needs avx512_fp16, which hardly any server has, and is not offered.
 """
 
@@ -24,6 +26,7 @@ SMALLEST = 256  # elements; a smaller weight is not worth a conversion, nor is a
 
 Channels = tuple[int, ...]  # dimensions
 
+LARGE = 1 << 19  # weights of a product, from where int8 was measured to pay
 # Which dimensions of a weight its output channels are; by default the last.
 CHANNELS = {"Conv2D": (3,), "Conv3D": (4,), "MatMul": (1,), "DepthwiseConv2dNative": (2, 3)}
 
@@ -57,7 +60,65 @@ def bfloat16(model: Frozen) -> Frozen:
     return model.rewritten("auto_mixed_precision_onednn_bfloat16").rewritten("constfold")
 
 
-VARIANTS: dict[str, Callable[[Frozen], Frozen]] = {"float16": float16, "bfloat16": bfloat16, "int8": int8}
+def int8_matmul(model: Frozen) -> Frozen:
+    """As `int8`, and products with LARGE weights and more computed in int8, their other factor quantised by its range.
+
+    ValueError if there is none. The range is taken from the rows of each Run, so nothing has to be calibrated.
+    """
+    constants = {node.name: node for node in model.graph.node if node.op == "Const"}
+    through = _identities(model.graph)
+    graph = tf.compat.v1.GraphDef()
+    graph.versions.CopyFrom(model.graph.versions)
+    found = 0
+    for node in model.graph.node:
+        weight = constants.get(_source(node.input[1], through)) if node.op == "MatMul" else None
+        values = None if weight is None else tf.make_ndarray(weight.attr["value"].tensor)
+        if values is None or values.size < LARGE or values.dtype != np.float32 or node.attr["transpose_a"].b:
+            graph.node.append(node)
+            continue
+        graph.node.extend(_quantised_product(node, values.T if node.attr["transpose_b"].b else values))
+        found += 1
+    if not found:
+        raise ValueError(f"no product with at least {LARGE} weights, from where int8 pays")
+    return int8(model.replaced(graph).pruned())
+
+
+VARIANTS: dict[str, Callable[[Frozen], Frozen]] = {
+    "float16": float16,
+    "bfloat16": bfloat16,
+    "int8": int8,
+    "int8-matmul": int8_matmul,
+}
+
+
+def _quantised_product(node: Any, weights: Any) -> list[Any]:
+    """What `node` becomes: the left factor to quint8 between its least and its greatest, times qint8, to float32."""
+    name, value = node.name, node.input[0]
+    scale = float(np.abs(weights).max()) / 127.0 or 1.0
+    stored = _constant(f"{name}/weights", np.rint(weights / scale).astype(np.int8))
+    stored.attr["dtype"].type = stored.attr["value"].tensor.dtype = tf.qint8.as_datatype_enum  # the same bytes
+    nodes = [stored, _constant(f"{name}/axes", np.array([0, 1], np.int32))]
+    for end in ("Min", "Max"):
+        nodes.append(_operation(end, f"{name}/{end}", [value, f"{name}/axes"], T=tf.float32, Tidx=tf.int32))
+    ends = [f"{name}/Min", f"{name}/Max"]
+    quantised = _operation("QuantizeV2", f"{name}/quantised", [value, *ends], T=tf.quint8)
+    quantised.attr["mode"].s = b"MIN_FIRST"
+    scalars = {"least": -127 * scale, "most": 127 * scale, "low": -1.0, "high": 1.0}
+    nodes += [_constant(f"{name}/{what}", np.float32(number)) for what, number in scalars.items()]
+    nodes.append(_constant(f"{name}/bias", np.zeros(weights.shape[1], np.float32)))
+    inputs = [f"{name}/quantised", stored.name, f"{name}/bias", f"{name}/quantised:1", f"{name}/quantised:2"]
+    inputs += [f"{name}/{what}" for what in scalars]
+    types = {"T1": tf.quint8, "T2": tf.qint8, "Tbias": tf.float32, "Toutput": tf.float32}
+    product = _operation("QuantizedMatMulWithBiasAndDequantize", name, inputs, **types)
+    product.attr["input_quant_mode"].s = b"MIN_FIRST"
+    return [*nodes, quantised, product]
+
+
+def _operation(operation: str, name: str, inputs: list[str], **types: Any) -> Any:
+    node = tf.compat.v1.NodeDef(op=operation, name=name, input=inputs)
+    for attribute, dtype in types.items():
+        node.attr[attribute].type = dtype.as_datatype_enum
+    return node
 
 
 def _stored(model: Frozen, store: Callable[[Any, Channels], tuple[Any, Any | None]]) -> Frozen:
@@ -77,15 +138,11 @@ def _stored(model: Frozen, store: Callable[[Any, Channels], tuple[Any, Any | Non
         small, scale = store(values, channels.get(node.name, (values.ndim - 1,)))
         back = f"{node.name}/float32" if scale is not None else node.name
         graph.node.append(_constant(f"{node.name}/stored", small))
-        cast = tf.compat.v1.NodeDef(op="Cast", name=back, input=[f"{node.name}/stored"])
-        cast.attr["SrcT"].type = tf.as_dtype(small.dtype).as_datatype_enum
-        cast.attr["DstT"].type = tf.float32.as_datatype_enum
-        graph.node.append(cast)
+        types = {"SrcT": tf.as_dtype(small.dtype), "DstT": tf.float32}
+        graph.node.append(_operation("Cast", back, [f"{node.name}/stored"], **types))
         if scale is not None:
             graph.node.append(_constant(f"{node.name}/scale", scale))
-            scaled = tf.compat.v1.NodeDef(op="Mul", name=node.name, input=[back, f"{node.name}/scale"])
-            scaled.attr["T"].type = tf.float32.as_datatype_enum
-            graph.node.append(scaled)
+            graph.node.append(_operation("Mul", node.name, [back, f"{node.name}/scale"], T=tf.float32))
     return model.replaced(graph)
 
 
@@ -98,13 +155,22 @@ def _constant(name: str, values: Any) -> Any:
 
 def _channels(graph: Any) -> dict[str, Channels]:
     """Constant -> the dimensions of its output channels, found through the Identity nodes between it and its reader."""
-    through = {node.name: node.input[0].lstrip("^") for node in graph.node if node.op == "Identity" and node.input}
+    through = _identities(graph)
     found = {}
     for node in graph.node:
         if node.op in CHANNELS and len(node.input) > 1:
-            name = node.input[1]
-            while name in through:
-                name = through[name]
+            name = _source(node.input[1], through)
             transposed = node.op == "MatMul" and node.attr["transpose_b"].b
             found[name] = (0,) if transposed else CHANNELS[node.op]
     return found
+
+
+def _identities(graph: Any) -> dict[str, str]:
+    """Identity -> what it passes on."""
+    return {node.name: node.input[0] for node in graph.node if node.op == "Identity"}
+
+
+def _source(name: str, through: dict[str, str]) -> str:
+    while name in through:
+        name = through[name]
+    return name
