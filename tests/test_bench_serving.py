@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from loadtests import bench_serving
 from loadtests.bars import Floor
 from loadtests.bench_serving import Results, Saturated, bars
-from loadtests.serving.servers import Server
+from loadtests.serving.load import Load
+from loadtests.serving.servers import Running, Server
 from loadtests.serving.wire import LENGTH_FIELD, Json, OpenInference, Predict, Raw, part, parts, varint
 
 ROWS = [[1] * 64, [2] * 64]
@@ -82,6 +84,41 @@ def test_bars_are_of_json_with_one_row() -> None:
     assert values["JSON requests/s, times Python gRPC"] == (8, True)
     assert values["requests/s, times unbatched"] == (4, True)
     assert values["JSON requests/s, times Flask + gunicorn, threads"] == (None, False)
+
+
+class Machine:
+    """A server that uses one second, and a machine that does so much besides in each run."""
+
+    def __init__(self, besides: list[float]) -> None:
+        self.besides = besides
+        self.runs = 0
+
+    def cpu_seconds(self) -> float:
+        return float(self.runs)
+
+    def run(self) -> Load:
+        self.runs += 1
+        return Load(float(self.runs), 1.0, 2.0, 10)
+
+    def machine_seconds(self) -> tuple[float, float]:
+        return self.runs + sum(self.besides[: self.runs]), 0.0
+
+
+@pytest.mark.parametrize(
+    ("besides", "runs", "counts"),
+    [([0.0, 9.0], 1, 1), ([9.0, 0.0, 9.0], 2, 2), ([9.0, 3.0, 5.0, 0.0], 3, 2)],
+)
+def test_a_disturbed_run_is_taken_again_and_the_quietest_counts(
+    monkeypatch: pytest.MonkeyPatch, besides: list[float], runs: int, counts: int
+) -> None:
+    machine = Machine(besides)
+    seconds = iter(range(100))
+    monkeypatch.setattr(bench_serving, "machine_seconds", machine.machine_seconds)
+    monkeypatch.setattr(bench_serving, "_own_seconds", lambda: 0.0)
+    monkeypatch.setattr(bench_serving.time, "monotonic", lambda: float(next(seconds)))
+    taken = bench_serving.quietest(cast("Running", machine), machine.run)
+    assert (machine.runs, taken.load.rate, taken.cpu) == (runs, counts, 1.0)
+    assert taken.others == besides[counts - 1]
 
 
 def test_a_floor_is_to_be_reached() -> None:
