@@ -7,7 +7,8 @@ Variants: `float16` and `int8` (weights, computed with in float32), `bfloat16` (
 (int8 weights, large matrix products computed in int8), `onnx` (a file for ONNX Runtime). Each is written, loaded again
 as go_infer loads it, and measured beside the original: accuracy on the held-out rows, bytes, latency of one row,
 throughput of many. Nothing is left but what was asked for; a variant that loses more accuracy than --max-loss is not
-published. Without labels, the loss is how much its answers turn away from the original's (1 - cosine).
+published. A new version has the one signature. Without labels, the loss is how much its answers turn away from the
+original's (1 - cosine).
 
 Exit codes: 0 done, 1 not published or failed (one line on stderr says why), 2 wrong usage.
 """
@@ -205,7 +206,7 @@ def _publish(
 
     def build(directory: Path) -> None:
         shutil.copytree(made.places[name], directory)
-        publication.describe(options.version, directory, done, chosen.accuracy, rows)
+        publication.describe(options.version, directory, options.signature, done, chosen.accuracy, rows)
 
     number = options.number or publication.next_version(base)
     final = publication.publish(build, base, number, interrupts)

@@ -63,12 +63,14 @@ def bfloat16(model: Frozen) -> Frozen:
 def int8_matmul(model: Frozen) -> Frozen:
     """As `int8`, and products with LARGE weights and more computed in int8, their other factor quantised by its range.
 
-    ValueError if there is none. The range is taken from the rows of each Run, so nothing has to be calibrated.
+    ValueError if there is none. The range is taken from the rows of each Run: nothing has to be calibrated, but a row's
+    answer depends a little on the rows that share its Run.
     """
     constants = {node.name: node for node in model.graph.node if node.op == "Const"}
     through = _identities(model.graph)
     graph = tf.compat.v1.GraphDef()
     graph.versions.CopyFrom(model.graph.versions)
+    graph.library.CopyFrom(model.graph.library)
     found = 0
     for node in model.graph.node:
         weight = constants.get(_source(node.input[1], through)) if node.op == "MatMul" else None

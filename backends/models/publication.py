@@ -64,13 +64,21 @@ def declaration(version: Path) -> dict[str, Any]:
     return said
 
 
-def describe(original: Path, directory: Path, optimized: Mapping[str, Any], accuracy: float | None, rows: int) -> None:
-    """assets.extra of the new version: the original's files, and its declaration with what was done."""
+def describe(
+    original: Path, directory: Path, signature: str, optimized: Mapping[str, Any], accuracy: float | None, rows: int
+) -> None:
+    """assets.extra of the new version: the original's files, and its declaration with what was done.
+
+    What the original declares of another signature does not hold for this one and is left out.
+    """
     extra = directory / "assets.extra"
     if (original / "assets.extra").is_dir():
         shutil.copytree(original / "assets.extra", extra)
     extra.mkdir(exist_ok=True)
-    said = {"signature": "serving_default", **declaration(original), "optimized": dict(optimized)}
+    declared = declaration(original)
+    if declared.get("signature", signature) != signature:
+        declared = {"description": declared.get("description", "")}
+    said = {**declared, "signature": signature, "optimized": dict(optimized)}
     if accuracy is not None:
         said["heldout"] = {"accuracy": round(accuracy, 6), "examples": rows}
     (directory / DECLARATION).write_text(json.dumps(said, indent=2) + "\n")
