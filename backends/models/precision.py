@@ -27,7 +27,7 @@ SMALLEST = 256  # elements; a smaller weight is not worth a conversion, nor is a
 Channels = tuple[int, ...]  # dimensions
 
 LARGE = 1 << 19  # weights of a product, from where int8 was measured to pay
-# Which dimensions of a weight its output channels are; by default the last.
+# Which dimensions of a weight its output channels are. Other constants (anchors, tables) stay exact in int8.
 CHANNELS = {"Conv2D": (3,), "Conv3D": (4,), "MatMul": (1,), "DepthwiseConv2dNative": (2, 3)}
 
 
@@ -52,7 +52,7 @@ def int8(model: Frozen) -> Frozen:
         scale = np.where(scale == 0, 1.0, scale).astype(np.float32)
         return np.rint(values / scale).astype(np.int8), scale
 
-    return _stored(model, quantise)
+    return _stored(model, quantise, weights_only=True)
 
 
 def bfloat16(model: Frozen) -> Frozen:
@@ -123,7 +123,9 @@ def _operation(operation: str, name: str, inputs: list[str], **types: Any) -> An
     return node
 
 
-def _stored(model: Frozen, store: Callable[[Any, Channels], tuple[Any, Any | None]]) -> Frozen:
+def _stored(
+    model: Frozen, store: Callable[[Any, Channels], tuple[Any, Any | None]], *, weights_only: bool = False
+) -> Frozen:
     """Each large float32 constant as `store(values, channels)` has it, converted and scaled back where it is read."""
     graph = tf.compat.v1.GraphDef()
     graph.versions.CopyFrom(model.graph.versions)
@@ -134,10 +136,10 @@ def _stored(model: Frozen, store: Callable[[Any, Channels], tuple[Any, Any | Non
             graph.node.append(node)
             continue
         values = tf.make_ndarray(node.attr["value"].tensor)
-        if values.ndim < 2 or values.size < SMALLEST:
+        if values.ndim < 2 or values.size < SMALLEST or (weights_only and node.name not in channels):
             graph.node.append(node)
             continue
-        small, scale = store(values, channels.get(node.name, (values.ndim - 1,)))
+        small, scale = store(values, channels.get(node.name, ()))
         back = f"{node.name}/float32" if scale is not None else node.name
         graph.node.append(_constant(f"{node.name}/stored", small))
         types = {"SrcT": tf.as_dtype(small.dtype), "DstT": tf.float32}
