@@ -11,7 +11,7 @@ PY := .venv/bin/python
 COMPILED_TESTS := tests/admission tests/http tests/upstreams tests/limits tests/breakers tests/balance tests/store tests/retries \
   tests/telemetry tests/identity tests/routing tests/test_pipeline.py tests/test_pipeline_admission.py
 # What `make bench` and `make chaos` run, in this order: loadtests/README.md says what each answers.
-BENCHES := routing breakers proxy large stages workers latency idle slow limits balance overload hedge infer
+BENCHES := routing breakers proxy large stages workers latency idle slow limits balance overload hedge serving
 CHAOS := breaker store recovery
 setup = @test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed on PATH" >&2; exit 1; }; $(PYTHON) scripts/bootstrap.py
 
@@ -58,7 +58,7 @@ story: ## Break the running chain on purpose, ten times, and watch it recover
 	@$(PY) -m demo.prepare
 	@$(PY) -m demo.story
 
-bench: ## What it costs, how long it takes and what it is worth, beside nginx, HAProxy, Envoy, Caddy, Go and Flask
+bench: ## What it costs, how long it takes and what it is worth, beside nginx, HAProxy, Envoy, Caddy, Go, Flask, FastAPI and gRPC
 	$(setup) build models dev bench
 	@$(PY) -m demo.prepare
 	@for each in $(BENCHES); do $(PY) -m loadtests.bench_$$each || exit; done

@@ -30,6 +30,18 @@ class Bar:
         return f"bar {'holds' if self.holds else 'MISSED'}: {claim}: {self.value:.2f}{self.unit}{spread}"
 
 
+@dataclass(frozen=True, slots=True)
+class Floor(Bar):
+    """A bar that `value` is to reach: `most` is then the least that it may be."""
+
+    @property
+    def holds(self) -> bool:
+        return self.value is not None and self.value >= self.most
+
+    def __str__(self) -> str:
+        return Bar.__str__(self).replace(f"{self.claim} <= ", f"{self.claim} >= ", 1)
+
+
 def over(claim: str, most: float, each: Sequence[float], unit: str = "") -> Bar:
     """The bar for the median of one figure a round."""
     if not each:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,11 +28,12 @@ from gateway.http.dial import Address
 from gateway.link.pool import LinkPool
 from gateway.request import Request
 from gateway.upstreams.forward import dropped_fields
-from loadtests.bench_infer import Peer, cpu_seconds, running, tree
+from loadtests.peers.processes import NotUp, tree
+from loadtests.serving.servers import cpu_seconds, go_infer, running
 
 PATH = "/v1/models/digits:predict"
 BINARY = Path("build/bin/go_infer")
-MODEL = Path("build/models/digits")
+MODELS = Path("build/models")
 FIELDS = {
     b"host": b"gateway.example:8080",
     b"content-type": b"application/json",
@@ -118,12 +119,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--body", type=int, default=256, help="bytes of the request (default: %(default)s)")
     parser.add_argument("--run", action="store_true", help="ask for predictions instead of refusals")
     options = parser.parse_args(arguments)
-    if not (BINARY.exists() and MODEL.exists()):
+    if not (BINARY.exists() and (MODELS / "digits").exists()):
         print("bench_link: build first: python -m demo.prepare", file=sys.stderr)
         return 1
-    command = (str(BINARY), "--model_name=digits", f"--model_base_path={MODEL}", "--rest_api_port={port}")
-    with running(Peer("go_infer", command), Path(os.devnull)) as (pid, port):
-        return uvloop.run(compare(port, tree(pid), options))
+    with tempfile.TemporaryDirectory() as work:
+        try:
+            with running(go_infer(BINARY.absolute(), MODELS.absolute()), Path(work)) as server:
+                return uvloop.run(compare(server.http_port, tree(server.pid), options))
+        except NotUp as error:
+            print(f"bench_link: {error}", file=sys.stderr)
+            return 1
 
 
 if __name__ == "__main__":

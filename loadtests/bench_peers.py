@@ -29,6 +29,7 @@ PACKAGES = {
     "libfaketime": "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",  # for chaos_store
     "redis-tools": "/usr/bin/redis-check-rdb",  # the Redis server under another name, with TLS
     "wrk": "wrk",
+    "nghttp2-client": "h2load",
 }
 DAEMONS = ("nginx", "haproxy")
 

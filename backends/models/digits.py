@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _fingerprint() -> str:
     here = Path(__file__).parent
-    sources = [path for path in here.glob("*.py") if path.name != "__init__.py"]
+    sources = [here / f"{name}.py" for name in ("digits", "export", "networks", "training")]
     return stamp.fingerprint(sources, [f"{name}=={metadata.version(name)}" for name in MADE_WITH])
 
 

@@ -1,12 +1,24 @@
--- wrk: POST the bodies of a file, one JSON document per line, in turn; print the outcome as one line of JSON.
-local bodies = {}
-for line in io.lines(os.getenv("BODIES")) do bodies[#bodies + 1] = line end
-local requests = {}
+-- wrk: POST the bodies of the file BODIES in turn, with the header fields of FIELDS ("Name: value" a line); print the
+-- outcome as one line of JSON. In BODIES each body has its length on a line before it.
+local requests, bodies, fields = {}, {}, {}
 local turn = 0
+
+local file = io.open(os.getenv("BODIES"), "rb")
+while true do
+  local length = file:read("*n")
+  if not length then break end
+  file:read(1)
+  bodies[#bodies + 1] = file:read(length)
+end
+file:close()
+for line in io.lines(os.getenv("FIELDS")) do
+  local name, value = line:match("^([^:]+): (.*)$")
+  fields[name] = value
+end
 
 function init()
   for i, body in ipairs(bodies) do
-    requests[i] = wrk.format("POST", nil, { ["Content-Type"] = "application/json" }, body)
+    requests[i] = wrk.format("POST", nil, fields, body)
   end
 end
 

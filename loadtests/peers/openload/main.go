@@ -91,6 +91,7 @@ func main() {
 	warm := flag.Float64("warm", 0.3, "seconds at the beginning that are not counted")
 	connections := flag.Int("connections", 64, "keep-alive connections")
 	seed := flag.Int64("seed", 1, "of the arrivals")
+	bodyFile := flag.String("body", "", "file to POST; without one, requests are GETs")
 	var headers fields
 	flag.Var(&headers, "header", "a field; may be given several times")
 	flag.Parse()
@@ -103,11 +104,23 @@ func main() {
 		log.Fatal("openload: rate, seconds or connections out of range")
 	}
 	var request bytes.Buffer
-	fmt.Fprintf(&request, "GET %s HTTP/1.1\r\nHost: %s\r\n", *path, *target)
+	var body []byte
+	method := "GET"
+	if *bodyFile != "" {
+		if body, err = os.ReadFile(*bodyFile); err != nil {
+			log.Fatalf("openload: -body: %v", err)
+		}
+		method = "POST"
+	}
+	fmt.Fprintf(&request, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, *path, *target)
+	if method == "POST" {
+		fmt.Fprintf(&request, "Content-Length: %d\r\n", len(body))
+	}
 	for _, field := range headers {
 		fmt.Fprintf(&request, "%s\r\n", field)
 	}
 	request.WriteString("\r\n")
+	request.Write(body)
 
 	runtime.LockOSThread()
 	l := &load{request: request.Bytes(), errors: map[string]int{}}
