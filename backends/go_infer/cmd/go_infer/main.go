@@ -102,7 +102,7 @@ func serve(o options, log *slog.Logger) error {
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits, Registry: registry},
 		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: release, Control: o.control(repo)},
 		Simple:    &simple.Handler{Repository: repo, Limits: limits, Images: images},
-		Registry: registry, Log: log, LogEach: o.logRequests, Scrape: scrape,
+		Registry:  registry, Log: log, LogEach: o.logRequests, Scrape: scrape,
 	}
 	if o.traces != "" {
 		file, err := os.OpenFile(o.traces, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)

@@ -3,6 +3,7 @@ package grpcserver
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -254,7 +255,11 @@ func flower(features map[string]float64) *tensorflow.Example {
 func flowers(t testing.TB) (testmodels.Flowers, *serving.Input) {
 	iris := testmodels.Iris(t)
 	list := &serving.ExampleList{}
-	for _, features := range iris.Examples {
+	for _, written := range iris.Examples {
+		var features map[string]float64
+		if err := json.Unmarshal(written, &features); err != nil {
+			t.Fatal(err)
+		}
 		list.Examples = append(list.Examples, flower(features))
 	}
 	return iris, &serving.Input{Kind: &serving.Input_ExampleList{ExampleList: list}}

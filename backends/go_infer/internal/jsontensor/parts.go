@@ -3,7 +3,7 @@ package jsontensor
 import (
 	"iter"
 
-	"sluicegate/go_infer/internal/tensor"
+	"sluicegate/go_infer/internal/model"
 )
 
 // Top is the place of the document's top object, for Member.
@@ -26,5 +26,7 @@ func Items(body []byte, span Span) iter.Seq[Span] {
 	}
 }
 
-// AppendRow writes one row of a tensor that has rows.
-func AppendRow(text []byte, value *tensor.Value, row int) []byte { return appendRow(text, value, row) }
+// AppendRow writes one row of an output that has rows.
+func AppendRow(text []byte, signature *model.Signature, request *model.Request, output, row int) []byte {
+	return appendRow(text, signature, request, output, row)
+}

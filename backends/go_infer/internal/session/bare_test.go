@@ -22,7 +22,7 @@ func processor(b *testing.B) int64 {
 
 // What TF_SessionRun costs by itself, at every size that batches are padded to: loadtests.bench_batching takes it off what a request costs.
 func BenchmarkBareRun(b *testing.B) {
-	loaded, _, err := session.Load(filepath.Join(testmodels.Directory(b), "digits/2"), 1)
+	loaded, _, err := session.Load(filepath.Join(testmodels.Directory(b), "digits/2"), 1, 0)
 	if err != nil {
 		b.Fatal(err)
 	}

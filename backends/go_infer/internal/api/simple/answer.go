@@ -131,7 +131,7 @@ func (a *answer) others(text []byte, request *model.Request, row, rows int) (_ [
 			return text, status.Errorf(status.Internal, "output %q is %s, which has not one row for each of %d pictures",
 				other.name, tensor.ShapeText(value.Dims, true), rows)
 		default:
-			text = jsontensor.AppendRow(text, value, row)
+			text = jsontensor.AppendRow(text, a.servable.Signature, request, other.output, row)
 		}
 	}
 	return append(text, '}'), nil

@@ -18,7 +18,6 @@ import (
 	"sluicegate/go_infer/internal/image"
 	"sluicegate/go_infer/internal/jsontensor"
 	"sluicegate/go_infer/internal/metrics"
-	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
 )
