@@ -20,9 +20,7 @@ import argparse
 import asyncio
 import json
 import math
-import os
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -39,13 +37,23 @@ from gateway.http.dial import Address
 from gateway.link.pool import LinkPool
 from loadtests import bench_link
 from loadtests.bars import Bar, over, report
-from loadtests.bench_infer import BODIES, ROOT, Peer, check, cpu_seconds, load, running, tree
 from loadtests.load import Client, Load, Request
+from loadtests.peers.processes import NotUp
+from loadtests.serving.bare import bare_runs
+from loadtests.serving.load import Load as Closed
+from loadtests.serving.load import ask
+from loadtests.serving.load import closed as closed_loop
+from loadtests.serving.servers import ROOT, Running, Server, go_infer, running
+from loadtests.serving.wire import Json
+from loadtests.wrk import Failed
 
 PATIENCE, SHORT = 1.0, 0.1  # seconds
+BODIES = 256  # different requests in turn
+CHECKED = 50  # digits whose labels are compared
 SETTLED = 0.5
 HEAVY, BODY = "/v1/models/heavy:predict", b'{"instances":[[1,2,3,4,5,6,7,8]]}'
 FACTORS = (0.9, 1.0, 1.2, 3.0)
+JSON = Json()
 PARTS = ("overload", "leavers", "batched", "target", "price")
 TARGETS = ("0", "1ms", "500us", "300us")
 
@@ -57,35 +65,35 @@ class Stand:
     """The binary, the model, its held-out digits and a directory for what a round needs."""
 
     def __init__(self, binary: Path, models: Path, work: Path) -> None:
-        base = f"--model_base_path={models / 'digits'}"
-        self.command = (str(binary), "--model_name=digits", base, "--rest_api_port={port}")
+        self.binary = binary
         self.work = work
         self.models = models
         self.heldout = json.loads((models / "digits/heldout.json").read_text())
-        lines = [json.dumps({"instances": [row]}) for row in self.heldout["instances"][:BODIES]]
-        (work / "bodies").write_text("\n".join(lines) + "\n")
+        self.bodies = [JSON.encode([row]) for row in self.heldout["instances"][:BODIES]]
 
     @contextmanager
     def heavy(self, *flags: str) -> Iterator[int]:
         """A server of the model whose Runs are long; its port."""
         model = self.work / "heavy"
         if not model.exists():
-            command = [sys.executable, "-m", "loadtests.heavy_model", str(model)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            making = [sys.executable, "-m", "loadtests.heavy_model", str(model)]
+            done = subprocess.run(making, cwd=ROOT, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SystemExit(f"the heavy model cannot be made:\n{done.stderr[-500:]}")
-        named = ("--model_name=heavy", f"--model_base_path={model}", "--max_batch=16")
-        command = (self.command[0], self.command[-1], *named, *flags)
-        with running(Peer("go_infer", command), self.work / "server.log") as (_, port):
-            yield port
+        named = ("--model_name=heavy", f"--model_base_path={model}", "--max_batch=16", "--port=-1")
+        command = (str(self.binary), "--rest_api_port={port}", *named, *flags)
+        with running(Server("go_infer", command, (JSON,)), self.work) as server:
+            yield server.http_port
 
     @contextmanager
-    def server(self, *flags: str) -> Iterator[tuple[int, int]]:
-        """A server with these flags that answers rightly; its pid and port."""
-        with running(Peer("go_infer", (*self.command, *flags)), self.work / "server.log") as (pid, port):
-            if check(port, self.heldout, 0) < 0.97:
-                raise SystemExit("go_infer answers wrongly")
-            yield pid, port
+    def server(self, *flags: str) -> Iterator[Running]:
+        """A server with these flags that answers rightly."""
+        with running(go_infer(self.binary, self.models, *flags), self.work) as server:
+            labels = ask(server, JSON, self.heldout["instances"][:CHECKED])
+            right = sum(a == b for a, b in zip(labels, self.heldout["labels"][:CHECKED], strict=True))
+            if right < 0.97 * CHECKED:
+                raise Failed(f"go_infer answers wrongly: {right} of {CHECKED} labels are right")
+            yield server
 
 
 def metrics(port: int) -> dict[str, float]:
@@ -214,12 +222,12 @@ def part_leavers(stand: Stand, options: argparse.Namespace) -> list[Bar]:
 # -- closed loop of wrk -------------------------------------------------------------------------------------------
 
 
-def closed(stand: Stand, options: argparse.Namespace, *flags: str) -> tuple[dict[str, float], dict[str, float]]:
-    with stand.server(*flags) as (_, port):
-        load(port, options.clients, 1.0, stand.work / "bodies")
-        before = metrics(port)
-        outcome = load(port, options.clients, options.seconds, stand.work / "bodies")
-        return outcome, since(before, metrics(port))
+def closed(stand: Stand, options: argparse.Namespace, *flags: str) -> tuple[Closed, dict[str, float]]:
+    with stand.server(*flags) as server:
+        closed_loop(server, JSON, stand.bodies, 1, options.clients, 1.0, stand.work)
+        before = metrics(server.http_port)
+        outcome = closed_loop(server, JSON, stand.bodies, 1, options.clients, options.seconds, stand.work)
+        return outcome, since(before, metrics(server.http_port))
 
 
 def part_batched(stand: Stand, options: argparse.Namespace) -> list[Bar]:
@@ -228,11 +236,9 @@ def part_batched(stand: Stand, options: argparse.Namespace) -> list[Bar]:
         rates = []
         for flags in ((), ("--enable_batching=false",)):
             outcome, _ = closed(stand, options, *flags)
-            if outcome["failed"]:
-                raise SystemExit(f"{outcome['failed']:.0f} requests failed")
-            rates.append(outcome["requests"] / outcome["seconds"])
+            rates.append(outcome.rate)
             name = "without batching" if flags else "batched"
-            timing = f"p50 {outcome['p50_ms']:.2f}  p99 {outcome['p99_ms']:.2f} ms"
+            timing = f"p50 {outcome.p50:.2f}  p99 {outcome.p99:.2f} ms"
             print(f"{name:<18}{rates[-1]:>9,.0f}/s  {timing}", flush=True)
         ratios.append(rates[1] / rates[0])
     return [over("unbatched over batched requests/s", 1 / SPEEDUP, ratios)]
@@ -246,9 +252,9 @@ def part_target(stand: Stand, options: argparse.Namespace) -> list[Bar]:
         bound = {"1ms": "0.001", "500us": "0.0005", "300us": "0.00025"}.get(target)
         within = seen.get(f'go_infer_run_duration_seconds_bucket{{le="{bound}"}}', 0)
         late = f"{1 - within / runs:.1%}" if bound else ""
-        name, rate = "none" if target == "0" else target, outcome["requests"] / outcome["seconds"]
+        name = "none" if target == "0" else target
         print(
-            f"{name:>8}{rate:>12,.0f}{outcome['p50_ms']:>9.2f}{outcome['p99_ms']:>9.2f}"
+            f"{name:>8}{outcome.rate:>12,.0f}{outcome.p50:>9.2f}{outcome.p99:>9.2f}"
             f"{seen['go_infer_batch_rows_sum'] / runs:>12.1f}{late:>14}",
             flush=True,
         )
@@ -258,32 +264,15 @@ def part_target(stand: Stand, options: argparse.Namespace) -> list[Bar]:
 # -- the price ----------------------------------------------------------------------------------------------------
 
 
-def bare(models: Path) -> dict[int, float]:
-    """Microseconds of a TF_SessionRun by its rows, from the Go benchmark of that."""
-    printed = subprocess.run(
-        [sys.executable, "-m", "backends.build", "--print-env"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
-    said = (part.split("=", 1) for line in printed.splitlines() for part in shlex.split(line)[1:] if "=" in part)
-    environment = {**os.environ, **dict(said), "SLUICEGATE_MODELS": str(models)}
-    command = ["go", "test", "./internal/session", "-run", "none", "-bench", "BareRun", "-benchtime", "300ms"]
-    where = ROOT / "backends/go_infer"
-    done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=False)
-    lines = re.findall(r"BareRun/rows=(\d+)\S*.*?([\d.]+) cpu-ns/op", done.stdout)
-    found = {int(rows): float(ns) / 1e3 for rows, ns in lines}
-    if not found:
-        raise SystemExit(f"the benchmark of bare Runs failed:\n{done.stdout[-800:]}{done.stderr[-800:]}")
-    return found
-
-
 def part_price(stand: Stand, options: argparse.Namespace) -> list[Bar]:
     beyond = []
     body = json.dumps({"instances": [[0.0] * 64]}).encode()
     for _ in range(options.rounds):
-        runs = bare(stand.models)
-        with stand.server() as (pid, port):
-            before, pids = metrics(port), tree(pid)
-            cpu, asked = uvloop.run(_over_link(port, body, pids, options))
-            seen = since(before, metrics(port))
+        runs = bare_runs(stand.models, ROOT / "build/bin")
+        with stand.server() as server:
+            before = metrics(server.http_port)
+            cpu, asked = uvloop.run(_over_link(server, body, options))
+            seen = since(before, metrics(server.http_port))
         alone, below = 0.0, 0.0
         for rows, cost in runs.items():  # sizes are what batches are padded to, and the histogram's bounds
             upto = seen[f'go_infer_batch_rows_bucket{{le="{rows}"}}']
@@ -299,15 +288,15 @@ def part_price(stand: Stand, options: argparse.Namespace) -> list[Bar]:
     return [over("CPU of a request over the link beyond bare TF_SessionRun", PRICE_US, beyond, " us")]
 
 
-async def _over_link(port: int, body: bytes, pids: Sequence[int], options: argparse.Namespace) -> tuple[float, int]:
+async def _over_link(server: Running, body: bytes, options: argparse.Namespace) -> tuple[float, int]:
     """Microseconds of the server's CPU, for how many requests."""
-    pool = LinkPool(Address("127.0.0.1", port), ClientLimits(max_connections=1024), required=True)
+    pool = LinkPool(Address("127.0.0.1", server.http_port), ClientLimits(max_connections=1024), required=True)
     bench = bench_link.Bench(pool, body, 200)
     await bench.run(options.clients, 0.3)
     bench.done = 0
-    began = cpu_seconds(pids)
+    began = server.cpu_seconds()
     await bench.run(options.clients, options.seconds)
-    used = cpu_seconds(pids) - began
+    used = server.cpu_seconds() - began
     pool.close()
     if bench.wrong:
         raise SystemExit(f"{bench.wrong} answers over the link were not 200")
@@ -335,10 +324,14 @@ def main(arguments: list[str] | None = None) -> int:
     bars: list[Bar] = []
     with tempfile.TemporaryDirectory(prefix="batching-") as work:
         stand = Stand(options.binary.resolve(), options.models.resolve(), Path(work))
-        for name in PARTS:
-            if name in wanted:
-                print(f"\n{name}", flush=True)
-                bars += parts[name](stand, options)
+        try:
+            for name in PARTS:
+                if name in wanted:
+                    print(f"\n{name}", flush=True)
+                    bars += parts[name](stand, options)
+        except (NotUp, Failed, RuntimeError) as error:
+            print(f"bench_batching: {error}", file=sys.stderr)
+            return 1
     print()
     return report(bars, check=options.check)
 

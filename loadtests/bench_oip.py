@@ -26,12 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends import toolchain
-from backends.build import MODULE, go_environment
-from backends.interrupt import Interrupts
-from loadtests.bench_infer import Peer, cpu_seconds, running, tree
+from loadtests.peers.processes import NotUp
+from loadtests.serving.bare import bare_runs
+from loadtests.serving.servers import ROOT, Running, go_infer, running
 
-ROOT = Path(__file__).resolve().parent.parent
 BAR = 25.0  # microseconds of CPU beyond the Runs, binary
 BODIES = 256
 HEAD = "Inference-Header-Content-Length"
@@ -100,25 +98,6 @@ def script(kind: Kind, digits: list[list[float]], file: Path) -> Path:
     return file
 
 
-def bare() -> dict[int, float]:
-    """Microseconds of one bare Run, by rows."""
-    with Interrupts() as interrupts:
-        tools = toolchain.find(lambda _: None, ROOT / "build/bin", interrupts)
-    command = [tools.go, "test", "-run", "-", "-bench", "BareRun", "-benchtime", "0.4s", "./internal/session"]
-    environment = {**os.environ, **go_environment(tools), "SLUICEGATE_MODELS": str(models())}
-    done = subprocess.run(
-        command, cwd=MODULE, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    found = {}
-    for line in done.stdout.splitlines():
-        if line.startswith("BenchmarkBareRun/"):
-            words = line.split()
-            found[int(words[0].split("/")[1].split("-")[0])] = float(words[2]) / 1e3
-    if not found:
-        raise SystemExit(f"the bare Run cannot be measured:\n{done.stdout[-1000:]}{done.stderr[-1000:]}")
-    return found
-
-
 def models() -> Path:
     """Where the digits are."""
     return Path(os.environ.get("SLUICEGATE_MODELS", ROOT / "build/models")).resolve()
@@ -153,14 +132,13 @@ class Measured:
         return self.cpu - self.runs
 
 
-def measure(
-    pid: int, port: int, kind: Kind, lua: Path, clients: int, seconds: float, cost: dict[int, float]
-) -> Measured:
+def measure(server: Running, kind: Kind, lua: Path, clients: int, seconds: float, cost: dict[int, float]) -> Measured:
     """One closed-loop run."""
-    before, used = stats(port), cpu_seconds(tree(pid))
+    port = server.http_port
+    before, used = stats(port), server.cpu_seconds()
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout=10s", "-s", str(lua)]
     done = subprocess.run([*command, f"http://127.0.0.1:{port}{kind.path}"], check=True, capture_output=True, text=True)
-    used, after = cpu_seconds(tree(pid)) - used, stats(port)
+    used, after = server.cpu_seconds() - used, stats(port)
     result = json.loads(next(x for x in done.stdout.splitlines() if x.startswith("RESULT ")).removeprefix("RESULT "))
     if result["failed"] or not result["requests"]:
         raise SystemExit(f"{kind.name}: {result}")
@@ -187,27 +165,21 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     heldout = json.loads((models() / "digits/heldout.json").read_text())
     digits = heldout["instances"][:BODIES]
-    serve = (
-        str(options.binary),
-        "--model_name=digits",
-        f"--model_base_path={models() / 'digits'}",
-        "--rest_api_port={port}",
-    )
-    costs = [bare()]
+    costs = [bare_runs(models(), ROOT / "build/bin")]
     results: dict[Kind, list[Measured]] = {kind: [] for kind in KINDS}
     with (
         tempfile.TemporaryDirectory() as directory,
-        running(Peer("go_infer", serve), Path(directory, "log")) as (pid, port),
+        running(go_infer(options.binary.absolute(), models()), Path(directory)) as server,
     ):
         scripts = {kind: script(kind, digits, Path(directory, f"{i}.lua")) for i, kind in enumerate(KINDS)}
         for kind in KINDS:
-            measure(pid, port, kind, scripts[kind], 8, 1.0, costs[0])  # nobody's first second counts
+            measure(server, kind, scripts[kind], 8, 1.0, costs[0])  # nobody's first second counts
         for _ in range(options.rounds):
             for kind in KINDS:
                 results[kind].append(
-                    measure(pid, port, kind, scripts[kind], options.concurrency, options.seconds, costs[0])
+                    measure(server, kind, scripts[kind], options.concurrency, options.seconds, costs[0])
                 )
-    costs.append(bare())
+    costs.append(bare_runs(models(), ROOT / "build/bin"))
     drift = costs[1][32] / costs[0][32]
     print(f"bare Run of 32 rows: {costs[0][32]:.0f} us before, {costs[1][32]:.0f} us after ({drift:.2f}x)")
     names = f"{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'rows/Run':>10}{'CPU us':>9}{'Runs us':>9}{'beyond us':>11}"
@@ -223,4 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (NotUp, RuntimeError) as failure:
+        sys.exit(f"bench_oip: {failure}")

@@ -94,7 +94,7 @@ def _strings(tf: Any, place: Path) -> None:
 
     module = tf.Module()
     module.unused = tf.Variable(0.0)  # a SavedModel without variables has no files of them
-    words = ([None], tf.string)
+    words: tuple[list[int | None], Any] = ([None], tf.string)
     tf.saved_model.save(
         module,
         str(place),

@@ -1,4 +1,5 @@
 # ruff: noqa: INP001 -- a script, not part of a package
+# mypy: ignore-errors
 """What pictures become by Pillow and numpy: `python reference.py DIRECTORY` writes pictures, tensors and cases.json.
 
 Each case names a picture, a declaration of preprocessing, the tensor's file (float64) and by how much, in levels of
