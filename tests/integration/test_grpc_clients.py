@@ -17,7 +17,7 @@ import pytest
 
 from demo.layout import BUILD, GO_INFER, MODELS, ROOT
 from loadtests.peers.processes import Process, free_ports
-from tests.interop.grpc_environments import python
+from tests.interop.environments import python
 from tests.interop.programs import NotHere
 
 PROBES = Path(os.environ.get("SLUICEGATE_PROBES", BUILD / "probes"))
@@ -54,6 +54,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
             process.stop()
 
 
+PACKAGES = {
+    # The first one's stubs import TensorFlow itself, which is 250 MB and here already; the others want protobuf < 7.
+    "tfserving": ("tensorflow-serving-api==2.21.0", "grpcio-reflection>=1.80,<2", "grpcio-health-checking>=1.80,<2"),
+    "triton": ("tritonclient[grpc]==2.73.0", "ovmsclient==2023.1"),
+}
+
+
 def _ready(port: int) -> None:
     script = f"import urllib.request as u\nu.urlopen('http://127.0.0.1:{port}/readyz')"
     for _ in range(200):
@@ -65,7 +72,7 @@ def _ready(port: int) -> None:
 def _seen(name: str, script: str, servers: list[str]) -> dict[str, dict[str, Any]]:
     """What a client saw, by case."""
     try:
-        own = python(name)
+        own = python(name, *PACKAGES[name], borrows=name == "tfserving")
     except NotHere as why:
         pytest.skip(str(why))
     data = [str(SERVED["digits"] / "heldout.json"), str(SERVED["iris"] / "heldout.json")]

@@ -2,15 +2,18 @@
 
 Contract: an environment lies in `build/interop/NAME` and is kept; its stamp, written last, says what is in it. What
 cannot be had (no network, no wheel for this machine) raises ``NotHere`` with the reason, once and not for every test.
+Processes that want the same one wait for whoever makes it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from demo.layout import BUILD
@@ -22,18 +25,26 @@ PERF_ANALYZER = "tritonclient==2.41.0"  # the last wheel with the binary inside
 
 
 @functools.cache
-def python(name: str, *requirements: str, without_dependencies: bool = False) -> Path:
-    """The interpreter of the environment `name`, with `requirements` in it."""
-    place, wanted = FOLDER / name, "\n".join((sys.version, *requirements)) + "\n"
+def python(name: str, *requirements: str, alone: bool = False, borrows: bool = False) -> Path:
+    """The interpreter of the environment `name`, with `requirements` in it. `alone`: without what they depend on;
+    `borrows`: that, and behind them the packages of the running environment.
+    """
+    place, wanted = FOLDER / name, "\n".join((sys.executable, sys.version, *requirements)) + "\n"
     interpreter, stamp = place / "bin/python", place / "stamp"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return interpreter
-    shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    install = ["-m", "pip", "install", "-q", "--disable-pip-version-check", *(["--no-deps"] * without_dependencies)]
-    for command in ([sys.executable, "-m", "venv", str(place)], [str(interpreter), *install, *requirements]):
-        _run(command, f"the environment of {name} cannot be made")
-    stamp.write_text(wanted)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if stamp.exists() and stamp.read_text() == wanted:
+            return interpreter
+        shutil.rmtree(place, ignore_errors=True)
+        failure = f"the environment of {name} cannot be made"
+        _run([sys.executable, "-m", "venv", str(place)], failure)
+        if borrows:
+            packages = sysconfig.get_path("purelib", vars={"base": str(place)})
+            Path(packages, "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        install = ["-m", "pip", "install", "-q", "--disable-pip-version-check", *(["--no-deps"] * (alone or borrows))]
+        _run([str(interpreter), *install, *requirements], failure)
+        stamp.write_text(wanted)
     return interpreter
 
 
@@ -43,7 +54,7 @@ def perf_analyzer() -> tuple[Path, dict[str, str]]:
 
     `libb64` is Debian's and is unpacked beside it, not installed; the CUDA runtime is PyPI's. It runs without a GPU.
     """
-    interpreter = python("perf-analyzer", PERF_ANALYZER, "nvidia-cuda-runtime-cu12", without_dependencies=True)
+    interpreter = python("perf-analyzer", PERF_ANALYZER, "nvidia-cuda-runtime-cu12", alone=True)
     place = interpreter.parent.parent
     program = place / "bin/perf_analyzer"
     if not program.exists():
