@@ -32,9 +32,9 @@ func (r *Repository) room(ctx context.Context, m *served, v *version, disk int64
 				"--model_memory_budget allows are taken, and nothing can be unloaded for it", m.name, v.place.Number, size(need), size(taken), size(r.options.Budget))
 		}
 		oldest.wanted = false
-		unloaded := r.retire(owner, oldest, Start)
+		unloaded, number := r.retire(owner, oldest, Start), oldest.place.Number
 		r.mu.Unlock()
-		r.options.Log.Info("making room", "model", owner.name, "version", oldest.place.Number, "for", m.name)
+		r.options.Log.Info("making room", "model", owner.name, "version", number, "for", m.name)
 		select {
 		case <-unloaded:
 		case <-ctx.Done():

@@ -149,7 +149,7 @@ func (r *Repository) aspire(m *served, places []Place) {
 			v.state = End
 		}
 		for _, place := range places {
-			if place.Number == v.place.Number && v.lease == nil {
+			if place.Number == v.place.Number && place != v.place && v.lease == nil {
 				v.place = place
 			}
 		}
