@@ -1,8 +1,9 @@
 """The digits CNN as a Python server holds it: loaded once per process, called as one traced function.
 
 Contract: `predict(images)` takes float32 [n, 64] and returns int64 [n] and float32 [n, 10]. MODEL_DIR is the version.
-TensorFlow gets one thread in this process: as many processes as cores is the arrangement that measured best, and more
-threads each only take turns. The first calls, which trace and plan, are made here; no client pays for them.
+Of four ways to call the model this one measured fastest. TensorFlow gets one thread in this process, since there are
+as many processes as cores; other divisions into processes and threads were not measured. The first calls, which trace
+and plan, are made here; no client pays for them.
 """
 
 from __future__ import annotations
