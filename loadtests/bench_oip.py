@@ -1,6 +1,6 @@
 """What a request of the Open Inference Protocol costs go_infer in CPU, beyond the Runs themselves.
 
-    python -m loadtests.bench_oip [--seconds 5] [--concurrency 64] [--rounds 3]
+    python -m loadtests.bench_oip [--seconds 5] [--concurrency 64] [--rounds 3] [--check]
 
 Closed loop with Debian's `wrk` on loopback, one digit per request: binary tensors, JSON, and TF-Serving's JSON beside
 them. CPU is the server's (from /proc, all threads; resolution 10 ms). From the statistics that the server keeps, each
@@ -8,7 +8,7 @@ run knows how many Runs of which size it took; what those cost by themselves is 
 `go test -bench BareRun ./internal/session` on the same machine. The difference per request is the protocol, HTTP and
 the queue together. The last row asks for nothing (`GET /v2/health/live`): what net/http and the kernel take of it.
 
-Exit code 0 if the bar holds (binary: 25 us a request), 1 if not or if something cannot run.
+Exit code 0; 1 if something cannot run, or with --check if the bar is missed (binary: 25 us a request).
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each run (default: %(default)s)")
     parser.add_argument("--concurrency", type=int, default=64, help="connections (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind, in turn (default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="exit 1 if the bar is missed")
     parser.add_argument("--binary", type=Path, default=ROOT / "build/bin/go_infer")
     options = parser.parse_args(arguments)
     heldout = json.loads((models() / "digits/heldout.json").read_text())
@@ -191,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     beyond = statistics.median(run.beyond for run in results[KINDS[0]])
     good = beyond <= BAR
     print(f"{'PASS' if good else 'FAIL'}: binary, CPU beyond the Runs {beyond:.1f} us a request, at most {BAR:g}")
-    return 0 if good else 1
+    return 0 if good or not options.check else 1
 
 
 if __name__ == "__main__":
