@@ -11,7 +11,7 @@ PY := .venv/bin/python
 COMPILED_TESTS := tests/admission tests/http tests/upstreams tests/limits tests/breakers tests/balance tests/store tests/retries \
   tests/telemetry tests/identity tests/routing tests/test_pipeline.py tests/test_pipeline_admission.py
 # What `make bench` and `make chaos` run, in this order: loadtests/README.md says what each answers.
-BENCHES := routing breakers proxy large stages workers latency idle slow limits balance overload hedge serving
+BENCHES := routing breakers proxy large stages workers latency idle slow limits balance overload hedge serving oip batching lifecycle
 CHAOS := breaker store recovery
 setup = @test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed on PATH" >&2; exit 1; }; $(PYTHON) scripts/bootstrap.py
 
