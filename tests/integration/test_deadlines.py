@@ -104,8 +104,8 @@ async def test_go_infer_drops_over_http_what_is_late_and_what_was_left():
         busy = [asyncio.create_task(ask(rows)) for _ in range(8)]
         await until_it_runs(server)
         late = [asyncio.create_task(ask(json.dumps({"instances": digits[:1]}).encode(), 0.01)) for _ in range(5)]
-        assert all(
-            isinstance(each, UpstreamTimeout) or each.status == 504
+        assert all(  # what cannot be in time is refused at once, what might have been is given up
+            isinstance(each, UpstreamTimeout) or each.status in (503, 504)
             for each in await asyncio.gather(*late, return_exceptions=True)
         )
         for task in busy:
@@ -118,10 +118,10 @@ async def test_go_infer_drops_over_http_what_is_late_and_what_was_left():
             return sum(float(line.rpartition(" ")[2]) for line in lines if f'reason="{reason}"' in line)
 
         for _ in range(3000):
-            if await asyncio.to_thread(dropped, "expired") >= 1 and await asyncio.to_thread(dropped, "gone") >= 100:
+            if await asyncio.to_thread(dropped, "gone") >= len(busy) - 1:
                 break
             await asyncio.sleep(0.01)
-        assert await asyncio.to_thread(dropped, "expired") + await asyncio.to_thread(dropped, "gone") > 100
+        assert await asyncio.to_thread(dropped, "gone") >= len(busy) - 1  # one may have had its last rows run
         ran = await asyncio.to_thread(server.metric, "go_infer_batch_rows_sum")
         assert ran < 8 * 6400 / 2, ran
         pool.close()
