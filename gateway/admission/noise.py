@@ -19,13 +19,14 @@ WEIGHT: Final = 12.0  # blocks: older ones fade
 class Noise:
     """Of the blocks of one limit."""
 
-    __slots__ = ("_astray", "_between", "_blocks", "_within")
+    __slots__ = ("_astray", "_between", "_blocks", "_doubted", "_within")
 
     def __init__(self) -> None:
         self._between = FIRST  # of a block's mean: from one block to the next,
         self._within = 0.0  # and by the samples in it
         self._blocks = 2.0
         self._astray = 0  # blocks in a row that were off to the same side; below 0: slower
+        self._doubted = False  # the last block was left out
 
     @property
     def size(self) -> float:
@@ -53,6 +54,13 @@ class Noise:
         """Whether a block is further off than noise makes it: it, or the moment, was another."""
         return abs(off) > max(JUMP, 4 * error)
 
+    def doubtful(self, off: float, error: float) -> bool:
+        """Whether to leave a block out that shows no change, for the next one to say what it was. Never two in a row:
+        where blocks are far off to this side and that, this is the noise.
+        """
+        self._doubted = not self._doubted and self.far(off, error)
+        return self._doubted
+
     def jumped(self, off: float, error: float) -> bool:
         """Whether a block that is `off` shows a change: by far twice in a row, or by some to the same side three times.
         Not once: what stops a whole machine for a moment is in one block, and in all of its samples.
@@ -67,3 +75,4 @@ class Noise:
     def settle(self) -> None:
         """What was off before is of no interest: a search begins."""
         self._astray = 0
+        self._doubted = False

@@ -51,7 +51,7 @@ WIDE: Final = 1.5  # steps are this many errors wide, so that they can be told a
 TRIES: Final = 3  # pairs of blocks before a step is left undecided
 EXTRA: Final = 1 / 16  # of the places, at rest
 REST: Final = 16  # blocks before the next look after the first search
-LONGEST_REST: Final = 64
+LONGEST_REST: Final = 32
 DOWN: Final = 4  # one look in so many is down, too: that one costs throughput; with others one in two
 STALL: Final = 1_000_000_000  # and four latencies, without a single answer
 LOST: Final = 0.1  # share of a block without an answer from which answers are counted instead of timed
@@ -254,7 +254,7 @@ class Search(Limit):
         error = self._noise.error(1, level.blocks or 1)
         if self._noise.jumped(off, error):
             self._changed(off)
-        elif self._noise.far(off, error):
+        elif self._noise.doubtful(off, error):
             pass  # the next one says whether it was noise
         elif self._resting and not (level.blocks or block.lost) and self._pays(block.timed):
             self._search(1)  # it changed during the search
@@ -403,13 +403,19 @@ class Search(Limit):
             self._trial = 0
             self._there = Level()
             self._go_on(mean)
-        elif no or (there.blocks >= TRIES and (up or self._opposed or self._step >= self.learnt // 2)):
+        elif no or (there.blocks >= TRIES and (self._opposed or not self._wider(elasticity))):
             if not up:
                 self._needed = no
             self._refuse()
-        elif there.blocks >= TRIES:  # not clear: a wider step shows more
+        elif there.blocks >= TRIES:  # not clear
             self._step *= 2
             self._trial = 0
             self._there = Level()
         else:
             self._trial = 0  # once more, after a look at the learnt level
+
+    def _wider(self, elasticity: float) -> bool:
+        """Whether a step that has shown nothing for certain is worth one twice as wide, which shows more."""
+        if self._direction > 0:
+            return elasticity > PAYS and 2 * self._step <= self.learnt
+        return self._step < self.learnt // 2

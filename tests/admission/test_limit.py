@@ -235,6 +235,37 @@ def test_it_follows_within_two_seconds(change):
     assert seen.p(99) <= 60
 
 
+@pytest.mark.parametrize("seed", range(9, 17))
+def test_a_pool_that_grows_is_found_though_answers_spread_so_much_that_one_look_shows_little(seed):
+    world = World(lambda w: Slots(w, 8, kind="exp"), learning(), [Stream("all", 1200)], seed=seed)
+    world.run(6)
+    world.backend.slots = 32
+    world.backend.go_on()
+    world.run(16)
+    seen = world.seen(12, 15.5)
+    assert seen.goodput >= 0.9 * 1200
+
+
+@pytest.mark.parametrize("shares", [(0.75, 1.3), (1.3, 0.75), (1.0, 1.3), (1.0, 1.0, 1.3)])
+def test_blocks_that_are_far_off_to_this_side_and_that_do_not_keep_a_limit_from_looking_again(shares):
+    limit = AdaptiveLimit(1, 64, 5 * MS)
+    now = 0
+    took = 20 * MS
+    levels = []
+    for block in range(600):
+        number = limit.block
+        off = shares[block % len(shares)] if block > 100 else 1.0
+        for _ in range(10_000):
+            if limit.block != number:
+                break
+            took = int(off * 5 * MS * max(4, limit.allowed))  # four slots
+            now += took // limit.allowed + 1
+            limit.done(limit.sent(limit.allowed, now), took, Outcome.SUCCESS, now)
+        levels.append(limit.allowed)
+    assert not limit.open
+    assert len(set(levels[-200:])) > 1, levels[-20:]
+
+
 def test_gateways_share_a_backend_evenly_though_they_only_know_how_many_they_are():
     world = World(lambda w: Slots(w, 16), strangers(2), [Stream("all", 2400)])
     world.run(14)
