@@ -88,8 +88,14 @@ func serve(o options, log *slog.Logger) error {
 
 	registry, pool := metrics.New(), tensor.NewPool()
 	load, closing := loader(&o, registry, pool)
-	repo := o.repository(load, closing, registry, log)
-	config := &configuration{flags: &o.lifecycle, repo: repo, log: log}
+	var repo *repository.Repository
+	remotes, err := o.remote.catalog(registry, log, func() { repo.Look() })
+	if err != nil {
+		return err
+	}
+	defer remotes.Close()
+	repo = o.repository(load, closing, remotes, registry, log)
+	config := &configuration{flags: &o.lifecycle, repo: repo, log: log, look: remotes.Look}
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
 	images := image.NewStage(o.images)
