@@ -16,7 +16,8 @@ import (
 type options struct {
 	lifecycle
 	host, socket, monitoring   string
-	traces                     string
+	tracing                    tracing
+	given                      map[string]bool // flags that the command line has
 	controlPort, debugPort     int
 	machine                    machine.Choice
 	port, intraOp              int
@@ -53,7 +54,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.IntVar(&o.port, "rest_api_port", 8501, "`port` to listen on; 0 takes a free one and logs it")
 	f.StringVar(&o.socket, "rest_api_socket_path", "", "`path` of a Unix socket to listen on, too")
 	f.StringVar(&o.monitoring, "monitoring_config_file", "", "`file` that says where metrics are (TF-Serving's prometheus_config)")
-	f.StringVar(&o.traces, "trace_file", "", "`file` to append a line of JSON to for each request whose traceparent says that it is sampled")
+	o.tracing.register(f)
 	f.IntVar(&o.controlPort, "control_port", -1, "`port` on 127.0.0.1 for operators: rollback, labels, traffic, reload; 0 takes a free one, -1: none")
 	f.IntVar(&o.debugPort, "debug_port", -1, "`port` on 127.0.0.1 for Go's profiles (/debug/pprof); 0 takes a free one, -1: none")
 	o.batching.flags(f, o.machine.Runs)
@@ -75,6 +76,8 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	o.grpc.register(f)
 	err := f.Parse(arguments)
 	o.grpc.parsed(f, o.host)
+	o.given = map[string]bool{}
+	f.Visit(func(each *flag.Flag) { o.given[each.Name] = true })
 	if errors.Is(err, flag.ErrHelp) {
 		_, _ = io.WriteString(help, usage)
 		f.SetOutput(help)
@@ -89,7 +92,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	case o.version:
 		return o, nil
 	}
-	if err := o.check(); err != nil {
+	if err := errors.Join(o.check(), o.tracing.check()); err != nil {
 		return o, err
 	}
 	for _, bound := range []struct {

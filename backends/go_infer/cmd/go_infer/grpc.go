@@ -95,6 +95,9 @@ func (s *grpcSide) serve(g *grpcOptions, rest *server.Server, repo *repository.R
 	if rest.LogEach {
 		around.Log = log
 	}
+	if rest.Spans != nil {
+		around.Trace = traceCalls(rest.Spans)
+	}
 	parts := grpcserver.Parts{
 		Models:   repo,
 		Ready:    func() bool { ready, _ := rest.Readiness(); return ready },

@@ -30,7 +30,6 @@ import (
 	"sluicegate/go_infer/internal/server"
 	"sluicegate/go_infer/internal/session"
 	"sluicegate/go_infer/internal/tensor"
-	"sluicegate/go_infer/internal/trace"
 )
 
 // release is this server's own version.
@@ -110,14 +109,11 @@ func serve(o options, log *slog.Logger) error {
 		Simple:    &simple.Handler{Repository: repo, Limits: limits, Images: images},
 		Registry:  registry, Log: log, LogEach: o.logRequests, Scrape: scrape,
 	}
-	if o.traces != "" {
-		file, err := os.OpenFile(o.traces, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
-		if err != nil {
-			return fmt.Errorf("--trace_file: %w", err)
-		}
-		s.Spans = trace.NewWriter(file)
-		registry.Counter("go_infer_spans_dropped_total", "Spans that were not written.", func() float64 { return float64(s.Spans.Dropped()) })
+	spans, flush, err := o.tracing.sinks(func(name string) bool { return o.given[name] }, registry, log)
+	if err != nil {
+		return err
 	}
+	s.Spans = spans
 	s.Load = func() server.Load { return busy(registry, o.batching.slots()*o.batching.maxBatch) }
 	if o.link {
 		s.Link = links(s, registry, log)
@@ -179,7 +175,7 @@ func serve(o options, log *slog.Logger) error {
 		case err := <-grpc.failed():
 			return fmt.Errorf("the gRPC listener failed: %w", err)
 		case reason := <-stop:
-			return drain(o, s, grpc, repo, pool, log, reason, stop)
+			return drain(o, s, grpc, flush, repo, pool, log, reason, stop)
 		}
 	}
 }
@@ -232,7 +228,7 @@ func (o *options) scrapePath() (string, error) {
 }
 
 // drain finishes what runs, within the timeout; a second signal ends the process at once.
-func drain(o options, s *server.Server, grpc *grpcSide, repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
+func drain(o options, s *server.Server, grpc *grpcSide, flush func(context.Context), repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
 	stop <-chan os.Signal) error {
 	log.Info("draining", "reason", reason.String(), "timeout", o.drainTimeout.String())
 	ctx, cancel := context.WithTimeout(context.Background(), o.drainTimeout)
@@ -241,9 +237,7 @@ func drain(o options, s *server.Server, grpc *grpcSide, repo *repository.Reposit
 	go func() {
 		err := drainBoth(ctx, s, grpc, o.drainGrace)
 		if err == nil {
-			if s.Spans != nil {
-				s.Spans.Close()
-			}
+			flush(ctx)
 			repo.Close()
 			pool.Drain()
 		}
