@@ -37,7 +37,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
                 f'model_config_list {{ config {{ name: "{name}" base_path: "{base.resolve()}" {policy} }} }}\n'
             )
             flags = [f"--model_config_file={config}", f"--rest_api_port={rest}", f"--port={port}"]
-            running.append(Process(name, [str(GO_INFER), *flags, "--exit_with_parent"], folder))
+            running.append(
+                Process(name, [str(GO_INFER), *flags, "--exit_with_parent", "--allow_model_control"], folder)
+            )
             addresses.append((f"127.0.0.1:{port}", rest))
         for process, (_, rest) in zip(running, addresses, strict=True):
             process.wait_for_port(rest)

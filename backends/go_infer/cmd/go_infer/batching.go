@@ -21,6 +21,7 @@ type batching struct {
 	sizes                    []int
 	weights                  map[string]int
 	file, priority           string
+	trust                    bool
 	given                    map[string]bool // flags that the command line has
 }
 
@@ -45,6 +46,7 @@ func (b *batching) flags(f *flag.FlagSet, workers int) {
 			return err
 		})
 	f.StringVar(&b.priority, "priority_header", "X-Priority", "`header` in which requests say critical, default or batch; empty: in none")
+	f.BoolVar(&b.trust, "trust_client_priority", false, "believe requests that they are critical; else they can only say that they may wait longer")
 }
 
 func readSizes(text string) ([]int, error) {

@@ -70,7 +70,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.DurationVar(&o.drainGrace, "drain_grace", 250*time.Millisecond, "`time` after SIGTERM in which connections are still accepted")
 	f.BoolVar(&o.exitWithParent, "exit_with_parent", false, "drain and exit when the process that started this one is gone")
 	f.BoolVar(&o.link, "enable_link", true, "offer the gateway's multiplexed link on the same port")
-	f.BoolVar(&o.modelControl, "allow_model_control", false, "let requests of the Open Inference Protocol load and unload models")
+	f.BoolVar(&o.modelControl, "allow_model_control", false, "let requests on the public ports change what is served: load and unload of the Open Inference Protocol, HandleReloadConfigRequest")
 	f.BoolVar(&o.logRequests, "log_requests", false, "log every request")
 	f.BoolVar(&o.version, "version", false, "print versions and exit")
 	o.grpc.register(f)

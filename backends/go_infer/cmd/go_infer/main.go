@@ -24,6 +24,7 @@ import (
 	"sluicegate/go_infer/internal/api/tfserving"
 	"sluicegate/go_infer/internal/image"
 	"sluicegate/go_infer/internal/link"
+	"sluicegate/go_infer/internal/listen"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/repository"
@@ -73,7 +74,7 @@ func serve(o options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := listenTCP(o.host, o.port, "rest_api_port")
+	listener, err := listen.TCP(o.host, o.port, "rest_api_port")
 	if err != nil {
 		return err
 	}
@@ -102,7 +103,7 @@ func serve(o options, log *slog.Logger) error {
 	registry.Gauge("go_infer_images_waiting", "Pictures that wait for an image worker.", func() float64 { return float64(images.Waiting()) })
 	registry.Gauge("go_infer_model_bytes", "Memory that loaded models are reckoned to take.", func() float64 { return float64(repo.Memory()) })
 	registry.Gauge("go_infer_config_good", "1 if the config files are in effect as they are, 0 if they were refused.", config.good)
-	limits := api.Limits{MaxBody: o.maxBody, GzipFrom: o.gzipFrom, Priority: o.batching.priority}
+	limits := api.Limits{MaxBody: o.maxBody, GzipFrom: o.gzipFrom, Priority: o.batching.priority, TrustPriority: o.batching.trust}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits, Registry: registry},
 		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: release, Control: o.control(repo)},
@@ -122,10 +123,10 @@ func serve(o options, log *slog.Logger) error {
 	served := make(chan error, 2)
 	go func() { served <- s.Serve(listener) }()
 	if grpc != nil {
-		grpc.serve(&o.grpc, s, repo, o.control(repo), registry, log)
+		grpc.serve(&o, s, repo, o.control(repo), registry, log)
 	}
 	if o.socket != "" {
-		socket, err := listenUnix(o.socket)
+		socket, err := listen.Unix(o.socket)
 		if err != nil {
 			return err
 		}
@@ -136,7 +137,7 @@ func serve(o options, log *slog.Logger) error {
 		flag    string
 		handler http.Handler
 	}{
-		{o.controlPort, "control_port", control.Handler(repo, func() error { return config.apply(true) })},
+		{o.controlPort, "control_port", operators(repo, s, func() error { return config.apply(true) })},
 		{o.debugPort, "debug_port", profiles()},
 	} {
 		if p.port < 0 {
@@ -178,6 +179,17 @@ func serve(o options, log *slog.Logger) error {
 			return drain(o, s, grpc, flush, repo, pool, log, reason, stop)
 		}
 	}
+}
+
+// operators are the private listener's paths: the operators' API, and the Open Inference Protocol's, whose repository control is always
+// allowed here.
+func operators(repo *repository.Repository, s *server.Server, reload func() error) http.Handler {
+	private := *s.OIP
+	private.Control = repo
+	mux := http.NewServeMux()
+	mux.Handle("/", control.Handler(repo, reload))
+	mux.HandleFunc(oip.Prefix+"/", func(w http.ResponseWriter, r *http.Request) { private.Serve(w, r) })
+	return mux
 }
 
 // control is who loads and unloads models by request: nobody, unless the flag allows it.

@@ -31,6 +31,9 @@ type Limits struct {
 	MaxBody  int    // bytes, as it arrives and, if it is compressed, as it becomes
 	GzipFrom int    // bytes of an answer from which it is gzipped for a client that asks for that; 0: never
 	Priority string // header in which a request says its class; empty: none does
+
+	// TrustPriority believes requests that they are more urgent than others. Without it they can only be less.
+	TrustPriority bool
 }
 
 // Exchange is one request in work. Body and Answer live in pooled memory: nothing of them may be kept after the operation returns.
@@ -41,6 +44,8 @@ type Exchange struct {
 	Body    []byte
 	Answer  []byte
 	Header  http.Header // of the answer; to be touched only by an operation that succeeds
+
+	TrustPriority bool // as in Limits, of an operation that reads a priority in the body
 
 	unread int    // bytes of the body after the head that are still on their way
 	rest   []byte // bytes of the body after the head, if they were read with it
@@ -63,7 +68,7 @@ func Serve(w http.ResponseWriter, r *http.Request, limits Limits, operation Oper
 		defer cancel()
 	}
 	if err == nil {
-		x.Class, err = Class(r, limits.Priority)
+		x.Class, err = Class(r, limits)
 	}
 	if err == nil {
 		err = x.read(limits.MaxBody)
@@ -121,20 +126,20 @@ func (x *Exchange) recycle() {
 	exchanges.Put(x)
 }
 
-// Class is how urgent a request says it is, in the header of that name (critical, default or batch). On a link the gateway may say it
-// with the frame instead.
-func Class(r *http.Request, header string) (batch.Class, error) {
-	if header != "" {
-		if value := r.Header.Get(header); value != "" {
-			class, err := batch.ParseClass(value)
+// Class is how urgent a request is: as its frame says, if it came on a link, for that is the gateway's word, else ordinary; and what it
+// says itself in the header (critical, default or batch) as far as that is believed.
+func Class(r *http.Request, limits Limits) (batch.Class, error) {
+	granted, _ := r.Context().Value(batch.ContextKey).(batch.Class)
+	if limits.Priority != "" {
+		if value := r.Header.Get(limits.Priority); value != "" {
+			claimed, err := batch.ParseClass(value)
 			if err != nil {
-				return class, status.Errorf(status.InvalidArgument, "%s: %v", header, err)
+				return granted, status.Errorf(status.InvalidArgument, "%s: %v", limits.Priority, err)
 			}
-			return class, nil
+			return batch.Claim(claimed, granted, limits.TrustPriority), nil
 		}
 	}
-	class, _ := r.Context().Value(batch.ContextKey).(batch.Class)
-	return class, nil
+	return granted, nil
 }
 
 // deadline narrows the context if the client said how long it will wait.

@@ -23,6 +23,10 @@ func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int,
 		defer cancel()
 	}
 	if err == nil {
+		x.TrustPriority = limits.TrustPriority
+		x.Class, err = Class(r, limits)
+	}
+	if err == nil {
 		err = x.open(limits.MaxBody, head)
 	}
 	if err == nil {

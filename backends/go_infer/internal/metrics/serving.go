@@ -29,7 +29,6 @@ const (
 	PredictAPI API = iota
 	ClassifyAPI
 	RegressAPI
-	MultiInferenceAPI
 )
 
 // The entry points.
@@ -39,7 +38,7 @@ const (
 )
 
 var (
-	apis           = [...]string{"Predict", "Classify", "Regress", "MultiInference"}
+	apis           = [...]string{"Predict", "Classify", "Regress"}
 	entrypoints    = [...]string{"REST", "GRPC"}
 	shadowOutcomes = [...]string{"answered", "failed", "skipped"}
 )

@@ -11,6 +11,12 @@ import (
 	"sluicegate/go_infer/internal/status"
 )
 
+// Forbidden is the refusal of a request that would change what is served where requests may not. Triton refuses so with
+// --model-control-mode=none, its default, but with a code that promises that it passes.
+func Forbidden(what string) error {
+	return status.Errorf(status.PermissionDenied, "%s is not allowed on this server; start it with --allow_model_control, or ask on its --control_port", what)
+}
+
 // What operators say, at any time. Each function changes everything it was asked to or nothing.
 
 // Apply replaces what is served. Models that are new are loaded, those that are no longer named are unloaded, the others keep their

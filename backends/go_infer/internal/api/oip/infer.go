@@ -54,6 +54,9 @@ func (h *Handler) infer(x *api.Exchange, t *target) error {
 	}
 	defer lease.Release()
 	m := lease.Model
+	if err := m.Overloaded(x.Context, x.Class); err != nil {
+		return err
+	}
 	f := inferences.Get().(*inference)
 	*f = inference{x: x, model: m, body: x.Body, outputs: f.outputs[:0]}
 	defer f.recycle()
@@ -87,7 +90,7 @@ func (f *inference) run() error {
 		ctx, cancel = context.WithTimeout(ctx, f.policy.timeout)
 		defer cancel()
 	}
-	f.request.Class = f.policy.class
+	f.request.Class = batch.Claim(f.policy.class, f.x.Class, f.x.TrustPriority)
 	return f.signature.Run(ctx, f.request)
 }
 

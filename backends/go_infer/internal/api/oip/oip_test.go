@@ -503,8 +503,8 @@ func (c *controls) Unload(_ context.Context, name string) error {
 
 func TestModelsAreControlledByRequest(t *testing.T) {
 	s := start(t)
-	if response, body := s.ask(t, "POST", "/v2/repository/models/digits/load", nil); response.StatusCode != 400 ||
-		refusal(t, body) != "failed to load 'digits': explicit model load / unload is not allowed on this server" {
+	if response, body := s.ask(t, "POST", "/v2/repository/models/digits/load", nil); response.StatusCode != 403 ||
+		refusal(t, body) != "failed to load 'digits': explicit model load / unload is not allowed on this server; start it with --allow_model_control, or ask on its --control_port" {
 		t.Errorf("without control: %d %s", response.StatusCode, body)
 	}
 	c := &controls{}

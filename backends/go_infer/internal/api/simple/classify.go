@@ -24,6 +24,9 @@ func (h *Handler) classify(x *api.Exchange) error {
 	if err != nil {
 		return err
 	}
+	if err := lease.Model.Overloaded(x.Context, x.Class); err != nil {
+		return err // and not after decoding pictures
+	}
 	sent, err := read(x, h.Images.Limits.Pictures)
 	if err != nil {
 		return err
