@@ -67,7 +67,7 @@ func TestNewFlagsAreBoundOnBothSides(t *testing.T) {
 		"--otlp_queue=0":              "--otlp_queue=0 is out of range",
 		"--otlp_batch=1048577":        "--otlp_batch=1048577 is out of range",
 		"--otlp_interval=0s":          "--otlp_interval=0s is out of range",
-		"--otlp_timeout=2h":           "--otlp_timeout=2h is out of range",
+		"--otlp_timeout=2h":           "--otlp_timeout=2h0m0s is out of range",
 		"--remote_downloads=64":       "",
 		"--remote_attempts=1":         "",
 		"--otlp_timeout=1h":           "",

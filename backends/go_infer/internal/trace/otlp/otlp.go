@@ -93,6 +93,10 @@ func (e *Exporter) Put(span *trace.Span) {
 	select {
 	case <-e.closing:
 		e.dropped.Add(1)
+		return
+	default:
+	}
+	select {
 	case e.spans <- span:
 	default:
 		e.dropped.Add(1)
