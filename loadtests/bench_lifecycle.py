@@ -412,7 +412,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench_lifecycle", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default=",".join(BENCHES), help="which measurements (default: %(default)s)")
     parser.add_argument("--megabytes", type=float, default=200, help="of the large model (default: %(default)s)")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.3, 0.6], metavar="SHARE",
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.02, 0.3, 0.6], metavar="SHARE",
                         help="of saturation that is offered beside a load (default: %(default)s)")  # fmt: skip
     parser.add_argument("--patience", type=float, default=3, help="seconds, --load_patience (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=8, help="loads of the second version (default: %(default)s)")
