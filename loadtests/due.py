@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -163,7 +164,8 @@ def _ask(
     lines: list[_Line], request: bytes, expected: bytes, interval: float, pipe: Pipe | None, end: float
 ) -> Offered:
     """Asks every `interval` seconds, 0: as soon as a line is free; until `end`, or word from the pipe."""
-    offered, idle, busy = Offered(), list(lines), dict[int, _Line]()
+    offered, busy = Offered(), dict[int, _Line]()
+    idle = deque(lines)  # in turn: the server closes what is idle for long
     word = [] if pipe is None else [pipe.fileno()]
     due, over = time.monotonic(), False
     while True:
@@ -172,7 +174,7 @@ def _ask(
         if over and not busy:
             return offered
         while idle and not over and due <= now:
-            line = idle.pop()
+            line = idle.popleft()
             line.send(request, due if interval else now)
             busy[line.fileno()] = line
             due += interval
