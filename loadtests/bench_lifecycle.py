@@ -22,6 +22,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -49,6 +50,7 @@ REQUEST = (
     b"POST /v1/models/m/versions/1:predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 )
+IDLE = 20  # the niceness by which SCHED_IDLE goes in --load_niceness
 MOST_P99, MOST_MEMORY, MOST_FIRST = 1.2, 1.1, 1.5
 
 
@@ -252,7 +254,8 @@ def observe(pid: int, niceness: dict[int, int]) -> None:
     now: dict[int, int] = {}
     for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(OSError):
-            nice = int(stat.read_text().rpartition(")")[2].split()[16])
+            fields = stat.read_text().rpartition(")")[2].split()
+            nice = IDLE if int(fields[38]) == os.SCHED_IDLE else int(fields[16])
             now[nice] = now.get(nice, 0) + 1
     for nice, count in now.items():
         niceness[nice] = max(niceness.get(nice, 0), count)

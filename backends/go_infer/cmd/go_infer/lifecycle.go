@@ -44,7 +44,7 @@ func (l *lifecycle) register(f *flag.FlagSet) {
 	f.IntVar(&l.retries, "max_num_load_retries", 5, "how `often` a version that cannot be loaded is tried again though its files have not changed")
 	f.Int64Var(&l.retryMicros, "load_retry_interval_micros", 60_000_000, "`microseconds` between those attempts")
 	f.IntVar(&l.loads, "num_load_threads", 1, "`versions` loaded at the same time")
-	f.IntVar(&l.nice, "load_niceness", 19, "by how much threads that load `give way` to those that serve: 0..19")
+	f.IntVar(&l.nice, "load_niceness", 20, "by how much threads that load `give way` to those that serve: 0..20, where 20 is SCHED_IDLE")
 	f.Float64Var(&l.pauses, "load_pauses", 3, "while requests are served, a load that reads pauses for so many `times` as long as it read; 0: it does not")
 	f.DurationVar(&l.patience, "load_patience", time.Minute, "a load that takes longer than this `time` gives way no more; 0: it does however long it takes")
 	f.BoolVar(&l.lazy, "lazy_load", false, "load a version when it is first asked for, and not before")
@@ -63,8 +63,8 @@ func (l *lifecycle) check() error {
 		return fmt.Errorf("--model_config_file_poll_wait_seconds=%g is out of range; it must be 0..86400", l.configPoll)
 	case !(l.filePoll >= -1 && l.filePoll <= 86400):
 		return fmt.Errorf("--file_system_poll_wait_seconds=%g is out of range; it must be -1..86400", l.filePoll)
-	case l.nice < 0 || l.nice > 19:
-		return fmt.Errorf("--load_niceness=%d is out of range; it must be 0..19", l.nice)
+	case l.nice < 0 || l.nice > 20:
+		return fmt.Errorf("--load_niceness=%d is out of range; it must be 0..20", l.nice)
 	case !(l.pauses >= 0 && l.pauses <= 100):
 		return fmt.Errorf("--load_pauses=%g is out of range; it must be 0..100", l.pauses)
 	case l.loads < 1 || l.loads > 64:

@@ -1,8 +1,10 @@
+#define _GNU_SOURCE
 #include "pace.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -70,6 +72,18 @@ static ssize_t read_piece(int fd, void *buffer, size_t count, off_t offset) {
 ssize_t pread(int fd, void *buffer, size_t count, off_t offset) { return read_piece(fd, buffer, count, offset); }
 ssize_t pread64(int fd, void *buffer, size_t count, off_t offset) { return read_piece(fd, buffer, count, offset); }
 
+/* The niceness of a thread, SG_IDLE for SCHED_IDLE. */
+static int niceness(id_t thread) {
+	return sched_getscheduler((pid_t)thread) == SCHED_IDLE ? SG_IDLE : getpriority(PRIO_PROCESS, thread);
+}
+
+int sg_set_niceness(int thread, int nice) {
+	struct sched_param none = {0};
+	int policy = nice >= SG_IDLE ? SCHED_IDLE : SCHED_OTHER;
+	if (sched_getscheduler(thread) != policy && sched_setscheduler(thread, policy, &none) != 0) return -1;
+	return policy == SCHED_IDLE ? 0 : setpriority(PRIO_PROCESS, (id_t)thread, nice);
+}
+
 int sg_hurry(int change, int nice, int normal) {
 	__atomic_add_fetch(&hurries, change, __ATOMIC_RELAXED);
 	if (change < 0 || nice <= normal) return 0;
@@ -78,7 +92,7 @@ int sg_hurry(int change, int nice, int normal) {
 	int refused = 0;
 	for (struct dirent *entry; (entry = readdir(tasks));) {
 		id_t thread = (id_t)atoi(entry->d_name);
-		if (thread && getpriority(PRIO_PROCESS, thread) == nice && setpriority(PRIO_PROCESS, thread, normal) != 0 && errno != ESRCH) refused = 1;
+		if (thread && niceness(thread) == nice && sg_set_niceness((int)thread, normal) != 0 && errno != ESRCH) refused = 1;
 	}
 	closedir(tasks);
 	return refused;

@@ -17,6 +17,11 @@
 
 #define SG_PIECE ((size_t)96 << 10) /* about 75 us, of which most is the kernel's work on fresh pages */
 
+#define SG_IDLE 20 /* the niceness of SCHED_IDLE: whoever wants the processor has it at once */
+
+/* Sets the niceness of a thread (0: the calling one), up to SG_IDLE; -1 if the system refuses. */
+int sg_set_niceness(int thread, int nice);
+
 /* A load pauses for so many times as long as it worked, from now on; 0: it does not. */
 void sg_set_pauses(double times);
 /* A Run of a request begins. */

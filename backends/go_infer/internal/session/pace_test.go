@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"sluicegate/go_infer/internal/session"
 	"sluicegate/go_infer/internal/testmodels"
@@ -110,5 +111,37 @@ func TestAHurryRaisesThreadsThatLoadAsFarAsTheSystemAllows(t *testing.T) {
 	}
 	if priority(syscall.Getpid()) != own {
 		t.Error("another thread was changed")
+	}
+}
+
+func TestAHurryRaisesIdleThreadsToo(t *testing.T) {
+	const idle = 5 // SCHED_IDLE of sched(7)
+	policy := func(thread int) uintptr {
+		got, _, failure := syscall.Syscall(syscall.SYS_SCHED_GETSCHEDULER, uintptr(thread), 0, 0)
+		if failure != 0 {
+			t.Fatal(failure)
+		}
+		return got
+	}
+	thread, over := make(chan int), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		var none int32
+		_, _, failure := syscall.Syscall(syscall.SYS_SCHED_SETSCHEDULER, 0, idle, uintptr(unsafe.Pointer(&none)))
+		if failure != 0 {
+			t.Error(failure)
+		}
+		thread <- syscall.Gettid()
+		<-over
+	}()
+	loading := <-thread
+	defer close(over)
+	if policy(loading) != idle {
+		t.Fatal("the thread is not idle to begin with")
+	}
+	done, raised := session.Hurry(20)
+	defer done()
+	if raised != (policy(loading) != idle) {
+		t.Errorf("raised: %v, but its policy is %d", raised, policy(loading))
 	}
 }

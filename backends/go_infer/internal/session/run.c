@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -57,7 +56,7 @@ typedef struct {
 
 static void *run_errand(void *argument) {
 	sg_errand *errand = argument;
-	if (!sg_hurried()) setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), errand->nice);
+	if (!sg_hurried()) sg_set_niceness((int)syscall(SYS_gettid), errand->nice);
 	errand->work(errand->argument);
 	return NULL;
 }
