@@ -31,11 +31,12 @@ type lifecycle struct {
 	patience                                      time.Duration
 	retryMicros, budget                           int64
 	lazy                                          bool
+	remote                                        remoteOptions
 }
 
 func (l *lifecycle) register(f *flag.FlagSet) {
 	f.StringVar(&l.modelName, "model_name", "default", "`name` of the model in URLs")
-	f.StringVar(&l.modelBase, "model_base_path", "", "`directory` with the model's versions")
+	f.StringVar(&l.modelBase, "model_base_path", "", "`directory` or URL (file, http, https, s3, gs) with the model's versions")
 	f.StringVar(&l.configFile, "model_config_file", "", "`file` that names many models (TF-Serving's model_config_list), instead of the two above")
 	f.Float64Var(&l.configPoll, "model_config_file_poll_wait_seconds", 0, "`seconds` between two looks at the config files; 0: only at start and at SIGHUP")
 	f.StringVar(&l.trafficFile, "traffic_config_file", "", "`file` that shares traffic between versions, and names shadows")
@@ -51,6 +52,7 @@ func (l *lifecycle) register(f *flag.FlagSet) {
 	f.DurationVar(&l.lazyWait, "lazy_load_timeout", 30*time.Second, "`time` that a request waits for that")
 	f.Int64Var(&l.budget, "model_memory_budget", 0, "`bytes` that models may take together, reckoned from their files; with --lazy_load what "+
 		"was used least recently makes room; 0: not bounded")
+	l.remote.register(f)
 }
 
 func (l *lifecycle) check() error {
@@ -72,15 +74,16 @@ func (l *lifecycle) check() error {
 	case l.retries < 0 || l.retryMicros < 0 || l.budget < 0 || l.settle < 0 || l.lazyWait < 0 || l.patience < 0:
 		return errors.New("--max_num_load_retries, --load_retry_interval_micros, --model_memory_budget, --version_settle_time, --load_patience and --lazy_load_timeout cannot be negative")
 	}
-	return nil
+	return l.remote.check()
 }
 
 func seconds(s float64) time.Duration { return max(0, time.Duration(s*float64(time.Second))) }
 
 // repository makes the repository of these flags; loader makes its models.
-func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model), registry *metrics.Registry, log *slog.Logger) *repository.Repository {
+func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model), remotes repository.Remote, registry *metrics.Registry,
+	log *slog.Logger) *repository.Repository {
 	return repository.New(repository.Options{
-		Load: load, Close: closing, Log: log,
+		Load: load, Close: closing, Remote: remotes, Log: log,
 		Poll: seconds(l.filePoll), Settle: l.settle, Loads: l.loads,
 		Retries: l.retries, Every: time.Duration(l.retryMicros) * time.Microsecond,
 		Lazy: l.lazy, LazyWait: l.lazyWait, Budget: l.budget,
@@ -122,6 +125,7 @@ type configuration struct {
 	flags *lifecycle
 	repo  *repository.Repository
 	log   *slog.Logger
+	look  func() // has remote repositories listed anew
 
 	mu      sync.Mutex
 	applied [sha256.Size]byte // of the files' content
@@ -199,6 +203,7 @@ func (c *configuration) apply(always bool) error {
 		return err
 	}
 	c.applied, c.failure = sum, ""
+	c.look()
 	c.repo.Look()
 	c.log.Info("config applied", "models", len(config.Models), "traffic", len(config.Traffic))
 	return nil

@@ -89,8 +89,14 @@ func serve(o options, log *slog.Logger) error {
 
 	registry, pool := metrics.New(), tensor.NewPool()
 	load, closing := loader(&o, registry, pool, log)
-	repo := o.repository(load, closing, registry, log)
-	config := &configuration{flags: &o.lifecycle, repo: repo, log: log}
+	var repo *repository.Repository
+	remotes, err := o.remote.catalog(registry, log, func() { repo.Look() })
+	if err != nil {
+		return err
+	}
+	defer remotes.Close()
+	repo = o.repository(load, closing, remotes, registry, log)
+	config := &configuration{flags: &o.lifecycle, repo: repo, log: log, look: remotes.Look}
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
 	registry.Counter("go_infer_load_paused_seconds_total", "Time that loads paused for those who serve.", func() float64 { return session.Paused().Seconds() })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })

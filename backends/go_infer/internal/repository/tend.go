@@ -19,7 +19,7 @@ func (r *Repository) tend(ctx context.Context, m *served) {
 		asked, removed, base := m.asked, m.removed, m.config.BasePath
 		r.mu.RUnlock()
 		if !removed {
-			places, err := r.options.Scan(ctx, base)
+			places, err := r.scan(ctx, base)
 			if ctx.Err() != nil {
 				return
 			}
@@ -30,11 +30,11 @@ func (r *Repository) tend(ctx context.Context, m *served) {
 			return
 		}
 		r.mu.Lock()
-		if !slices.ContainsFunc(m.versions, func(v *version) bool { return v.aspired && v.wanted && v.state == Start }) {
+		if !slices.ContainsFunc(m.versions, func(v *version) bool { return v.aspired && v.wanted && (v.state == Start || v.giveUp != nil) }) {
 			m.done = max(m.done, asked)
 		}
 		if m.removed {
-			m.versions = slices.DeleteFunc(m.versions, func(v *version) bool { return v.state == End || v.state == Start })
+			m.versions = slices.DeleteFunc(m.versions, func(v *version) bool { return v.giveUp == nil && (v.state == End || v.state == Start) })
 		}
 		gone := m.removed && len(m.versions) == 0
 		if gone && r.models[m.name] == m {
@@ -100,7 +100,11 @@ func (r *Repository) found(m *served, places []Place, err error) {
 	// What ended and is gone from disk is forgotten.
 	m.versions = slices.DeleteFunc(m.versions, func(v *version) bool {
 		_, there := on[v.place.Number]
-		return !there && (v.state == End || v.state == Start)
+		gone := !there && (v.state == End || v.state == Start)
+		if gone {
+			v.leave()
+		}
+		return gone
 	})
 	r.aspire(m, places)
 }
@@ -150,8 +154,14 @@ func (r *Repository) aspire(m *served, places []Place) {
 		}
 		for _, place := range places {
 			if place.Number == v.place.Number && place != v.place && v.lease == nil {
+				if !v.trying {
+					v.leave()
+				}
 				v.place = place
 			}
+		}
+		if !v.aspired && v.lease == nil && v.state != Unloading && !v.trying {
+			v.leave()
 		}
 	}
 	m.settleAnswer()
@@ -183,6 +193,12 @@ func (r *Repository) act(ctx context.Context, m *served) time.Time {
 			r.mu.Unlock()
 			continue
 		}
+		if v.place.From != "" && v.held == nil {
+			r.fetch(m, v)
+			r.mu.Unlock()
+			continue
+		}
+		v.trying = true
 		r.mu.Unlock()
 		r.attempt(ctx, m, v)
 	}
@@ -191,6 +207,13 @@ func (r *Repository) act(ctx context.Context, m *served) time.Time {
 
 // attempt loads a version aside, and publishes it if it is whole.
 func (r *Repository) attempt(ctx context.Context, m *served, v *version) {
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if v.trying = false; v.lease == nil && v.state != Unloading { // it did not come to be loaded
+			v.letGo()
+		}
+	}()
 	select {
 	case r.loads <- struct{}{}:
 		defer func() { <-r.loads }()
@@ -247,7 +270,7 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) {
 // notYet is when a version may be tried, if that is not now: its files must have been left alone for a while, and what could not be
 // loaded is tried again when they changed, or so many times more as a load may be repeated.
 func (r *Repository) notYet(v *version, found savedmodel.Print, now time.Time) time.Time {
-	if quiet := found.Changed.Add(r.options.Settle); quiet.After(now) {
+	if quiet := found.Changed.Add(r.options.Settle); quiet.After(now) && v.place.From == "" { // what was fetched is whole
 		return quiet
 	}
 	r.mu.RLock()
@@ -268,6 +291,13 @@ func (r *Repository) notYet(v *version, found savedmodel.Print, now time.Time) t
 // failed notes why a version could not be loaded, and when to try again.
 func (r *Repository) failed(m *served, v *version, tried savedmodel.Print, err error) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fail(m, v, tried, err)
+	r.broadcast()
+}
+
+// fail is failed with the lock held for writing.
+func (r *Repository) fail(m *served, v *version, tried savedmodel.Print, err error) {
 	news := v.err == nil || v.err.Error() != err.Error()
 	v.state, v.err, v.bytes, v.tried = End, err, 0, tried
 	v.failures++
@@ -276,8 +306,6 @@ func (r *Repository) failed(m *served, v *version, tried savedmodel.Print, err e
 	if r.options.Lazy { // the next who asks tries again
 		v.wanted, v.state = false, Start
 	}
-	r.broadcast()
-	r.mu.Unlock()
 	if news {
 		r.options.Log.Error("model not loaded", "model", m.name, "version", v.place.Number, "error", err.Error())
 	}
@@ -297,6 +325,7 @@ func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} 
 		r.options.Close(lease.Model)
 		r.options.Log.Info("model unloaded", "model", m.name, "version", number)
 		r.mu.Lock()
+		v.letGo()
 		v.state, v.bytes = after, 0
 		if after == End && v.aspired && r.context.Err() == nil { // it was asked for again meanwhile
 			v.state = Start

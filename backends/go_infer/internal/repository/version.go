@@ -44,6 +44,10 @@ type version struct {
 	aspired bool
 	wanted  bool // somebody asked for it, or models are not lazy
 
+	held   func() // lets go of what was fetched; nil if there is nothing
+	giveUp func() // ends the fetch that runs; nil if there is none
+	trying bool   // to load it
+
 	failures int
 	failed   time.Time        // the last time
 	due      time.Time        // of the next attempt
