@@ -29,8 +29,10 @@ from gateway.errors import (
 )
 from gateway.http.client import NEVER, ClientLimits
 from gateway.http.dial import tls_reason
-from gateway.link import frames
-from gateway.link.frames import Decoder, LoadReport, Receiver, RequestHead, SentHeads, Settings
+from gateway.link import encoder, frames
+from gateway.link.decoder import Decoder
+from gateway.link.encoder import SentHeads
+from gateway.link.frames import LoadReport, Receiver, RequestHead, Settings
 from gateway.request import Header, Request, Response
 from gateway.stream import Stream
 
@@ -51,7 +53,7 @@ _MAX_DEADLINE: Final = 0xFFFFFFFF  # microseconds: 71 minutes
 _MAX_WAITING: Final = 16 * 1024  # pieces that wait for a backend that does not read; 1,024 exchanges are a third of it
 _MAX_DIGITS: Final = 18  # of a stated length
 WINDOW: Final = 256 * 1024  # bytes of an answer that may come before its reader has taken any (as stream.HIGH)
-_ID_START: Final = tuple(frames.field(b"x-request-id", bytes(size).replace(b"\x00", b"-"))[:3] for size in range(256))
+_ID_START: Final = tuple(encoder.field(b"x-request-id", bytes(size).replace(b"\x00", b"-"))[:3] for size in range(256))
 
 
 class NotStarted(ConnectFailed):
@@ -254,7 +256,7 @@ class LinkConnection(Receiver):
         extra = (self._via.get(via) or self._vouch(via)) + _ID_START[len(number)] + number
         for name in _CHANGING:
             if name in headers and name not in dropped:
-                extra += frames.field(name, headers[name])
+                extra += encoder.field(name, headers[name])
         if len(extra) > 65_535:
             raise ValueError("the fields are too large for the link")
 
@@ -266,12 +268,12 @@ class LinkConnection(Receiver):
         size = len(body)
         if not size or (size <= self._at_once and size <= self._credit and not self._uploads):
             self._credit -= size
-            start = frames.request_start(
+            start = encoder.request_start(
                 stream, min(deadline_us, _MAX_DEADLINE), slot, len(extra), len(head), size, end=True
             )
             self._out += (start, extra, head, body)
         else:
-            start = frames.request_start(
+            start = encoder.request_start(
                 stream, min(deadline_us, _MAX_DEADLINE), slot, len(extra), len(head), 0, end=False
             )
             self._out += (start, extra, head)
@@ -294,7 +296,7 @@ class LinkConnection(Receiver):
 
     def _new_head(self, parts: list[bytes]) -> bytes:
         fields = [(b"host", parts[2])] + [(parts[i], parts[i + 1]) for i in range(3, len(parts), 2)]
-        head = frames.request_head(parts[0], parts[1], fields)
+        head = encoder.request_head(parts[0], parts[1], fields)
         if len(head) > self._theirs.max_head:
             raise ValueError("the head is too large for this backend")
         return head
@@ -303,7 +305,7 @@ class LinkConnection(Receiver):
         if len(self._via) >= _MAX_PEERS:
             self._via.clear()
         lines = [line.split(b": ", 1) for line in via.split(b"\r\n") if line]
-        known = self._via[via] = b"".join([frames.field(name, value) for name, value in lines])
+        known = self._via[via] = b"".join([encoder.field(name, value) for name, value in lines])
         return known
 
     def cancel(self, exchange: Exchange, code: int = frames.C_UNWANTED) -> None:
@@ -313,7 +315,7 @@ class LinkConnection(Receiver):
         exchange.body = b""
         if exchange.number in self.streams and not self.lost:
             exchange.due = self._loop.time() + self._times.last_word
-            self._say(frames.control(frames.CANCEL, code=code, stream=exchange.number))
+            self._say(encoder.control(frames.CANCEL, code=code, stream=exchange.number))
         if answer is not None and answer.stream is not None:
             answer.stream.abandon()
 
@@ -370,7 +372,7 @@ class LinkConnection(Receiver):
             exchange.sent += size
             exchange.credit -= size
             self._credit -= size
-            self._say(frames.data_start(exchange.number, size, end=end) + piece)
+            self._say(encoder.data_start(exchange.number, size, end=end) + piece)
             if not end:
                 uploads.append(exchange)
             else:
@@ -400,7 +402,7 @@ class LinkConnection(Receiver):
             if self._paused and len(self._out) > _MAX_WAITING:
                 raise LinkViolation(frames.E_FLOW, "the backend does not read")
         except LinkViolation as violation:
-            self._out.append(frames.error(violation.code, str(violation)))
+            self._out.append(encoder.error(violation.code, str(violation)))
             self._flush()
             self.drop(BadUpstreamResponse(f"the link's other end: {violation}"), gently=True)
 
@@ -435,7 +437,7 @@ class LinkConnection(Receiver):
             return b""
         self._greeting = None
         assert self._transport is not None
-        self._transport.write(frames.hello(self._mine))
+        self._transport.write(encoder.hello(self._mine))
         return rest
 
     # -- the backend's frames -----------------------------------------------------------------------------------
@@ -580,7 +582,7 @@ class LinkConnection(Receiver):
     def _grant(self, one: Exchange, answer: Answer) -> None:
         """Opens the exchange's window again, in large pieces."""
         if 2 * answer.allowed <= WINDOW and not self.lost:
-            self._say(frames.window(one.number, WINDOW - answer.allowed))
+            self._say(encoder.window(one.number, WINDOW - answer.allowed))
             answer.allowed = WINDOW
 
     def _take(self, size: int) -> None:
@@ -590,7 +592,7 @@ class LinkConnection(Receiver):
             raise LinkViolation(frames.E_FLOW, "the connection is over its window")
         self._owed += size
         if 2 * self._owed >= self._mine.connection_window:
-            self._say(frames.window(0, self._owed))
+            self._say(encoder.window(0, self._owed))
             self._allowed += self._owed
             self._owed = 0
 
@@ -635,7 +637,7 @@ class LinkConnection(Receiver):
         self.finish()
 
     def on_ping(self, payload: bytes) -> None:
-        self._say(frames.control(frames.PONG, payload))
+        self._say(encoder.control(frames.PONG, payload))
 
     def on_pong(self, payload: bytes) -> None:
         """That something came is what counts."""
@@ -686,7 +688,7 @@ class LinkConnection(Receiver):
             self._doubt(now)
         if now - self._spoke > self._times.sign_of_life:
             self._spoke = now  # who only listens to a stream has nothing else to say
-            self._say(frames.control(frames.PING, b"go on..."))
+            self._say(encoder.control(frames.PING, b"go on..."))
         if not self.lost:
             self._sweeper = self._loop.call_later(self.SWEEP, self._sweep)
 
@@ -694,7 +696,7 @@ class LinkConnection(Receiver):
         """The link is silent: asks, and gives up if there is no reply. A busy loop is given one more round to read."""
         if not self._pinged:
             self._pinged = now
-            self._say(frames.control(frames.PING, b"sweeping"))
+            self._say(encoder.control(frames.PING, b"sweeping"))
         elif now - self._pinged > self._times.patience:
             if self._suspect:
                 self.drop(ConnectionBroken("the backend does not answer a ping"))
@@ -711,7 +713,7 @@ class LinkConnection(Receiver):
         else:
             self._pinged = now
             self._quiet = True
-            self._say(frames.control(frames.PING, b"are you?"))
+            self._say(encoder.control(frames.PING, b"are you?"))
 
     # -- the end ------------------------------------------------------------------------------------------------
 
