@@ -17,8 +17,11 @@ from typing import Any, Final
 from gateway.errors import ConnectFailed, PoolExhausted, UpstreamError, UpstreamTimeout
 from gateway.http.client import ClientLimits, ConnectionPool
 from gateway.http.dial import Address, Tls, connect
-from gateway.link.connection import Exchange, LinkConnection, LinkLimits, NotSpoken, NotStarted
+from gateway.link.connection import LinkConnection
+from gateway.link.exchange import Exchange, NotStarted
 from gateway.link.frames import LoadReport
+from gateway.link.pulse import LinkLimits
+from gateway.link.upgrade import NotSpoken
 from gateway.request import Request, Response
 
 log = logging.getLogger(__name__)

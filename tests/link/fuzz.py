@@ -20,9 +20,11 @@ from pathlib import Path
 from gateway.errors import GatewayError, LinkViolation
 from gateway.http.client import ClientLimits
 from gateway.link import encoder, frames
-from gateway.link.connection import WINDOW, LinkConnection, LinkLimits
+from gateway.link.connection import LinkConnection
 from gateway.link.decoder import Decoder
+from gateway.link.exchange import WINDOW
 from gateway.link.frames import Settings
+from gateway.link.pulse import LinkLimits
 from tests.link.encode import Recorder
 from tests.link.peer import ACCEPTED, DROPPED, SERVER, Nowhere, request
 

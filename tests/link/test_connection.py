@@ -19,9 +19,11 @@ from gateway.errors import (
 from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
 from gateway.link import encoder, frames, pool
-from gateway.link.connection import WINDOW, LinkConnection, LinkLimits, NotStarted
+from gateway.link.connection import LinkConnection
+from gateway.link.exchange import WINDOW, NotStarted
 from gateway.link.frames import Settings
 from gateway.link.pool import LinkPool
+from gateway.link.pulse import LinkLimits
 from tests.link.encode import pairs
 from tests.link.fuzz import corpus, mutated
 from tests.link.peer import ACCEPTED, DROPPED, SERVER, LinkBackend, Nowhere, request

@@ -10,8 +10,10 @@ import pytest
 from gateway.errors import BadUpstreamResponse, ConnectionBroken, PoolExhausted, UpstreamTimeout
 from gateway.http.client import ClientLimits
 from gateway.link import encoder, frames
-from gateway.link.connection import WINDOW, LinkConnection, LinkLimits
+from gateway.link.connection import LinkConnection
+from gateway.link.exchange import WINDOW
 from gateway.link.frames import Settings
+from gateway.link.pulse import LinkLimits
 from gateway.stream import Stream
 from tests.link.fuzz import fuzz_exchanges
 from tests.link.peer import ACCEPTED, DROPPED, SERVER, Nowhere, request
