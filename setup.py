@@ -16,14 +16,15 @@ HOT = (
     "balance/load", "balance/maglev", "balance/peak_ewma", "balance/policy", "balance/prequal", "balance/random",
     "balance/ring_hash", "balance/weighted_round_robin", "breakers/eras", "breakers/gate", "breakers/hearing",
     "breakers/models", "breakers/open_time", "breakers/permit", "breakers/rates", "breakers/usable", "breakers/window",
-    "http/client", "http/forwarded", "http/origin", "http/reader", "http/serialise", "http/server", "http/target",
-    "identity/keys", "limits/bucket", "limits/costs", "limits/held", "limits/leases", "limits/limiter", "limits/local",
-    "limits/policy", "limits/scopes", "limits/verdict", "link/connection", "link/decoder", "link/encoder",
-    "link/exchange", "link/frames", "link/pool", "link/pulse", "link/request_encoder", "link/upgrade", "link/uploads",
-    "pipeline", "replies", "request", "retries/budget", "retries/deadline", "retries/decide", "retries/hedge",
-    "retries/latencies", "retries/rules", "routing/table", "store/buckets", "store/cluster_buckets", "store/connection",
-    "store/program", "telemetry/cells", "upstreams/asking", "upstreams/attempt", "upstreams/backend",
-    "upstreams/caller", "upstreams/entrance", "upstreams/forward", "upstreams/pool", "upstreams/race",
+    "http/client", "http/forwarded", "http/origin", "http/reader", "http/response_reader", "http/serialise",
+    "http/server", "http/target", "http/upstream", "identity/keys", "limits/bucket", "limits/costs", "limits/held",
+    "limits/leases", "limits/limiter", "limits/local", "limits/policy", "limits/scopes", "limits/verdict",
+    "link/connection", "link/decoder", "link/encoder", "link/exchange", "link/frames", "link/pool", "link/pulse",
+    "link/request_encoder", "link/upgrade", "link/uploads", "pipeline", "replies", "request", "retries/budget",
+    "retries/deadline", "retries/decide", "retries/hedge", "retries/latencies", "retries/rules", "routing/table",
+    "store/buckets", "store/cluster_buckets", "store/connection", "store/program", "telemetry/cells",
+    "upstreams/asking", "upstreams/attempt", "upstreams/backend", "upstreams/caller", "upstreams/entrance",
+    "upstreams/forward", "upstreams/pool", "upstreams/race",
 )  # fmt: skip
 
 

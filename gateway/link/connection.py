@@ -24,8 +24,8 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.http.client import ClientLimits
 from gateway.http.dial import tls_reason
+from gateway.http.upstream import ClientLimits
 from gateway.link import encoder, frames
 from gateway.link.decoder import Decoder
 from gateway.link.exchange import BODILESS, WINDOW, Answer, Exchange, NotStarted, cancelled, stated_length, too_much

@@ -1,6 +1,6 @@
 """One exchange on a link, and its answer while that comes in pieces.
 
-What streams is decided as in `gateway.http.client`: an answer that is larger than `whole`, or of unstated length and
+What streams is decided as in `gateway.http.upstream`: an answer that is larger than `whole`, or of unstated length and
 not there within `gather`.
 Invariants: an answer is as long as was stated, within `max_response`, and never over its window; credit for one that
 streams is given when its reader has taken what came, so that a slow reader holds up its own exchange alone.
@@ -19,7 +19,7 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.http.client import NEVER
+from gateway.http.upstream import NEVER
 from gateway.link import encoder
 from gateway.link.frames import C_DEADLINE, C_REFUSED, C_TOO_LARGE, C_UNWANTED, E_FLOW, E_HEAD
 from gateway.request import Header, Response

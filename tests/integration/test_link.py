@@ -18,8 +18,8 @@ from demo.layout import GO_INFER, MODELS
 from gateway.balance.weighted_round_robin import WeightedRoundRobin
 from gateway.breakers.gate import BreakerSettings
 from gateway.errors import BadUpstreamResponse, ConnectFailed, ConnectionBroken, StaleConnection, UpstreamTimeout
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
+from gateway.http.upstream import ClientLimits
 from gateway.link import encoder
 from gateway.link.pool import LinkPool
 from gateway.link.pulse import LinkLimits

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from gateway.errors import GatewayError, LinkViolation
-from gateway.http.client import ClientLimits
+from gateway.http.upstream import ClientLimits
 from gateway.link import encoder, frames
 from gateway.link.connection import LinkConnection
 from gateway.link.decoder import Decoder

@@ -16,8 +16,8 @@ from gateway.errors import (
     StaleConnection,
     UpstreamTimeout,
 )
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
+from gateway.http.upstream import ClientLimits
 from gateway.link import encoder, frames, pool
 from gateway.link.connection import LinkConnection
 from gateway.link.exchange import WINDOW, NotStarted

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from gateway.errors import BadUpstreamResponse, ConnectionBroken, PoolExhausted, UpstreamTimeout
-from gateway.http.client import ClientLimits
+from gateway.http.upstream import ClientLimits
 from gateway.link import encoder, frames
 from gateway.link.connection import LinkConnection
 from gateway.link.exchange import WINDOW
