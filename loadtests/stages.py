@@ -23,7 +23,8 @@ from gateway.config.load import load
 from gateway.http import reader as reader_module
 from gateway.http.reader import ReadLimits, RequestReader
 from gateway.http.serialise import serialise
-from gateway.http.server import Server, ServerConnection, ServerLimits
+from gateway.http.server import Server, ServerLimits
+from gateway.http.server_connection import ServerConnection
 from gateway.http.upstream import ClientLimits, UpstreamConnection
 from gateway.limits.limiter import Limiter
 from gateway.replies import bad_request
