@@ -16,7 +16,7 @@ HOT = (
     "balance/load", "balance/maglev", "balance/peak_ewma", "balance/policy", "balance/prequal", "balance/random",
     "balance/ring_hash", "balance/weighted_round_robin", "breakers/eras", "breakers/gate", "breakers/hearing",
     "breakers/models", "breakers/open_time", "breakers/permit", "breakers/rates", "breakers/usable", "breakers/window",
-    "fallback", "http/client", "http/forwarded", "http/origin", "http/reader", "http/response_reader",
+    "fallback", "http/client", "http/fields", "http/forwarded", "http/origin", "http/reader", "http/response_reader",
     "http/response_writer", "http/serialise", "http/server", "http/server_connection", "http/target", "http/upstream",
     "identity/keys", "limits/bucket", "limits/costs", "limits/held", "limits/leases", "limits/limiter", "limits/local",
     "limits/policy", "limits/scopes", "limits/verdict", "link/connection", "link/decoder", "link/encoder",
