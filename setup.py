@@ -10,22 +10,22 @@ import os
 from setuptools import Extension, setup
 
 HOT = (
-    "admission/adaptive", "admission/admission", "admission/limit", "admission/noise", "admission/onset",
-    "admission/overload", "admission/places", "admission/priority", "admission/queue", "admission/refusals",
-    "admission/search", "balance/draw", "balance/groups", "balance/hashing", "balance/latency", "balance/least_request",
-    "balance/load", "balance/maglev", "balance/peak_ewma", "balance/policy", "balance/prequal", "balance/random",
-    "balance/ring_hash", "balance/weighted_round_robin", "breakers/eras", "breakers/gate", "breakers/hearing",
-    "breakers/models", "breakers/open_time", "breakers/permit", "breakers/rates", "breakers/usable", "breakers/window",
-    "fallback", "http/client", "http/fields", "http/forwarded", "http/origin", "http/reader", "http/response_reader",
-    "http/response_writer", "http/serialise", "http/server", "http/server_connection", "http/target", "http/upstream",
-    "identity/keys", "limits/bucket", "limits/costs", "limits/held", "limits/leases", "limits/leasing",
-    "limits/limiter", "limits/local", "limits/policy", "limits/scopes", "limits/verdict", "link/connection",
-    "link/decoder", "link/encoder", "link/exchange", "link/frames", "link/pool", "link/pulse", "link/request_encoder",
-    "link/upgrade", "link/uploads", "notes", "pipeline", "replies", "request", "retries/budget", "retries/deadline",
-    "retries/decide", "retries/hedge", "retries/latencies", "retries/rules", "routing/table", "store/buckets",
-    "store/cluster_buckets", "store/connection", "store/program", "telemetry/cells", "upstreams/asking",
-    "upstreams/attempt", "upstreams/backend", "upstreams/caller", "upstreams/entrance", "upstreams/forward",
-    "upstreams/pool", "upstreams/race",
+    "admission/adaptive", "admission/admission", "admission/blocks", "admission/limit", "admission/noise",
+    "admission/onset", "admission/overload", "admission/places", "admission/priority", "admission/queue",
+    "admission/refusals", "admission/search", "balance/draw", "balance/groups", "balance/hashing", "balance/latency",
+    "balance/least_request", "balance/load", "balance/maglev", "balance/peak_ewma", "balance/policy", "balance/prequal",
+    "balance/random", "balance/ring_hash", "balance/weighted_round_robin", "breakers/eras", "breakers/gate",
+    "breakers/hearing", "breakers/models", "breakers/open_time", "breakers/permit", "breakers/rates", "breakers/usable",
+    "breakers/window", "fallback", "http/client", "http/fields", "http/forwarded", "http/origin", "http/reader",
+    "http/response_reader", "http/response_writer", "http/serialise", "http/server", "http/server_connection",
+    "http/target", "http/upstream", "identity/keys", "limits/bucket", "limits/costs", "limits/held", "limits/leases",
+    "limits/leasing", "limits/limiter", "limits/local", "limits/policy", "limits/scopes", "limits/verdict",
+    "link/connection", "link/decoder", "link/encoder", "link/exchange", "link/frames", "link/pool", "link/pulse",
+    "link/request_encoder", "link/upgrade", "link/uploads", "notes", "pipeline", "replies", "request", "retries/budget",
+    "retries/deadline", "retries/decide", "retries/hedge", "retries/latencies", "retries/rules", "routing/table",
+    "store/buckets", "store/cluster_buckets", "store/connection", "store/program", "telemetry/cells",
+    "upstreams/asking", "upstreams/attempt", "upstreams/backend", "upstreams/caller", "upstreams/entrance",
+    "upstreams/forward", "upstreams/pool", "upstreams/race",
 )  # fmt: skip
 
 
