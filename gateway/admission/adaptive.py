@@ -145,7 +145,7 @@ class AdaptiveLimit(Search):
             self.places.hear(now)
         if ended < ENDED:
             return
-        if self._lost > MISSED * ENDED and self._onset.listens(now) and not self._stalled(now):
+        if self._lost > MISSED * ENDED and self._onset.listens(now) and not self.stalled(self._answered, now):
             promised = math.log(self._good / max(1, now - self._counted)) if self._good else -math.inf
             self._suspect(self._inflight // 2, promised)
         else:

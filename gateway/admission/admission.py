@@ -54,6 +54,7 @@ class Admission:
         self.places = self._common if settings.shared else self._alone
         self.limit = self._limit(gateways)
         self.queue = Queue(settings.waiting)
+        self._answered = 0  # when the last one was, here
         self._served = [0 for _ in PRIORITIES]  # when one of them last got a place, or the first began to wait
         self._overload = Overload(self.queue.lines, self.places)
         self._waited = 0  # since when there always was somebody who waited, in whichever worker; 0: there is not
@@ -158,9 +159,12 @@ class Admission:
         limit, places = self.limit, self.places
         answered = outcome != Outcome.IGNORE  # which is when the client has gone, or its time was up
         if answered:
+            if limit.stalled(self._answered, now):
+                places.resume(now)
+            self._answered = now
             places.answer()
         if took and not limit.open and places.all >= limit.allowed:
-            places.paced(took, answered, limit.allowed)
+            places.paced(took, answered, limit.allowed, now)
         places.give()
         limit.done(mark, took, outcome if took else Outcome.IGNORE, now)
         if self.queue.size:

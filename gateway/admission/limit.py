@@ -7,6 +7,7 @@ from typing import Final
 from gateway.request import Outcome
 
 CLIP: Final = 2.5  # usual latencies: more says nothing about the queue (heavy tails)
+STALL: Final = 1_000_000_000  # and four latencies, without a single answer
 
 
 class Limit:
@@ -37,6 +38,10 @@ class Limit:
         """Called once for each `sent`."""
         if outcome == Outcome.SUCCESS:
             self._note(took)
+
+    def stalled(self, answered: int, now: int) -> bool:
+        """Whether nobody has been answered since `answered`, and that is long: no overload, in which some still are."""
+        return now - answered > max(STALL, 4 * int(self.latency))
 
     def _note(self, took: int) -> None:
         latency = self.latency

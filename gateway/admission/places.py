@@ -52,8 +52,8 @@ class Places:
     """Of the pool whose memory begins at `first`, for worker `number` of so many `workers`."""
 
     __slots__ = (
-        "_answered", "_beats", "_common", "_held", "_memory", "_offered", "_over", "_own", "_silent", "_since",
-        "_taken", "_waiting", "bell", "number", "taken", "workers",
+        "_answered", "_beats", "_common", "_held", "_memory", "_offered", "_over", "_own", "_resumed", "_silent",
+        "_since", "_taken", "_waiting", "bell", "number", "taken", "workers",
     )  # fmt: skip
 
     def __init__(self, memory: memoryview, first: int = 0, number: int = 0, workers: int = 1) -> None:
@@ -72,6 +72,7 @@ class Places:
         self._answered = columns[ANSWERED]
         self._silent = 0  # places of workers that stand still
         self._held = 0  # nanoseconds that places were taken for without an answer, since the last one
+        self._resumed = 0  # when the last stall ended
         self.bell: Callable[[int], None] = _silence  # of the worker with that number
         self.number = number
         self.workers = workers
@@ -222,10 +223,16 @@ class Places:
 
     # -- the rate of answers --------------------------------------------------------------------------------------
 
-    def paced(self, took: int, answered: bool, limit: int) -> None:
+    def resume(self, now: int) -> None:
+        """An answer, after a long time without any: what that has held up tells nothing of the rate."""
+        self._resumed, self._held = now, 0
+
+    def paced(self, took: int, answered: bool, limit: int, now: int) -> None:
         """One of `limit` places, all taken, was given back. By Little's law an answer takes the time that it and those
         that were given up before it took, over the number of places.
         """
+        if now - took < self._resumed:
+            return
         self._held += took
         if not answered:
             return

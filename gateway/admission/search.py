@@ -53,7 +53,6 @@ EXTRA: Final = 1 / 16  # of the places, at rest
 REST: Final = 16  # blocks before the next look after the first search
 LONGEST_REST: Final = 32
 DOWN: Final = 4  # one look in so many is down, too: that one costs throughput; with others one in two
-STALL: Final = 1_000_000_000  # and four latencies, without a single answer
 LOST: Final = 0.1  # share of a block without an answer from which answers are counted instead of timed
 DEAR: Final = -0.1  # of answers in time (ln): too much for fewer that give up
 
@@ -181,17 +180,13 @@ class Search(Limit):
             lost=self._lost > LOST * self._count,
             hopeless=self._lost > (1 - LOST) * self._count,
         )
-        if not (self._good or block.lost) or self._stalled(now):
+        if not (self._good or block.lost) or self.stalled(self._answered, now):
             self._begin(0)  # failures alone say nothing about how much is too much
             return
         if self._good > 1:
             within = math.sqrt(max(0.0, self._squares / self._good - mean * mean) / self._good) / mean
             self._noise.spread(within)
         self._conclude(block, now)
-
-    def _stalled(self, now: int) -> bool:
-        """Whether nobody has been answered for long: that is no overload, in which some still are."""
-        return now - self._answered > max(STALL, 4 * int(self.latency))
 
     def _conclude(self, block: Block, now: int) -> None:
         """What follows from a block: another level, or another block at this one."""

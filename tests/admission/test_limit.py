@@ -339,6 +339,19 @@ def test_a_stall_leaves_what_was_learnt_and_is_over_when_it_is_over():
     assert world.seen(18, 24).goodput >= 0.97 * 200
 
 
+@pytest.mark.parametrize(("workers", "seed"), [(1, 4), (2, 2), (2, 4), (2, 5), (2, 8), (2, 10)])
+def test_after_a_stall_there_is_no_overload_where_there_was_none_before(workers, seed):
+    """What the stall had held up was taken for the rate of answers, and what came for more than that."""
+    world = World(Slots, learning(workers), [Stream("all", 150, patience=S)], seed=seed)
+    world.run(5)
+    world.backend.stalled = True
+    world.run(15)
+    world.backend.stalled = False
+    world.backend.go_on()
+    world.run(45)
+    assert world.seen(17, 44).refused == 0
+
+
 def test_a_limit_that_never_bound_learns_nothing():
     world = World(lambda w: Slots(w, 64), learning(), [Stream("all", 100)])
     world.run(10)

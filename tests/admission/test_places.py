@@ -9,6 +9,7 @@ from gateway.admission.queue import PRIORITIES, Line
 
 CRITICAL, DEFAULT, BATCH = range(3)
 MS = 1_000_000
+S = 1000 * MS
 
 
 def shared(workers):
@@ -192,7 +193,7 @@ def test_pools_do_not_touch_one_another():
     here.lead()
     here.tell(9)
     here.tell_overload(7)
-    here.paced(MS, True, 3)
+    here.paced(MS, True, 3, S)
     for priority in range(3):
         here.offer(priority)
     assert (there.all, there.leads, there.led, there.level, there.waited) == (0, False, False, 0, False)
@@ -245,7 +246,7 @@ class TestRate:
         one, two = shared(2)
         assert one.rate == 0
         for _ in range(200):
-            one.paced(20 * MS, True, 4)
+            one.paced(20 * MS, True, 4, S)
         assert two.rate == pytest.approx(200, rel=0.01)
 
     def test_a_few_long_ones_among_short_ones_count_with_all_their_time(self):
@@ -254,31 +255,31 @@ class TestRate:
         chance = random.Random(1)
         seen = []
         for _ in range(20_000):
-            places.paced(400 * MS if chance.random() < 0.1 else 2 * MS, True, 2)
+            places.paced(400 * MS if chance.random() < 0.1 else 2 * MS, True, 2, S)
             seen.append(1e9 / places.rate)
         assert sum(seen[1000:]) / len(seen[1000:]) == pytest.approx(41.8 * MS / 2, rel=0.1)
 
     def test_what_was_given_up_has_had_its_time_too(self):
         places = alone()
         for _ in range(100):
-            places.paced(60 * MS, False, 4)
-            places.paced(20 * MS, True, 4)
+            places.paced(60 * MS, False, 4, S)
+            places.paced(20 * MS, True, 4, S)
         assert places.rate == pytest.approx(50, rel=0.01)
 
     def test_it_follows_within_a_few_times_its_weight(self):
         places = alone()
         for _ in range(200):
-            places.paced(20 * MS, True, 4)
+            places.paced(20 * MS, True, 4, S)
         for _ in range(4 * STEADY):
-            places.paced(40 * MS, True, 4)
+            places.paced(40 * MS, True, 4, S)
         assert places.rate == pytest.approx(100, rel=0.05)
 
     def test_forgotten_it_is_not_known(self):
         places = alone()
-        places.paced(20 * MS, True, 4)
+        places.paced(20 * MS, True, 4, S)
         places.forget_pace()
         assert places.rate == 0
-        places.paced(10 * MS, True, 4)
+        places.paced(10 * MS, True, 4, S)
         assert places.rate == pytest.approx(400, rel=0.01), "and begins anew"
 
 
@@ -302,3 +303,17 @@ def test_never_more_than_the_limit_and_never_nobody_while_there_is_one():
                 wait(taker, since[taker.number], now=turn)
             assert fleet[0].all == limit
             assert sum(each.taken for each in fleet) == limit
+
+    def test_what_a_stall_has_held_up_tells_nothing(self):
+        places = alone()
+        for _ in range(64):
+            places.paced(20 * MS, True, 4, S)
+        for _ in range(400):  # clients that give up
+            places.paced(500 * MS, False, 4, 20 * S)
+        places.resume(31 * S)
+        for late in range(4):
+            places.paced(30 * S, True, 4, (31 + late) * S)
+        assert places.rate == pytest.approx(200, rel=0.01)
+        for _ in range(4 * STEADY):
+            places.paced(40 * MS, True, 4, 35 * S)
+        assert places.rate == pytest.approx(100, rel=0.05)
