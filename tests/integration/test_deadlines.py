@@ -10,8 +10,9 @@ import pytest
 
 from demo.layout import MODELS
 from gateway.errors import UpstreamTimeout
-from gateway.http.client import ClientLimits, ConnectionPool
+from gateway.http.client import ConnectionPool
 from gateway.http.dial import Address
+from gateway.http.upstream import ClientLimits
 from gateway.testing import RawClient
 from loadtests import bench_peers
 from loadtests.peers.programs import find_go
