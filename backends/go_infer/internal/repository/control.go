@@ -356,7 +356,7 @@ func (r *Repository) Settle(ctx context.Context) error {
 	r.mu.RUnlock()
 	err := r.until(ctx, func() bool {
 		for m, n := range asked {
-			if !m.removed && m.done < n {
+			if !m.removed && m.done < n && m.stuck < n {
 				return false
 			}
 		}

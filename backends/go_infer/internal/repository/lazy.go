@@ -25,11 +25,13 @@ func (r *Repository) await(ctx context.Context, name string, wanted Wanted, refu
 		return lease, err
 	}
 	before := v.failures
-	if v.state == Start && !v.wanted {
+	if !v.wanted { // also while it is being unloaded: it is loaded again then
 		v.wanted = true
 		m.look()
 	}
+	v.waiters++
 	r.mu.Unlock()
+	defer r.leave(v)
 
 	ctx, cancel := context.WithTimeoutCause(ctx, r.options.LazyWait, errWaited)
 	defer cancel()
@@ -56,4 +58,13 @@ func (r *Repository) await(ctx context.Context, name string, wanted Wanted, refu
 		return nil, refusal
 	}
 	return lease, err
+}
+
+// leave notes that somebody no longer waits for a version: from then on it may be unloaded for others.
+func (r *Repository) leave(v *version) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v.waiters--; v.waiters == 0 {
+		r.broadcast()
+	}
 }

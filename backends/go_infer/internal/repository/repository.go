@@ -61,6 +61,7 @@ type Repository struct {
 	mu       sync.RWMutex
 	models   map[string]*served
 	traffic  []modelconfig.Traffic
+	line     []*version    // that need something unloaded, who came first first
 	changed  chan struct{} // closed and replaced whenever a state changes
 }
 
@@ -81,6 +82,8 @@ type served struct {
 	removed   bool           // by Apply
 	scanError error          // of the last look at the base path
 	asked     int64          // looks asked for
+	looked    int64          // those of them that were begun
+	stuck     int64          // those of them after which a version waits for memory
 	done      int64          // looks that were followed by everything there was to do
 	wake      chan struct{}
 	end       context.CancelFunc

@@ -15,9 +15,10 @@ import (
 func (r *Repository) tend(ctx context.Context, m *served) {
 	defer r.tending.Done()
 	for {
-		r.mu.RLock()
+		r.mu.Lock()
 		asked, removed, base := m.asked, m.removed, m.config.BasePath
-		r.mu.RUnlock()
+		m.looked = asked
+		r.mu.Unlock()
 		if !removed {
 			places, err := r.options.Scan(ctx, base)
 			if ctx.Err() != nil {
@@ -74,6 +75,11 @@ func (m *served) wait(ctx context.Context, until time.Time, poll time.Duration) 
 // look asks for another look at a model's directory. Called with the lock held for writing.
 func (m *served) look() {
 	m.asked++
+	m.nudge()
+}
+
+// nudge has the model tended now.
+func (m *served) nudge() {
 	select {
 	case m.wake <- struct{}{}:
 	default: // somebody has asked already
@@ -149,7 +155,7 @@ func (r *Repository) aspire(m *served, places []Place) {
 			v.state = End
 		}
 		for _, place := range places {
-			if place.Number == v.place.Number && place != v.place && v.lease == nil {
+			if place.Number == v.place.Number && place != v.place && v.lease == nil && v.state != Loading {
 				v.place = place
 			}
 		}
@@ -184,49 +190,62 @@ func (r *Repository) act(ctx context.Context, m *served) time.Time {
 			continue
 		}
 		r.mu.Unlock()
-		r.attempt(ctx, m, v)
+		if !r.attempt(ctx, m, v) {
+			return time.Now()
+		}
 	}
 	return time.Time{}
 }
 
-// attempt loads a version aside, and publishes it if it is whole.
-func (r *Repository) attempt(ctx context.Context, m *served, v *version) {
-	select {
-	case r.loads <- struct{}{}:
-		defer func() { <-r.loads }()
-	case <-ctx.Done():
-		return
-	}
-	before, unseen := savedmodel.Look(v.place.Directory) // what cannot be seen, the loader explains
+// attempt loads a version aside, and publishes it if it is whole. False: there is something else to do for the model first.
+func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
+	r.mu.RLock()
+	place := v.place
+	r.mu.RUnlock()
+	before, unseen := savedmodel.Look(place.Directory) // what cannot be seen, the loader explains
 	if unseen == nil {
 		if due := r.notYet(v, before, time.Now()); !due.IsZero() {
 			r.mu.Lock()
 			v.due = due
 			r.mu.Unlock()
-			return
+			return true
 		}
 	}
-	if err := r.room(ctx, m, v, before.Bytes); err != nil {
+	if made, err := r.room(ctx, m, v, before.Bytes); err != nil {
 		r.failed(m, v, before, err)
-		return
+		return true
+	} else if !made {
+		return false
+	}
+	// Only now: who waits for room must not keep others from loading.
+	select {
+	case r.loads <- struct{}{}:
+		defer func() { <-r.loads }()
+	case <-ctx.Done():
+		return false
 	}
 	r.mu.Lock()
-	v.state, v.err, v.bytes = Loading, nil, reckon(before.Bytes)
+	place = v.place // it stays while the version is LOADING
+	v.state, v.err = Loading, nil
+	r.mu.Unlock()
+	before, unseen = savedmodel.Look(place.Directory)
+	r.mu.Lock()
+	v.bytes = reckon(before.Bytes)
 	r.broadcast()
 	r.mu.Unlock()
 
 	started := time.Now()
-	loaded, err := r.options.Load(m.name, v.place.Number, v.place.Directory)
+	loaded, err := r.options.Load(m.name, place.Number, place.Directory)
 	took := time.Since(started)
 	if err == nil {
-		if after, look := savedmodel.Look(v.place.Directory); look != unseen || after != before {
+		if after, look := savedmodel.Look(place.Directory); look != unseen || after != before {
 			r.options.Close(loaded)
-			err = status.Errorf(status.Unavailable, "%s: its files changed while it was loaded; not copied completely", v.place.Directory)
+			err = status.Errorf(status.Unavailable, "%s: its files changed while it was loaded; not copied completely", place.Directory)
 		}
 	}
 	if err != nil {
 		r.failed(m, v, before, err)
-		return
+		return true
 	}
 	r.mu.Lock()
 	v.took, v.failures, v.tried = took, 0, savedmodel.Print{}
@@ -241,7 +260,8 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) {
 	m.settleAnswer()
 	r.broadcast()
 	r.mu.Unlock()
-	r.options.Log.Info("model loaded", "model", m.name, "version", v.place.Number, "ms", took.Milliseconds(), "signatures", loaded.SignatureNames())
+	r.options.Log.Info("model loaded", "model", m.name, "version", place.Number, "ms", took.Milliseconds(), "signatures", loaded.SignatureNames())
+	return true
 }
 
 // notYet is when a version may be tried, if that is not now: its files must have been left alone for a while, and what could not be
@@ -301,7 +321,7 @@ func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} 
 		if after == End && v.aspired && r.context.Err() == nil { // it was asked for again meanwhile
 			v.state = Start
 		}
-		m.look()
+		m.nudge()
 		r.broadcast()
 		r.mu.Unlock()
 	}()

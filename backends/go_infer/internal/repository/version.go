@@ -40,9 +40,11 @@ type version struct {
 	err     error
 	took    time.Duration
 	bytes   int64
+	claim   int64  // bytes that it will take once they are free
 	lease   *Lease // not nil exactly while AVAILABLE
 	aspired bool
 	wanted  bool // somebody asked for it, or models are not lazy
+	waiters int  // requests that wait for it to be loaded
 
 	failures int
 	failed   time.Time        // the last time
