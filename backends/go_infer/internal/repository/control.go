@@ -82,7 +82,7 @@ func clone(labels map[string]int64) map[string]int64 {
 func (r *Repository) begin(config modelconfig.Model, before *served) {
 	m := before
 	if m == nil {
-		m = &served{name: config.Name, wake: make(chan struct{}, 1)}
+		m = &served{name: config.Name, lazy: r.options.Lazy, wake: make(chan struct{}, 1)}
 		r.models[config.Name] = m
 	}
 	m.config, m.labels, m.pending = config, map[string]int64{}, clone(config.Labels)
@@ -96,14 +96,18 @@ func (r *Repository) begin(config modelconfig.Model, before *served) {
 	go r.tend(r.context, m)
 }
 
-// relabelable refuses labels that would point at a version that is not loaded.
+// relabelable refuses labels that would point at a version that is not loaded, nor will be when it is asked for.
 func (m *served) relabelable(labels map[string]int64) error {
 	for _, label := range slices.Sorted(maps.Keys(labels)) {
 		number := labels[label]
 		if now, known := m.labels[label]; known && now == number {
 			continue
 		}
-		if v := m.version(number); v == nil || v.lease == nil {
+		v := m.version(number)
+		if m.lazy && v != nil && v.aspired && v.err == nil { // who asks for it gets it loaded
+			continue
+		}
+		if v == nil || v.lease == nil {
 			return status.Errorf(status.FailedPrecondition, "Request to assign label to version %d of model %s, which is not currently "+
 				"available for inference (label %q)", number, m.name, label)
 		}

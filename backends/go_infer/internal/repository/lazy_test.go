@@ -121,3 +121,63 @@ func TestWhatIsInUseIsUnloadedLast(t *testing.T) {
 	s.eventually("a", "1 AVAILABLE")
 	s.eventually("b", "1 START")
 }
+
+func TestANewVersionOfALazyModelTakesOverOnlyWhenItIsLoaded(t *testing.T) {
+	s := lazy(t, Options{}, "m")
+	s.answers("m", Wanted{}, 1)
+	s.put("m", 2, "truncated")
+	for s.loads.Load() < 2 { // it is tried without anybody asking
+		time.Sleep(time.Millisecond)
+	}
+	s.eventually("m", "2 START, 1 AVAILABLE")
+	s.answers("m", Wanted{}, 1)
+	s.refuses("m", Wanted{Version: 2}, status.Unavailable, "truncated")
+	s.answers("m", Wanted{}, 1)
+	must(t, os.Remove(filepath.Join(s.base, "m/2/bad")))
+	s.answers("m", Wanted{}, 1)
+	s.put("m", 3, "")
+	s.eventually("m", "3 AVAILABLE, 2 END, 1 END")
+	s.answers("m", Wanted{}, 3)
+}
+
+func TestALazyModelFallsBackIfItsNewVersionIsBroken(t *testing.T) {
+	t.Run("and took its place in memory", func(t *testing.T) {
+		s := lazy(t, Options{Budget: 1500}, "m")
+		s.answers("m", Wanted{}, 1)
+		s.put("m", 2, "truncated")
+		for s.loads.Load() < 2 {
+			time.Sleep(time.Millisecond)
+		}
+		s.answers("m", Wanted{}, 1)
+	})
+	t.Run("and came while it was unloaded", func(t *testing.T) {
+		s := lazy(t, Options{Budget: 1500}, "m", "other")
+		s.answers("m", Wanted{}, 1)
+		s.answers("other", Wanted{}, 1)
+		s.eventually("m", "1 START")
+		s.put("m", 2, "truncated")
+		s.eventually("m", "2 START, 1 START")
+		s.answers("m", Wanted{}, 1)
+	})
+}
+
+func TestALabelOfALazyModelLoadsWhatItPointsAt(t *testing.T) {
+	s := newStage(t, Options{Lazy: true, LazyWait: 5 * time.Second})
+	for number := 1; number <= 3; number++ {
+		s.put("m", number, "")
+	}
+	must(t, s.reload(s.config("m", modelconfig.Policy{All: true}, map[string]int64{"stable": 1, "none": 9})))
+	s.answers("m", Wanted{Label: "stable"}, 1)
+	s.refuses("m", Wanted{Label: "none"}, status.InvalidArgument, "Unrecognized servable version label: none")
+	must(t, s.reload(s.config("m", modelconfig.Policy{All: true}, map[string]int64{"stable": 2})))
+	s.answers("m", Wanted{Label: "stable"}, 2)
+}
+
+func TestTheLatestOfLazyVersionsIsNotTheOneThatHappensToBeLoaded(t *testing.T) {
+	s := newStage(t, Options{Lazy: true, LazyWait: 5 * time.Second})
+	s.put("m", 1, "")
+	s.put("m", 2, "")
+	must(t, s.reload(s.config("m", modelconfig.Policy{All: true}, nil)))
+	s.answers("m", Wanted{Version: 1}, 1)
+	s.answers("m", Wanted{}, 2)
+}

@@ -31,7 +31,7 @@ func (r *Repository) room(ctx context.Context, m *served, v *version, disk int64
 		r.step(v)
 		r.broadcast()
 	}()
-	for v.aspired && m.asked == m.looked && ctx.Err() == nil {
+	for (v.aspired || v.spare) && m.asked == m.looked && ctx.Err() == nil {
 		taken, staying := r.inUse(v)
 		fits := v.claim > 0 || staying+need <= r.options.Budget
 		if need > r.options.Budget || !fits && !r.options.Lazy {

@@ -70,7 +70,9 @@ type served struct {
 	name     string
 	config   modelconfig.Model
 	versions []*version // ascending
+	lazy     bool       // versions are loaded when they are asked for
 	answer   *version   // to requests that ask for nothing in particular; nil: none can
+	latest   *version   // lazy models: what such requests mean, loaded or not; nil: answer
 	labels   map[string]int64
 	pending  map[string]int64 // labels of a model that is new: to be set once their versions are loaded
 	split    []share

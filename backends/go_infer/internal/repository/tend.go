@@ -31,7 +31,7 @@ func (r *Repository) tend(ctx context.Context, m *served) {
 			return
 		}
 		r.mu.Lock()
-		if !slices.ContainsFunc(m.versions, func(v *version) bool { return v.aspired && v.wanted && v.state == Start }) {
+		if !slices.ContainsFunc(m.versions, func(v *version) bool { return v.aspired && v.wanted && v.state == Start && v.err == nil }) {
 			m.done = max(m.done, asked)
 		}
 		if m.removed {
@@ -142,17 +142,19 @@ func (r *Repository) aspire(m *served, places []Place) {
 		}
 	}
 	slices.SortFunc(m.versions, func(a, b *version) int { return cmp.Compare(a.place.Number, b.place.Number) })
+	highest := int64(-1)
+	for number := range shall {
+		highest = max(highest, number)
+	}
 	for _, v := range m.versions {
-		was := v.aspired
-		v.aspired = shall[v.place.Number]
+		was, number := v.aspired, v.place.Number
+		v.aspired = shall[number]
 		if v.aspired && !was {
-			v.wanted = v.wanted || !r.options.Lazy
+			v.aside = m.lazy && number == highest && m.answer != nil && (number > m.answer.place.Number || !shall[m.answer.place.Number])
+			v.wanted = v.wanted || !m.lazy || v.aside
 			if v.state == End {
 				v.state, v.err, v.failures, v.due = Start, nil, 0, time.Time{}
 			}
-		}
-		if !v.aspired && v.state == Start {
-			v.state = End
 		}
 		for _, place := range places {
 			if place.Number == v.place.Number && place != v.place && v.lease == nil && v.state != Loading {
@@ -160,7 +162,23 @@ func (r *Repository) aspire(m *served, places []Place) {
 			}
 		}
 	}
+	m.settleSpares()
 	m.settleAnswer()
+}
+
+// settleSpares finds what may still be loaded although it shall no longer be served: of lazy models, as long as nothing that shall has
+// been loaded, for that may turn out to be broken.
+func (m *served) settleSpares() {
+	any, proven := false, false
+	for _, v := range m.versions {
+		any, proven = any || v.aspired, proven || v.aspired && v.proven
+	}
+	for _, v := range m.versions {
+		v.spare = m.lazy && any && !proven && !v.aspired && v.proven && v.state != End
+		if !v.aspired && !v.spare && v.state == Start {
+			v.state = End
+		}
+	}
 }
 
 func shadows(s *share) []share {
@@ -250,7 +268,8 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 	r.mu.Lock()
 	v.took, v.failures, v.tried = took, 0, savedmodel.Print{}
 	v.used.Store(r.clock.Add(1))
-	v.lease, v.state = newLease(loaded), Available
+	v.lease, v.state, v.proven, v.aside = newLease(loaded), Available, true, false
+	m.settleSpares()
 	for label, number := range m.pending {
 		if number == v.place.Number {
 			m.labels[label] = number
@@ -272,7 +291,7 @@ func (r *Repository) notYet(v *version, found savedmodel.Print, now time.Time) t
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if v.failures == 0 || found != v.tried || r.options.Lazy || status.From(v.err).Code == status.ResourceExhausted {
+	if v.failures == 0 || found != v.tried || r.options.Lazy && (!v.aside || v.waiters > 0) || status.From(v.err).Code == status.ResourceExhausted {
 		return time.Time{}
 	}
 	later := now.Add(max(r.options.Poll, r.options.Backoff[1]))
@@ -293,9 +312,11 @@ func (r *Repository) failed(m *served, v *version, tried savedmodel.Print, err e
 	v.failures++
 	v.failed = time.Now()
 	v.due = v.failed.Add(min(r.options.Backoff[0]<<min(v.failures-1, 20), r.options.Backoff[1]))
-	if r.options.Lazy { // the next who asks tries again
-		v.wanted, v.state = false, Start
+	if m.lazy { // the next who asks tries again, unless others can answer meanwhile
+		v.aside = v.aside || slices.ContainsFunc(m.versions, func(o *version) bool { return o != v && (o.aspired || o.spare) && o.err == nil })
+		v.wanted, v.state = v.aside, Start
 	}
+	m.settleAnswer()
 	r.broadcast()
 	r.mu.Unlock()
 	if news {

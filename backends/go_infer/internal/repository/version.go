@@ -45,6 +45,9 @@ type version struct {
 	aspired bool
 	wanted  bool // somebody asked for it, or models are not lazy
 	waiters int  // requests that wait for it to be loaded
+	proven  bool // it has been loaded
+	aside   bool // lazy models: others answer until it is loaded, as it is new or could not be loaded
+	spare   bool // lazy models: it shall no longer be served, but nothing that shall has been loaded yet
 
 	failures int
 	failed   time.Time        // the last time
@@ -55,7 +58,7 @@ type version struct {
 }
 
 func (v *version) view() view {
-	return view{state: v.state, failed: v.err != nil, aspired: v.aspired, wanted: v.wanted, due: v.due}
+	return view{state: v.state, failed: v.err != nil, aspired: v.aspired, spare: v.spare, wanted: v.wanted, due: v.due}
 }
 
 func (v *version) coming() bool { return v.state == Start || v.state == Loading }
