@@ -655,3 +655,19 @@ func BenchmarkAcquire(b *testing.B) {
 		lease.Release()
 	}
 }
+
+// A copy with a pause longer than the settling time was looked at again only when the next retry was due.
+func TestFilesThatChangedAreNotHeldBackByTheRetriesOfThoseBefore(t *testing.T) {
+	s := newStage(t, Options{Retries: 5, Every: time.Hour})
+	s.put("m", 1, "")
+	must(t, s.reload(s.config("m", modelconfig.Policy{}, nil)))
+	s.put("m", 2, "half copied")
+	for held := false; !held; time.Sleep(time.Millisecond) {
+		s.mu.RLock()
+		v := s.models["m"].version(2)
+		held = v != nil && time.Until(v.due) > time.Minute
+		s.mu.RUnlock()
+	}
+	must(t, os.Remove(filepath.Join(s.base, "m/2/bad")))
+	s.eventually("m", "2 AVAILABLE, 1 END")
+}

@@ -25,6 +25,7 @@ func (r *Repository) tend(ctx context.Context, m *served) {
 				return
 			}
 			r.found(m, places, err)
+			r.renew(m)
 		}
 		until := r.act(ctx, m)
 		if ctx.Err() != nil {
@@ -281,6 +282,28 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 	r.mu.Unlock()
 	r.options.Log.Info("model loaded", "model", m.name, "version", place.Number, "ms", took.Milliseconds(), "signatures", loaded.SignatureNames())
 	return true
+}
+
+// renew lets versions that could not be loaded be tried soon if their files have changed since: how often, and how long ago, others
+// failed does not count against these.
+func (r *Repository) renew(m *served) {
+	now := time.Now()
+	r.mu.RLock()
+	places := map[*version]Place{}
+	for _, v := range m.versions {
+		if v.err != nil && v.failures > 0 && v.due.After(now) {
+			places[v] = v.place
+		}
+	}
+	r.mu.RUnlock()
+	for v, place := range places {
+		found, err := savedmodel.Look(place.Directory)
+		r.mu.Lock()
+		if err == nil && v.failures > 0 && found != v.tried {
+			v.failures, v.due = 0, v.failed.Add(r.options.Backoff[0])
+		}
+		r.mu.Unlock()
+	}
 }
 
 // notYet is when a version may be tried, if that is not now: its files must have been left alone for a while, and what could not be
