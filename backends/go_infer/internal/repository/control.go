@@ -15,6 +15,7 @@ import (
 
 // Apply replaces what is served. Models that are new are loaded, those that are no longer named are unloaded, the others keep their
 // versions. A label may be moved only to a version that is loaded, and given only to one that is or, for a model that is new, will be.
+// A label that operators moved, or Rollback, stays where it is until the config says something else of it than before.
 // The error says why the old config stays. It does not wait for loads: Settle does.
 func (r *Repository) Apply(config modelconfig.Config) error {
 	r.applying.Lock()
@@ -28,7 +29,7 @@ func (r *Repository) Apply(config modelconfig.Config) error {
 	for _, c := range config.Models {
 		named[c.Name] = true
 		if m := r.models[c.Name]; m != nil && !m.removed {
-			if err := m.relabelable(c.Labels); err != nil {
+			if err := m.relabelable(m.news(c)); err != nil {
 				return err
 			}
 		}
@@ -42,7 +43,11 @@ func (r *Repository) Apply(config modelconfig.Config) error {
 		if at < 0 {
 			return unknownTraffic(t.Model, slices.Collect(maps.Keys(named)))
 		}
-		if err := checkShares(t, config.Models[at].Labels); err != nil {
+		sets := []map[string]int64{config.Models[at].Labels}
+		if m := r.models[t.Model]; m != nil && !m.removed {
+			sets = append(sets, m.relabelled(config.Models[at], m.labels), m.relabelled(config.Models[at], m.pending))
+		}
+		if err := checkShares(t, sets...); err != nil {
 			return err
 		}
 	}
@@ -63,12 +68,36 @@ func (r *Repository) Apply(config modelconfig.Config) error {
 		if m.config.BasePath != c.BasePath {
 			m.withdrawn = map[int64]bool{}
 		}
-		m.config, m.labels, m.pending = c, clone(c.Labels), map[string]int64{}
+		labels, pending := m.relabelled(c, m.labels), m.relabelled(c, m.pending)
+		maps.Copy(labels, m.news(c))
+		m.config, m.labels, m.pending = c, labels, pending
 		m.look()
 	}
 	r.share()
 	r.broadcast()
 	return nil
+}
+
+// news is what a config says of labels that the one before did not.
+func (m *served) news(config modelconfig.Model) map[string]int64 {
+	news := clone(config.Labels)
+	maps.DeleteFunc(news, func(label string, number int64) bool {
+		before, said := m.config.Labels[label]
+		return said && before == number
+	})
+	return news
+}
+
+// relabelled is what is left of labels under a new config: not those of which it says something new, or nothing any more.
+func (m *served) relabelled(config modelconfig.Model, labels map[string]int64) map[string]int64 {
+	left, news := clone(labels), m.news(config)
+	maps.DeleteFunc(left, func(label string, _ int64) bool {
+		_, said := m.config.Labels[label]
+		_, still := config.Labels[label]
+		_, new := news[label]
+		return new || said && !still
+	})
+	return left
 }
 
 func clone(labels map[string]int64) map[string]int64 {

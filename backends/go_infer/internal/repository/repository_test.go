@@ -671,3 +671,28 @@ func TestFilesThatChangedAreNotHeldBackByTheRetriesOfThoseBefore(t *testing.T) {
 	must(t, os.Remove(filepath.Join(s.base, "m/2/bad")))
 	s.eventually("m", "2 AVAILABLE, 1 END")
 }
+
+func TestWhatOperatorsDidToLabelsOutlivesAReloadThatSaysNothingNewOfThem(t *testing.T) {
+	s := newStage(t, Options{})
+	for number := 1; number <= 3; number++ {
+		s.put("m", number, "")
+	}
+	s.put("other", 1, "")
+	all := modelconfig.Policy{All: true}
+	config := s.config("m", all, map[string]int64{"stable": 3, "old": 1})
+	must(t, s.reload(config))
+	_, _, err := s.Rollback(soon(t), "m")
+	must(t, err)
+	s.answers("m", Wanted{Label: "stable"}, 2)
+	must(t, s.SetLabel("m", "canary", 1))
+	must(t, s.reload(config, s.config("other", modelconfig.Policy{}, nil))) // an unrelated change
+	s.answers("m", Wanted{Label: "stable"}, 2)
+	s.answers("m", Wanted{Label: "canary"}, 1)
+	s.answers("m", Wanted{Label: "old"}, 1)
+	must(t, s.reload(s.config("m", all, map[string]int64{"stable": 1}))) // a related one
+	s.answers("m", Wanted{Label: "stable"}, 1)
+	s.refuses("m", Wanted{Label: "old"}, status.InvalidArgument, "Unrecognized")
+	if err := s.reload(s.config("m", all, map[string]int64{"stable": 3})); status.From(err).Code != status.FailedPrecondition {
+		t.Errorf("a label moved to what was withdrawn: %v", err)
+	}
+}
