@@ -423,6 +423,23 @@ type Entry struct {
 	Version
 }
 
+// Lost are the versions that labels point at and that are in no base path, each with the reason and its label.
+func (r *Repository) Lost() []Entry {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var all []Entry
+	for _, name := range slices.Sorted(maps.Keys(r.models)) {
+		m := r.models[name]
+		for _, label := range slices.Sorted(maps.Keys(m.lost)) {
+			if number, waits := m.pending[label]; waits {
+				err := status.Errorf(status.NotFound, "label %q points at it, but it is not in %s", label, m.config.BasePath)
+				all = append(all, Entry{name, Version{Number: number, State: End, Err: err, Labels: []string{label}}})
+			}
+		}
+	}
+	return all
+}
+
 // Index lists all versions of all models, by name and newest first.
 func (r *Repository) Index() []Entry {
 	var all []Entry

@@ -75,6 +75,7 @@ type served struct {
 	latest   *version   // lazy models: what such requests mean, loaded or not; nil: answer
 	labels   map[string]int64
 	pending  map[string]int64 // labels of a model that is new: to be set once their versions are loaded
+	lost     map[string]int64 // those of them whose versions are not in the base path
 	split    []share
 	shadow   *share
 	mirror   *model.Shadow // what shadow comes to, for those who answer

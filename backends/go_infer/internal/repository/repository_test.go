@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -695,4 +696,61 @@ func TestWhatOperatorsDidToLabelsOutlivesAReloadThatSaysNothingNewOfThem(t *test
 	if err := s.reload(s.config("m", all, map[string]int64{"stable": 3})); status.From(err).Code != status.FailedPrecondition {
 		t.Errorf("a label moved to what was withdrawn: %v", err)
 	}
+}
+
+func TestALabelOfAVersionThatThereIsNotIsTold(t *testing.T) {
+	var log lines
+	s := newStage(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	s.put("m", 1, "")
+	must(t, s.reload(s.config("m", modelconfig.Policy{}, map[string]int64{"one": 1, "none": 9})))
+	for range 3 {
+		s.Look()
+		must(t, s.Settle(soon(t)))
+	}
+	if n := log.count("a label points at a version that there is not"); n != 1 {
+		t.Errorf("%d lines in the log", n)
+	}
+	lost := s.Lost()
+	if len(lost) != 1 || lost[0].Number != 9 || !slices.Equal(lost[0].Labels, []string{"none"}) || !strings.Contains(lost[0].Err.Error(), "is not in") {
+		t.Errorf("lost: %+v", lost)
+	}
+	s.put("m", 9, "")
+	s.eventually("m", "9 AVAILABLE, 1 AVAILABLE")
+	s.answers("m", Wanted{Label: "none"}, 9)
+	if lost := s.Lost(); len(lost) != 0 {
+		t.Errorf("lost: %+v", lost)
+	}
+}
+
+func TestAVersionWhoseBasePathChangedIsToldToBeServedFromTheOldOne(t *testing.T) {
+	var log lines
+	s := newStage(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	s.put("m", 1, "")
+	s.put("elsewhere", 1, "")
+	must(t, s.reload(s.config("m", modelconfig.Policy{}, nil)))
+	moved := s.config("m", modelconfig.Policy{}, nil)
+	moved.BasePath = filepath.Join(s.base, "elsewhere")
+	must(t, s.reload(moved))
+	must(t, s.reload(moved))
+	if n := log.count("a version lies elsewhere now"); n != 1 {
+		t.Errorf("%d lines in the log", n)
+	}
+}
+
+// lines is a log in memory.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *lines) count(message string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), message)
 }

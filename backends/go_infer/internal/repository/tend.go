@@ -110,6 +110,16 @@ func (r *Repository) found(m *served, places []Place, err error) {
 		return !there && (v.state == End || v.state == Start)
 	})
 	r.aspire(m, places)
+	lost := map[string]int64{}
+	for label, number := range m.pending {
+		if _, there := on[number]; !there {
+			lost[label] = number
+			if before, known := m.lost[label]; !known || before != number {
+				r.options.Log.Warn("a label points at a version that there is not", "model", m.name, "label", label, "version", number)
+			}
+		}
+	}
+	m.lost = lost
 }
 
 // aspire decides which versions shall be served and makes those known that were not. Called with the lock held for writing.
@@ -158,8 +168,14 @@ func (r *Repository) aspire(m *served, places []Place) {
 			}
 		}
 		for _, place := range places {
-			if place.Number == v.place.Number && place != v.place && v.lease == nil && v.state != Loading {
+			switch {
+			case place.Number != v.place.Number || place == v.place:
+			case v.lease == nil && v.state != Loading:
 				v.place = place
+			case v.moved != place:
+				v.moved = place
+				r.options.Log.Warn("a version lies elsewhere now; what is loaded goes on being served until it is unloaded", "model", m.name,
+					"version", place.Number, "served", v.place.Directory, "now", place.Directory)
 			}
 		}
 	}

@@ -36,6 +36,7 @@ type Version struct {
 // version is one version in a repository. Guarded by the repository's lock but for used.
 type version struct {
 	place   Place
+	moved   Place // where it lies now, if that is elsewhere than what is served
 	state   State
 	err     error
 	took    time.Duration
