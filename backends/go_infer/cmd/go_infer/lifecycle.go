@@ -107,12 +107,16 @@ func loader(o *options, registry *metrics.Registry, pool *tensor.Pool, log *slog
 		if err == nil {
 			counters.Queue(m.Waiting)
 			counters.Outcomes(m.Tally)
+		} else {
+			registry.Retire(counters)
 		}
 		return m, err
 	}
 	closing := func(m *model.Model) {
-		registry.Model(m.Name, m.Version).Queue(nil)
+		counters := registry.Model(m.Name, m.Version)
+		counters.Queue(nil)
 		m.Close()
+		registry.Retire(counters)
 	}
 	return load, closing
 }

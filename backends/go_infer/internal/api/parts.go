@@ -63,6 +63,9 @@ func (x *Exchange) open(limit, head int) error {
 // Left is how many bytes after the head were not read yet.
 func (x *Exchange) Left() int { return x.unread + len(x.rest) }
 
+// Coming says that the rest of the body is read from the connection, at the pace of the client.
+func (x *Exchange) Coming() bool { return x.unread > 0 }
+
 // Read gives the next bytes after the head.
 func (x *Exchange) Read(memory []byte) (int, error) {
 	if len(x.rest) > 0 {

@@ -21,6 +21,7 @@ func Forbidden(what string) error {
 
 // Apply replaces what is served. Models that are new are loaded, those that are no longer named are unloaded, the others keep their
 // versions. A label may be moved only to a version that is loaded, and given only to one that is or, for a model that is new, will be.
+// A label that operators moved, or Rollback, stays where it is until the config says something else of it than before.
 // The error says why the old config stays. It does not wait for loads: Settle does.
 func (r *Repository) Apply(config modelconfig.Config) error {
 	r.applying.Lock()
@@ -34,7 +35,7 @@ func (r *Repository) Apply(config modelconfig.Config) error {
 	for _, c := range config.Models {
 		named[c.Name] = true
 		if m := r.models[c.Name]; m != nil && !m.removed {
-			if err := m.relabelable(c.Labels); err != nil {
+			if err := m.relabelable(m.news(c)); err != nil {
 				return err
 			}
 		}
@@ -48,7 +49,11 @@ func (r *Repository) Apply(config modelconfig.Config) error {
 		if at < 0 {
 			return unknownTraffic(t.Model, slices.Collect(maps.Keys(named)))
 		}
-		if err := checkShares(t, config.Models[at].Labels); err != nil {
+		sets := []map[string]int64{config.Models[at].Labels}
+		if m := r.models[t.Model]; m != nil && !m.removed {
+			sets = append(sets, m.relabelled(config.Models[at], m.labels), m.relabelled(config.Models[at], m.pending))
+		}
+		if err := checkShares(t, sets...); err != nil {
 			return err
 		}
 	}
@@ -69,12 +74,36 @@ func (r *Repository) Apply(config modelconfig.Config) error {
 		if m.config.BasePath != c.BasePath {
 			m.withdrawn = map[int64]bool{}
 		}
-		m.config, m.labels, m.pending = c, clone(c.Labels), map[string]int64{}
+		labels, pending := m.relabelled(c, m.labels), m.relabelled(c, m.pending)
+		maps.Copy(labels, m.news(c))
+		m.config, m.labels, m.pending = c, labels, pending
 		m.look()
 	}
 	r.share()
 	r.broadcast()
 	return nil
+}
+
+// news is what a config says of labels that the one before did not.
+func (m *served) news(config modelconfig.Model) map[string]int64 {
+	news := clone(config.Labels)
+	maps.DeleteFunc(news, func(label string, number int64) bool {
+		before, said := m.config.Labels[label]
+		return said && before == number
+	})
+	return news
+}
+
+// relabelled is what is left of labels under a new config: not those of which it says something new, or nothing any more.
+func (m *served) relabelled(config modelconfig.Model, labels map[string]int64) map[string]int64 {
+	left, news := clone(labels), m.news(config)
+	maps.DeleteFunc(left, func(label string, _ int64) bool {
+		_, said := m.config.Labels[label]
+		_, still := config.Labels[label]
+		_, new := news[label]
+		return new || said && !still
+	})
+	return left
 }
 
 func clone(labels map[string]int64) map[string]int64 {
@@ -88,7 +117,7 @@ func clone(labels map[string]int64) map[string]int64 {
 func (r *Repository) begin(config modelconfig.Model, before *served) {
 	m := before
 	if m == nil {
-		m = &served{name: config.Name, wake: make(chan struct{}, 1)}
+		m = &served{name: config.Name, lazy: r.options.Lazy, wake: make(chan struct{}, 1)}
 		r.models[config.Name] = m
 	}
 	m.config, m.labels, m.pending = config, map[string]int64{}, clone(config.Labels)
@@ -102,14 +131,18 @@ func (r *Repository) begin(config modelconfig.Model, before *served) {
 	go r.tend(r.context, m)
 }
 
-// relabelable refuses labels that would point at a version that is not loaded.
+// relabelable refuses labels that would point at a version that is not loaded, nor will be when it is asked for.
 func (m *served) relabelable(labels map[string]int64) error {
 	for _, label := range slices.Sorted(maps.Keys(labels)) {
 		number := labels[label]
 		if now, known := m.labels[label]; known && now == number {
 			continue
 		}
-		if v := m.version(number); v == nil || v.lease == nil {
+		v := m.version(number)
+		if m.lazy && v != nil && v.aspired && v.err == nil { // who asks for it gets it loaded
+			continue
+		}
+		if v == nil || v.lease == nil {
 			return status.Errorf(status.FailedPrecondition, "Request to assign label to version %d of model %s, which is not currently "+
 				"available for inference (label %q)", number, m.name, label)
 		}
@@ -193,7 +226,7 @@ func (r *Repository) Settle(ctx context.Context) error {
 	r.mu.RUnlock()
 	err := r.until(ctx, func() bool {
 		for m, n := range asked {
-			if !m.removed && m.done < n {
+			if !m.removed && m.done < n && m.stuck < n {
 				return false
 			}
 		}
@@ -225,6 +258,23 @@ func (r *Repository) Reload(ctx context.Context, config modelconfig.Config) erro
 type Entry struct {
 	Name string
 	Version
+}
+
+// Lost are the versions that labels point at and that are in no base path, each with the reason and its label.
+func (r *Repository) Lost() []Entry {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var all []Entry
+	for _, name := range slices.Sorted(maps.Keys(r.models)) {
+		m := r.models[name]
+		for _, label := range slices.Sorted(maps.Keys(m.lost)) {
+			if number, waits := m.pending[label]; waits {
+				err := status.Errorf(status.NotFound, "label %q points at it, but it is not in %s", label, m.config.BasePath)
+				all = append(all, Entry{name, Version{Number: number, State: End, Err: err, Labels: []string{label}}})
+			}
+		}
+	}
+	return all
 }
 
 // Index lists all versions of all models, by name and newest first.

@@ -62,6 +62,7 @@ type Repository struct {
 	mu       sync.RWMutex
 	models   map[string]*served
 	traffic  []modelconfig.Traffic
+	line     []*version    // that need something unloaded, who came first first
 	changed  chan struct{} // closed and replaced whenever a state changes
 }
 
@@ -70,9 +71,12 @@ type served struct {
 	name     string
 	config   modelconfig.Model
 	versions []*version // ascending
+	lazy     bool       // versions are loaded when they are asked for
 	answer   *version   // to requests that ask for nothing in particular; nil: none can
+	latest   *version   // lazy models: what such requests mean, loaded or not; nil: answer
 	labels   map[string]int64
 	pending  map[string]int64 // labels of a model that is new: to be set once their versions are loaded
+	lost     map[string]int64 // those of them whose versions are not in the base path
 	split    []share
 	shadow   *share
 	mirror   *model.Shadow // what shadow comes to, for those who answer
@@ -82,6 +86,8 @@ type served struct {
 	removed   bool           // by Apply
 	scanError error          // of the last look at the base path
 	asked     int64          // looks asked for
+	looked    int64          // those of them that were begun
+	stuck     int64          // those of them after which a version waits for memory
 	done      int64          // looks that were followed by everything there was to do
 	wake      chan struct{}
 	end       context.CancelFunc

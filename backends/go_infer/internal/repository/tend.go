@@ -15,22 +15,26 @@ import (
 func (r *Repository) tend(ctx context.Context, m *served) {
 	defer r.tending.Done()
 	for {
-		r.mu.RLock()
+		r.mu.Lock()
 		asked, removed, base := m.asked, m.removed, m.config.BasePath
-		r.mu.RUnlock()
+		m.looked = asked
+		r.mu.Unlock()
 		if !removed {
 			places, err := r.scan(ctx, base)
 			if ctx.Err() != nil {
 				return
 			}
 			r.found(m, places, err)
+			r.renew(m)
 		}
 		until := r.act(ctx, m)
 		if ctx.Err() != nil {
 			return
 		}
 		r.mu.Lock()
-		if !slices.ContainsFunc(m.versions, func(v *version) bool { return v.aspired && v.wanted && (v.state == Start || v.giveUp != nil) }) {
+		if !slices.ContainsFunc(m.versions, func(v *version) bool {
+			return v.aspired && v.wanted && (v.state == Start && v.err == nil || v.giveUp != nil)
+		}) {
 			m.done = max(m.done, asked)
 		}
 		if m.removed {
@@ -74,6 +78,11 @@ func (m *served) wait(ctx context.Context, until time.Time, poll time.Duration) 
 // look asks for another look at a model's directory. Called with the lock held for writing.
 func (m *served) look() {
 	m.asked++
+	m.nudge()
+}
+
+// nudge has the model tended now.
+func (m *served) nudge() {
 	select {
 	case m.wake <- struct{}{}:
 	default: // somebody has asked already
@@ -107,6 +116,16 @@ func (r *Repository) found(m *served, places []Place, err error) {
 		return gone
 	})
 	r.aspire(m, places)
+	lost := map[string]int64{}
+	for label, number := range m.pending {
+		if _, there := on[number]; !there {
+			lost[label] = number
+			if before, known := m.lost[label]; !known || before != number {
+				r.options.Log.Warn("a label points at a version that there is not", "model", m.name, "label", label, "version", number)
+			}
+		}
+	}
+	m.lost = lost
 }
 
 // aspire decides which versions shall be served and makes those known that were not. Called with the lock held for writing.
@@ -140,31 +159,55 @@ func (r *Repository) aspire(m *served, places []Place) {
 		}
 	}
 	slices.SortFunc(m.versions, func(a, b *version) int { return cmp.Compare(a.place.Number, b.place.Number) })
+	highest := int64(-1)
+	for number := range shall {
+		highest = max(highest, number)
+	}
 	for _, v := range m.versions {
-		was := v.aspired
-		v.aspired = shall[v.place.Number]
+		was, number := v.aspired, v.place.Number
+		v.aspired = shall[number]
 		if v.aspired && !was {
-			v.wanted = v.wanted || !r.options.Lazy
+			v.aside = m.lazy && number == highest && m.answer != nil && (number > m.answer.place.Number || !shall[m.answer.place.Number])
+			v.wanted = v.wanted || !m.lazy || v.aside
 			if v.state == End {
 				v.state, v.err, v.failures, v.due = Start, nil, 0, time.Time{}
 			}
 		}
-		if !v.aspired && v.state == Start {
-			v.state = End
-		}
 		for _, place := range places {
-			if place.Number == v.place.Number && place != v.place && v.lease == nil {
-				if !v.trying {
-					v.leave()
-				}
+			switch {
+			case place.Number != v.place.Number || place == v.place || v.trying:
+			case v.lease == nil && (v.state != Loading || v.giveUp != nil):
+				v.leave()
 				v.place = place
+			case v.moved != place:
+				v.moved = place
+				r.options.Log.Warn("a version lies elsewhere now; what is loaded goes on being served until it is unloaded", "model", m.name,
+					"version", place.Number, "served", v.place.Directory, "now", place.Directory)
 			}
 		}
-		if !v.aspired && v.lease == nil && v.state != Unloading && !v.trying {
+	}
+	m.settleSpares()
+	for _, v := range m.versions {
+		if !v.aspired && !v.spare && v.lease == nil && v.state != Unloading && !v.trying {
 			v.leave()
 		}
 	}
 	m.settleAnswer()
+}
+
+// settleSpares finds what may still be loaded although it shall no longer be served: of lazy models, as long as nothing that shall has
+// been loaded, for that may turn out to be broken.
+func (m *served) settleSpares() {
+	any, proven := false, false
+	for _, v := range m.versions {
+		any, proven = any || v.aspired, proven || v.aspired && v.proven
+	}
+	for _, v := range m.versions {
+		v.spare = m.lazy && any && !proven && !v.aspired && v.proven && v.state != End
+		if !v.aspired && !v.spare && v.state == Start {
+			v.state = End
+		}
+	}
 }
 
 func shadows(s *share) []share {
@@ -200,61 +243,74 @@ func (r *Repository) act(ctx context.Context, m *served) time.Time {
 		}
 		v.trying = true
 		r.mu.Unlock()
-		r.attempt(ctx, m, v)
+		if !r.attempt(ctx, m, v) {
+			return time.Now()
+		}
 	}
 	return time.Time{}
 }
 
-// attempt loads a version aside, and publishes it if it is whole.
-func (r *Repository) attempt(ctx context.Context, m *served, v *version) {
+// attempt loads a version aside, and publishes it if it is whole. False: there is something else to do for the model first.
+func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 	defer func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if v.trying = false; v.lease == nil && v.state != Unloading { // it did not come to be loaded
+		if v.trying = false; v.lease == nil && v.state != Unloading && (v.state != Start || v.err != nil) { // it did not come to be loaded
 			v.letGo()
 		}
 	}()
-	select {
-	case r.loads <- struct{}{}:
-		defer func() { <-r.loads }()
-	case <-ctx.Done():
-		return
-	}
-	before, unseen := savedmodel.Look(v.place.Directory) // what cannot be seen, the loader explains
+	r.mu.RLock()
+	place := v.place // it stays while the version is tried
+	r.mu.RUnlock()
+	before, unseen := savedmodel.Look(place.Directory) // what cannot be seen, the loader explains
 	if unseen == nil {
 		if due := r.notYet(v, before, time.Now()); !due.IsZero() {
 			r.mu.Lock()
 			v.due = due
 			r.mu.Unlock()
-			return
+			return true
 		}
 	}
-	if err := r.room(ctx, m, v, before.Bytes); err != nil {
+	if made, err := r.room(ctx, m, v, before.Bytes); err != nil {
 		r.failed(m, v, before, err)
-		return
+		return true
+	} else if !made {
+		return false
+	}
+	// Only now: who waits for room must not keep others from loading.
+	select {
+	case r.loads <- struct{}{}:
+		defer func() { <-r.loads }()
+	case <-ctx.Done():
+		return false
 	}
 	r.mu.Lock()
-	v.state, v.err, v.bytes = Loading, nil, reckon(before.Bytes)
+	v.state, v.err = Loading, nil
+	r.mu.Unlock()
+	before, unseen = savedmodel.Look(place.Directory)
+	r.mu.Lock()
+	v.bytes = reckon(before.Bytes)
 	r.broadcast()
 	r.mu.Unlock()
 
 	started := time.Now()
-	loaded, err := r.options.Load(m.name, v.place.Number, v.place.Directory)
+	loaded, err := r.options.Load(m.name, place.Number, place.Directory)
 	took := time.Since(started)
 	if err == nil {
-		if after, look := savedmodel.Look(v.place.Directory); look != unseen || after != before {
+		if after, look := savedmodel.Look(place.Directory); look != unseen || after != before {
 			r.options.Close(loaded)
-			err = status.Errorf(status.Unavailable, "%s: its files changed while it was loaded; not copied completely", v.place.Directory)
+			err = status.Errorf(status.Unavailable, "%s: its files changed while it was loaded; not copied completely", place.Directory)
 		}
 	}
 	if err != nil {
 		r.failed(m, v, before, err)
-		return
+		return true
 	}
 	r.mu.Lock()
 	v.took, v.failures, v.tried = took, 0, savedmodel.Print{}
 	v.used.Store(r.clock.Add(1))
-	v.lease, v.state = newLease(loaded), Available
+	v.lease, v.state, v.proven, v.aside = newLease(loaded), Available, true, false
+	m.settleSpares()
 	for label, number := range m.pending {
 		if number == v.place.Number {
 			m.labels[label] = number
@@ -264,7 +320,30 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) {
 	m.settleAnswer()
 	r.broadcast()
 	r.mu.Unlock()
-	r.options.Log.Info("model loaded", "model", m.name, "version", v.place.Number, "ms", took.Milliseconds(), "signatures", loaded.SignatureNames())
+	r.options.Log.Info("model loaded", "model", m.name, "version", place.Number, "ms", took.Milliseconds(), "signatures", loaded.SignatureNames())
+	return true
+}
+
+// renew lets versions that could not be loaded be tried soon if their files have changed since: how often, and how long ago, others
+// failed does not count against these.
+func (r *Repository) renew(m *served) {
+	now := time.Now()
+	r.mu.RLock()
+	places := map[*version]Place{}
+	for _, v := range m.versions {
+		if v.err != nil && v.failures > 0 && v.due.After(now) {
+			places[v] = v.place
+		}
+	}
+	r.mu.RUnlock()
+	for v, place := range places {
+		found, err := savedmodel.Look(place.Directory)
+		r.mu.Lock()
+		if err == nil && v.failures > 0 && found != v.tried {
+			v.failures, v.due = 0, v.failed.Add(r.options.Backoff[0])
+		}
+		r.mu.Unlock()
+	}
 }
 
 // notYet is when a version may be tried, if that is not now: its files must have been left alone for a while, and what could not be
@@ -275,7 +354,7 @@ func (r *Repository) notYet(v *version, found savedmodel.Print, now time.Time) t
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if v.failures == 0 || found != v.tried || r.options.Lazy || status.From(v.err).Code == status.ResourceExhausted {
+	if v.failures == 0 || found != v.tried || r.options.Lazy && (!v.aside || v.waiters > 0) || status.From(v.err).Code == status.ResourceExhausted {
 		return time.Time{}
 	}
 	later := now.Add(max(r.options.Poll, r.options.Backoff[1]))
@@ -303,9 +382,11 @@ func (r *Repository) fail(m *served, v *version, tried savedmodel.Print, err err
 	v.failures++
 	v.failed = time.Now()
 	v.due = v.failed.Add(min(r.options.Backoff[0]<<min(v.failures-1, 20), r.options.Backoff[1]))
-	if r.options.Lazy { // the next who asks tries again
-		v.wanted, v.state = false, Start
+	if m.lazy { // the next who asks tries again, unless others can answer meanwhile
+		v.aside = v.aside || slices.ContainsFunc(m.versions, func(o *version) bool { return o != v && (o.aspired || o.spare) && o.err == nil })
+		v.wanted, v.state = v.aside, Start
 	}
+	m.settleAnswer()
 	if news {
 		r.options.Log.Error("model not loaded", "model", m.name, "version", v.place.Number, "error", err.Error())
 	}
@@ -330,7 +411,7 @@ func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} 
 		if after == End && v.aspired && r.context.Err() == nil { // it was asked for again meanwhile
 			v.state = Start
 		}
-		m.look()
+		m.nudge()
 		r.broadcast()
 		r.mu.Unlock()
 	}()
