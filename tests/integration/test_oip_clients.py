@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from demo.layout import BUILD, GO_INFER, MODELS
+from demo.layout import GO_INFER, MODELS
 from loadtests.peers.processes import Process, free_ports
+from tests.integration.served import PROBES, make_probes, wait_until_ready
 from tests.interop.environments import CLIENTS, perf_analyzer, python
 from tests.interop.programs import NotHere
 
-PROBES = Path(os.environ.get("SLUICEGATE_PROBES", BUILD / "probes"))
 HELPERS = ("image", "refused")  # the functions of a client's file that are no claims
 CONFIG = (
     'config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" model_version_policy {{ all {{}} }} }}\n'
@@ -35,8 +32,7 @@ def claims(client: str) -> list[str]:
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A server of the digits and of the probes, which lets requests load and unload models."""
-    if not (PROBES / "probes.stamp").exists():
-        subprocess.run([sys.executable, "-m", "backends.models.probes", "--out", str(PROBES)], check=True, timeout=300)
+    make_probes()
     folder = tmp_path_factory.mktemp("oip")
     bases = {"digits": MODELS / "digits", "types": PROBES / "types", "strings": PROBES / "strings"}
     models = "".join(CONFIG.format(name=name, base=base.resolve()) for name, base in bases.items())
@@ -50,17 +46,6 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield number
     finally:
         server.stop()
-
-
-def wait_until_ready(port: int) -> None:
-    """The listener is there before the models are."""
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("not ready")
 
 
 def run(client: str, package: str, claim: str, port: int) -> None:

@@ -60,6 +60,7 @@ func run(arguments []string, out, diagnostics io.Writer) int {
 // serve is the composition root: it makes every part, runs them, and takes them down in the reverse order.
 func serve(o options, log *slog.Logger) error {
 	session.TameMalloc()
+	session.SetPauses(o.pauses)
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	if o.exitWithParent {
@@ -87,10 +88,17 @@ func serve(o options, log *slog.Logger) error {
 		"why", o.machine.Reason)
 
 	registry, pool := metrics.New(), tensor.NewPool()
-	load, closing := loader(&o, registry, pool)
-	repo := o.repository(load, closing, registry, log)
-	config := &configuration{flags: &o.lifecycle, repo: repo, log: log}
+	load, closing := loader(&o, registry, pool, log)
+	var repo *repository.Repository
+	remotes, err := o.remote.catalog(registry, log, func() { repo.Look() })
+	if err != nil {
+		return err
+	}
+	defer remotes.Close()
+	repo = o.repository(load, closing, remotes, registry, log)
+	config := &configuration{flags: &o.lifecycle, repo: repo, log: log, look: remotes.Look}
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
+	registry.Counter("go_infer_load_paused_seconds_total", "Time that loads paused for those who serve.", func() float64 { return session.Paused().Seconds() })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
 	images := image.NewStage(o.images)
 	registry.Gauge("go_infer_images_working", "Pictures being decoded and resized.", func() float64 { return float64(images.Working()) })

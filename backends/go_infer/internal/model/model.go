@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/savedmodel"
@@ -30,6 +31,9 @@ type Options struct {
 	Pool    *tensor.Pool
 	Events  batch.Events
 	Weight  int // of this model among those that have Limits.Share in common; 0 is 1
+
+	Patience time.Duration     // for how long a load gives way at most; 0: however long it takes
+	Overdue  func(raised bool) // is told when that is over; whether the system let the load's threads have normal priority; nil: nobody is
 }
 
 // Model is one loaded version.
@@ -58,7 +62,8 @@ type Servable struct {
 
 // Load reads, checks and warms the version in directory.
 func Load(name string, version int64, directory string, options Options) (*Model, error) {
-	if err := savedmodel.Complete(directory); err != nil {
+	defer options.giveWay()()
+	if err := savedmodel.Complete(directory, session.PauseAfter); err != nil {
 		return nil, err
 	}
 	declared, err := readDeclaration(directory)

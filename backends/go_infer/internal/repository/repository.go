@@ -28,10 +28,11 @@ type Loader func(name string, version int64, directory string) (*model.Model, er
 
 // Options say how a repository works. Load is required; the zero value of everything else is good.
 type Options struct {
-	Load  Loader
-	Close func(*model.Model)                                      // frees what Load made; default (*model.Model).Close
-	Scan  func(ctx context.Context, base string) ([]Place, error) // what lies below a base path; default Scan, without URLs
-	Log   *slog.Logger                                            // default: none
+	Load   Loader
+	Close  func(*model.Model)                                      // frees what Load made; default (*model.Model).Close
+	Scan   func(ctx context.Context, base string) ([]Place, error) // what lies below a base path; default Scan
+	Remote Remote                                                  // of base paths that are URLs; default: they are refused
+	Log    *slog.Logger                                            // default: none
 
 	Poll    time.Duration    // between two looks at the base paths; 0: only when asked to
 	Settle  time.Duration    // a version's files must have been left alone for so long before it is loaded
@@ -98,7 +99,7 @@ func New(options Options) *Repository {
 		options.Close = (*model.Model).Close
 	}
 	if options.Scan == nil {
-		options.Scan = Fetched("", nil)
+		options.Scan = Scan
 	}
 	if options.Log == nil {
 		options.Log = slog.New(slog.DiscardHandler)

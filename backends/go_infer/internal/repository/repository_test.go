@@ -544,29 +544,9 @@ func TestScanTakesWholeNumbersOnly(t *testing.T) {
 	for _, name := range []string{"10", "9", "tmp", "-1", "1.5", "00000123", "123"} {
 		must(t, os.Mkdir(filepath.Join(base, name), 0o750))
 	}
-	want := []Place{{9, filepath.Join(base, "9")}, {10, filepath.Join(base, "10")}, {123, filepath.Join(base, "00000123")}}
+	want := []Place{{9, filepath.Join(base, "9"), ""}, {10, filepath.Join(base, "10"), ""}, {123, filepath.Join(base, "00000123"), ""}}
 	if places, err := Scan(context.Background(), base); err != nil || !slices.Equal(places, want) {
 		t.Errorf("got %v, %v", places, err)
-	}
-}
-
-func TestABasePathThatIsAURLIsFetchedIntoADirectoryOfItsOwn(t *testing.T) {
-	cache := t.TempDir()
-	scan := Fetched(cache, func(_ context.Context, url, into string) error {
-		if url != "s3://bucket/m" {
-			return errors.New("no such bucket")
-		}
-		return os.MkdirAll(filepath.Join(into, "7"), 0o750)
-	})
-	places, err := scan(context.Background(), "s3://bucket/m")
-	if err != nil || len(places) != 1 || places[0].Number != 7 || !strings.HasPrefix(places[0].Directory, cache) {
-		t.Errorf("got %v, %v", places, err)
-	}
-	if _, err := scan(context.Background(), "s3://other/m"); err == nil || err.Error() != "model base path s3://other/m: no such bucket" {
-		t.Errorf("got %v", err)
-	}
-	if _, err := Fetched(cache, nil)(context.Background(), "gs://b/m"); err == nil || !strings.Contains(err.Error(), "remote base paths are not served") {
-		t.Errorf("got %v", err)
 	}
 }
 

@@ -20,7 +20,7 @@ func (r *Repository) tend(ctx context.Context, m *served) {
 		m.looked = asked
 		r.mu.Unlock()
 		if !removed {
-			places, err := r.options.Scan(ctx, base)
+			places, err := r.scan(ctx, base)
 			if ctx.Err() != nil {
 				return
 			}
@@ -32,11 +32,13 @@ func (r *Repository) tend(ctx context.Context, m *served) {
 			return
 		}
 		r.mu.Lock()
-		if !slices.ContainsFunc(m.versions, func(v *version) bool { return v.aspired && v.wanted && v.state == Start && v.err == nil }) {
+		if !slices.ContainsFunc(m.versions, func(v *version) bool {
+			return v.aspired && v.wanted && (v.state == Start && v.err == nil || v.giveUp != nil)
+		}) {
 			m.done = max(m.done, asked)
 		}
 		if m.removed {
-			m.versions = slices.DeleteFunc(m.versions, func(v *version) bool { return v.state == End || v.state == Start })
+			m.versions = slices.DeleteFunc(m.versions, func(v *version) bool { return v.giveUp == nil && (v.state == End || v.state == Start) })
 		}
 		gone := m.removed && len(m.versions) == 0
 		if gone && r.models[m.name] == m {
@@ -107,7 +109,11 @@ func (r *Repository) found(m *served, places []Place, err error) {
 	// What ended and is gone from disk is forgotten.
 	m.versions = slices.DeleteFunc(m.versions, func(v *version) bool {
 		_, there := on[v.place.Number]
-		return !there && (v.state == End || v.state == Start)
+		gone := !there && (v.state == End || v.state == Start)
+		if gone {
+			v.leave()
+		}
+		return gone
 	})
 	r.aspire(m, places)
 	lost := map[string]int64{}
@@ -169,8 +175,9 @@ func (r *Repository) aspire(m *served, places []Place) {
 		}
 		for _, place := range places {
 			switch {
-			case place.Number != v.place.Number || place == v.place:
-			case v.lease == nil && v.state != Loading:
+			case place.Number != v.place.Number || place == v.place || v.trying:
+			case v.lease == nil:
+				v.leave()
 				v.place = place
 			case v.moved != place:
 				v.moved = place
@@ -180,6 +187,11 @@ func (r *Repository) aspire(m *served, places []Place) {
 		}
 	}
 	m.settleSpares()
+	for _, v := range m.versions {
+		if !v.aspired && !v.spare && v.lease == nil && v.state != Unloading && !v.trying {
+			v.leave()
+		}
+	}
 	m.settleAnswer()
 }
 
@@ -224,6 +236,12 @@ func (r *Repository) act(ctx context.Context, m *served) time.Time {
 			r.mu.Unlock()
 			continue
 		}
+		if v.place.From != "" && v.held == nil {
+			r.fetch(m, v)
+			r.mu.Unlock()
+			continue
+		}
+		v.trying = true
 		r.mu.Unlock()
 		if !r.attempt(ctx, m, v) {
 			return time.Now()
@@ -234,8 +252,15 @@ func (r *Repository) act(ctx context.Context, m *served) time.Time {
 
 // attempt loads a version aside, and publishes it if it is whole. False: there is something else to do for the model first.
 func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if v.trying = false; v.lease == nil && v.state != Unloading { // it did not come to be loaded
+			v.letGo()
+		}
+	}()
 	r.mu.RLock()
-	place := v.place
+	place := v.place // it stays while the version is tried
 	r.mu.RUnlock()
 	before, unseen := savedmodel.Look(place.Directory) // what cannot be seen, the loader explains
 	if unseen == nil {
@@ -260,7 +285,6 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 		return false
 	}
 	r.mu.Lock()
-	place = v.place // it stays while the version is LOADING
 	v.state, v.err = Loading, nil
 	r.mu.Unlock()
 	before, unseen = savedmodel.Look(place.Directory)
@@ -307,7 +331,7 @@ func (r *Repository) renew(m *served) {
 	r.mu.RLock()
 	places := map[*version]Place{}
 	for _, v := range m.versions {
-		if v.err != nil && v.failures > 0 && v.due.After(now) {
+		if v.err != nil && v.failures > 0 && v.due.After(now) && v.place.From == "" {
 			places[v] = v.place
 		}
 	}
@@ -325,7 +349,7 @@ func (r *Repository) renew(m *served) {
 // notYet is when a version may be tried, if that is not now: its files must have been left alone for a while, and what could not be
 // loaded is tried again when they changed, or so many times more as a load may be repeated.
 func (r *Repository) notYet(v *version, found savedmodel.Print, now time.Time) time.Time {
-	if quiet := found.Changed.Add(r.options.Settle); quiet.After(now) {
+	if quiet := found.Changed.Add(r.options.Settle); quiet.After(now) && v.place.From == "" { // what was fetched is whole
 		return quiet
 	}
 	r.mu.RLock()
@@ -346,6 +370,13 @@ func (r *Repository) notYet(v *version, found savedmodel.Print, now time.Time) t
 // failed notes why a version could not be loaded, and when to try again.
 func (r *Repository) failed(m *served, v *version, tried savedmodel.Print, err error) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fail(m, v, tried, err)
+	r.broadcast()
+}
+
+// fail is failed with the lock held for writing.
+func (r *Repository) fail(m *served, v *version, tried savedmodel.Print, err error) {
 	news := v.err == nil || v.err.Error() != err.Error()
 	v.state, v.err, v.bytes, v.tried = End, err, 0, tried
 	v.failures++
@@ -356,8 +387,6 @@ func (r *Repository) failed(m *served, v *version, tried savedmodel.Print, err e
 		v.wanted, v.state = v.aside, Start
 	}
 	m.settleAnswer()
-	r.broadcast()
-	r.mu.Unlock()
 	if news {
 		r.options.Log.Error("model not loaded", "model", m.name, "version", v.place.Number, "error", err.Error())
 	}
@@ -377,6 +406,7 @@ func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} 
 		r.options.Close(lease.Model)
 		r.options.Log.Info("model unloaded", "model", m.name, "version", number)
 		r.mu.Lock()
+		v.letGo()
 		v.state, v.bytes = after, 0
 		if after == End && v.aspired && r.context.Err() == nil { // it was asked for again meanwhile
 			v.state = Start

@@ -42,6 +42,7 @@ type version struct {
 	took    time.Duration
 	bytes   int64
 	claim   int64  // bytes that it will take once they are free
+	need    int64  // bytes that something must be unloaded for, while it stands in line
 	lease   *Lease // not nil exactly while AVAILABLE
 	aspired bool
 	wanted  bool // somebody asked for it, or models are not lazy
@@ -49,6 +50,10 @@ type version struct {
 	proven  bool // it has been loaded
 	aside   bool // lazy models: others answer until it is loaded, as it is new or could not be loaded
 	spare   bool // lazy models: it shall no longer be served, but nothing that shall has been loaded yet
+
+	held   func() // lets go of what was fetched; nil if there is nothing
+	giveUp func() // ends the fetch that runs; nil if there is none
+	trying bool   // to load it
 
 	failures int
 	failed   time.Time        // the last time

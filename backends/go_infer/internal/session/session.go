@@ -150,6 +150,9 @@ func (c *Call) SetInput(i int, dtype tensor.DType, dims []int64, data unsafe.Poi
 	if len(dims) > MaxRank {
 		return status.Errorf(status.InvalidArgument, "a tensor of %d dimensions; at most %d are served", len(dims), MaxRank)
 	}
+	if !tensor.Possible(dims) {
+		return status.Errorf(status.InvalidArgument, "a tensor of shape %s is not possible", tensor.ShapeText(dims, true))
+	}
 	value := &c.in[i]
 	value._type = C.TF_DataType(dtype)
 	value.rank = C.int(len(dims))
