@@ -54,7 +54,7 @@ func (r *Repository) fetch(m *served, v *version) {
 				release()
 			}
 			v.state = End
-			if v.aspired {
+			if v.aspired || v.spare {
 				v.state = Start
 			}
 		case err != nil:

@@ -181,3 +181,46 @@ func TestTheLatestOfLazyVersionsIsNotTheOneThatHappensToBeLoaded(t *testing.T) {
 	s.answers("m", Wanted{Version: 1}, 1)
 	s.answers("m", Wanted{}, 2)
 }
+
+func TestALazyModelIsRolledBackToAVersionThatIsNotLoaded(t *testing.T) {
+	s := newStage(t, Options{Lazy: true, LazyWait: 5 * time.Second})
+	s.put("m", 1, "")
+	s.put("m", 2, "")
+	must(t, s.reload(s.config("m", modelconfig.Policy{All: true}, nil)))
+	s.answers("m", Wanted{}, 2)
+	gate := make(chan struct{})
+	s.gate.Store(&gate)
+	_, _, err := s.Rollback(soon(t), "m")
+	must(t, err)
+	s.eventually("m", "2 AVAILABLE, 1 LOADING") // unasked
+	s.answers("m", Wanted{}, 2)                 // until it is loaded
+	close(gate)
+	s.eventually("m", "2 END, 1 AVAILABLE")
+	s.answers("m", Wanted{}, 1)
+}
+
+func TestSmallModelsDoNotStarveALargeOne(t *testing.T) {
+	s := lazy(t, Options{Budget: 2500, LazyWait: 10 * time.Second}, "a", "b", "large")
+	must(t, os.Truncate(filepath.Join(s.base, "large/1/weights"), 2000)) // 2,400 as reckoned: all of it
+	var group sync.WaitGroup
+	done := make(chan struct{})
+	for _, name := range []string{"a", "b"} {
+		for range 3 {
+			group.Go(func() {
+				for {
+					select {
+					case <-done:
+						return
+					default:
+						s.answers(name, Wanted{}, 1)
+					}
+				}
+			})
+		}
+	}
+	for range 20 {
+		s.answers("large", Wanted{}, 1)
+	}
+	close(done)
+	group.Wait()
+}

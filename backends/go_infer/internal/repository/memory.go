@@ -46,6 +46,7 @@ func (r *Repository) room(ctx context.Context, m *served, v *version, disk int64
 			v.claim = need
 			r.step(v)
 		case !slices.Contains(r.line, v):
+			v.need = need
 			r.line = append(r.line, v)
 			continue
 		case r.line[0] == v:
@@ -78,7 +79,7 @@ func (r *Repository) step(v *version) {
 }
 
 // inUse is the memory that all versions but one take; staying is what they will take once everything that is being unloaded is gone
-// and everything that has a claim is loaded.
+// and everything that has a claim is loaded, and so is who stands first in line: small ones that go past must not starve a large one.
 func (r *Repository) inUse(but *version) (taken, staying int64) {
 	for _, m := range r.models {
 		for _, v := range m.versions {
@@ -91,6 +92,9 @@ func (r *Repository) inUse(but *version) (taken, staying int64) {
 				staying += v.bytes
 			}
 		}
+	}
+	if len(r.line) > 0 && r.line[0] != but {
+		staying += r.line[0].need
 	}
 	return taken, staying
 }

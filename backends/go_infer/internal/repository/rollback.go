@@ -79,6 +79,10 @@ func (r *Repository) Rollback(ctx context.Context, name string) (from, to int64,
 		}
 	}
 	r.aspire(m, places)
+	if v := m.version(to); m.lazy && v != nil && v.lease == nil { // the old one answers until it is loaded
+		v.aside, v.wanted = true, true
+		m.settleAnswer()
+	}
 	m.look()
 	r.broadcast()
 	r.options.Log.Info("rolled back", "model", name, "from", from, "to", to)

@@ -176,7 +176,7 @@ func (r *Repository) aspire(m *served, places []Place) {
 		for _, place := range places {
 			switch {
 			case place.Number != v.place.Number || place == v.place || v.trying:
-			case v.lease == nil && (v.state != Loading || v.giveUp != nil):
+			case v.lease == nil:
 				v.leave()
 				v.place = place
 			case v.moved != place:
@@ -255,7 +255,7 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 	defer func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if v.trying = false; v.lease == nil && v.state != Unloading && (v.state != Start || v.err != nil) { // it did not come to be loaded
+		if v.trying = false; v.lease == nil && v.state != Unloading { // it did not come to be loaded
 			v.letGo()
 		}
 	}()
@@ -322,74 +322,6 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 	r.mu.Unlock()
 	r.options.Log.Info("model loaded", "model", m.name, "version", place.Number, "ms", took.Milliseconds(), "signatures", loaded.SignatureNames())
 	return true
-}
-
-// renew lets versions that could not be loaded be tried soon if their files have changed since: how often, and how long ago, others
-// failed does not count against these.
-func (r *Repository) renew(m *served) {
-	now := time.Now()
-	r.mu.RLock()
-	places := map[*version]Place{}
-	for _, v := range m.versions {
-		if v.err != nil && v.failures > 0 && v.due.After(now) {
-			places[v] = v.place
-		}
-	}
-	r.mu.RUnlock()
-	for v, place := range places {
-		found, err := savedmodel.Look(place.Directory)
-		r.mu.Lock()
-		if err == nil && v.failures > 0 && found != v.tried {
-			v.failures, v.due = 0, v.failed.Add(r.options.Backoff[0])
-		}
-		r.mu.Unlock()
-	}
-}
-
-// notYet is when a version may be tried, if that is not now: its files must have been left alone for a while, and what could not be
-// loaded is tried again when they changed, or so many times more as a load may be repeated.
-func (r *Repository) notYet(v *version, found savedmodel.Print, now time.Time) time.Time {
-	if quiet := found.Changed.Add(r.options.Settle); quiet.After(now) && v.place.From == "" { // what was fetched is whole
-		return quiet
-	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if v.failures == 0 || found != v.tried || r.options.Lazy && (!v.aside || v.waiters > 0) || status.From(v.err).Code == status.ResourceExhausted {
-		return time.Time{}
-	}
-	later := now.Add(max(r.options.Poll, r.options.Backoff[1]))
-	if v.failures > r.options.Retries {
-		return later // nothing changed: no reason to hope
-	}
-	if at := v.failed.Add(r.options.Every); at.After(now) {
-		return at
-	}
-	return time.Time{}
-}
-
-// failed notes why a version could not be loaded, and when to try again.
-func (r *Repository) failed(m *served, v *version, tried savedmodel.Print, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.fail(m, v, tried, err)
-	r.broadcast()
-}
-
-// fail is failed with the lock held for writing.
-func (r *Repository) fail(m *served, v *version, tried savedmodel.Print, err error) {
-	news := v.err == nil || v.err.Error() != err.Error()
-	v.state, v.err, v.bytes, v.tried = End, err, 0, tried
-	v.failures++
-	v.failed = time.Now()
-	v.due = v.failed.Add(min(r.options.Backoff[0]<<min(v.failures-1, 20), r.options.Backoff[1]))
-	if m.lazy { // the next who asks tries again, unless others can answer meanwhile
-		v.aside = v.aside || slices.ContainsFunc(m.versions, func(o *version) bool { return o != v && (o.aspired || o.spare) && o.err == nil })
-		v.wanted, v.state = v.aside, Start
-	}
-	m.settleAnswer()
-	if news {
-		r.options.Log.Error("model not loaded", "model", m.name, "version", v.place.Number, "error", err.Error())
-	}
 }
 
 // retire takes a version out of service at once, and frees it when the last request has let go; after is its state then. Called with

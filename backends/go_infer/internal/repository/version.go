@@ -42,6 +42,7 @@ type version struct {
 	took    time.Duration
 	bytes   int64
 	claim   int64  // bytes that it will take once they are free
+	need    int64  // bytes that something must be unloaded for, while it stands in line
 	lease   *Lease // not nil exactly while AVAILABLE
 	aspired bool
 	wanted  bool // somebody asked for it, or models are not lazy
