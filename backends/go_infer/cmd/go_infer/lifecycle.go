@@ -83,12 +83,15 @@ func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model
 }
 
 // loader makes models, with their counters.
-func loader(o *options, registry *metrics.Registry, pool *tensor.Pool) (repository.Loader, func(*model.Model)) {
+func loader(o *options, registry *metrics.Registry, pool *tensor.Pool, log *slog.Logger) (repository.Loader, func(*model.Model)) {
 	limits := o.batching.limits(batch.NewShare(o.batching.slots()))
 	load := func(name string, version int64, directory string) (*model.Model, error) {
 		counters, begun := registry.Model(name, version), time.Now()
 		m, err := model.Load(name, version, directory, model.Options{
 			Limits: limits, Weight: o.batching.weights[name], IntraOp: o.intraOp, Nice: o.nice, Pool: pool, Events: counters,
+			MaxRows: o.batching.maxRows, MaxAnswer: o.batching.maxAnswer, Trust: o.batching.trust,
+			Apart: func(signature string) string { return o.batching.alone(name, signature) },
+			Tell:  func(text string) { log.Warn("about a model", "model", name, "version", version, "what", text) },
 		})
 		registry.Loaded(filepath.Join(name, fmt.Sprint(version)), err == nil, time.Since(begun))
 		if err == nil {

@@ -87,7 +87,7 @@ func serve(o options, log *slog.Logger) error {
 		"why", o.machine.Reason)
 
 	registry, pool := metrics.New(), tensor.NewPool()
-	load, closing := loader(&o, registry, pool)
+	load, closing := loader(&o, registry, pool, log)
 	repo := o.repository(load, closing, registry, log)
 	config := &configuration{flags: &o.lifecycle, repo: repo, log: log}
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
@@ -97,7 +97,9 @@ func serve(o options, log *slog.Logger) error {
 	registry.Gauge("go_infer_images_waiting", "Pictures that wait for an image worker.", func() float64 { return float64(images.Waiting()) })
 	registry.Gauge("go_infer_model_bytes", "Memory that loaded models are reckoned to take.", func() float64 { return float64(repo.Memory()) })
 	registry.Gauge("go_infer_config_good", "1 if the config files are in effect as they are, 0 if they were refused.", config.good)
-	limits := api.Limits{MaxBody: o.maxBody, GzipFrom: o.gzipFrom, Priority: o.batching.priority}
+	bodies := api.NewBudget(o.maxBodies)
+	registry.Gauge("go_infer_body_bytes", "Bytes of request bodies that are held.", func() float64 { return float64(bodies.Held()) })
+	limits := api.Limits{MaxBody: o.maxBody, Bodies: bodies, Answer: o.batching.maxAnswer, GzipFrom: o.gzipFrom, Priority: o.batching.priority}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits, Registry: registry},
 		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: release, Control: o.control(repo)},

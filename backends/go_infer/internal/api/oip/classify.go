@@ -20,7 +20,7 @@ func (f *inference) classify(w *wanted) error {
 	}
 	rows := 1
 	w.value = tensor.Value{Type: tensor.String}
-	if f.signature.Batchable() {
+	if f.signature.Rowwise() && len(values.Dims) > 0 {
 		rows = int(values.Dims[0])
 		w.value.Dims = append(w.value.Dims, values.Dims[0])
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
+	"strings"
 
 	"sluicegate/go_infer/internal/api"
 	"sluicegate/go_infer/internal/model"
@@ -123,8 +124,10 @@ type (
 		Output    []configIO    `json:"output"`
 		Instances []configGroup `json:"instance_group"`
 		Batching  *configBatch  `json:"dynamic_batching,omitempty"`
+		Notes     configNotes   `json:"parameters,omitempty"`
 	}
-	configIO struct {
+	configNotes map[string]map[string]string
+	configIO    struct {
 		Name string  `json:"name"`
 		Type string  `json:"data_type"`
 		Dims []int64 `json:"dims"`
@@ -151,7 +154,7 @@ func (h *Handler) config(x *api.Exchange, t *target) error {
 	if err != nil {
 		return err
 	}
-	batched := s.Batchable()
+	batched := s.Batchable() || s.Rowwise() && !m.Limits.Coalesce
 	c := configJSON{
 		Name: m.Name, Platform: platform, Backend: "tensorflow",
 		Input: configure(s.Inputs, batched), Output: configure(s.Outputs, batched),
@@ -163,6 +166,9 @@ func (h *Handler) config(x *api.Exchange, t *target) error {
 	}
 	if batched && m.Limits.Coalesce {
 		c.Batching = &configBatch{[]int{m.Limits.MaxBatch}, m.Limits.Delay.Microseconds()}
+	}
+	if notes := m.Notes(); len(notes) > 0 {
+		c.Notes = configNotes{"notes": {"string_value": strings.Join(notes, "\n")}}
 	}
 	return print(x, c)
 }

@@ -21,7 +21,7 @@ func classify(servable *model.Servable, out *output) error {
 	}
 	rows := 1
 	out.value = tensor.Value{Type: tensor.String}
-	if servable.Batchable() {
+	if servable.Rowwise() && len(values.Dims) > 0 {
 		rows = int(values.Dims[0])
 		out.value.Dims = append(out.value.Dims, values.Dims[0])
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 
 	"sluicegate/go_infer/internal/model"
 	pb "sluicegate/go_infer/internal/pb/inference"
@@ -107,7 +108,7 @@ func (s *Service) modelConfig(ctx context.Context, in *pb.ModelConfigRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	batched := servable.Batchable()
+	batched := servable.Batchable() || servable.Rowwise() && !m.Limits.Coalesce
 	config := &pb.ModelConfig{
 		Name: m.Name, Platform: platform, Backend: "tensorflow",
 		VersionPolicy: &pb.ModelVersionPolicy{PolicyChoice: &pb.ModelVersionPolicy_Latest_{Latest: &pb.ModelVersionPolicy_Latest{NumVersions: 1}}},
@@ -133,6 +134,9 @@ func (s *Service) modelConfig(ctx context.Context, in *pb.ModelConfigRequest) (*
 			config.SchedulingChoice = &pb.ModelConfig_DynamicBatching{
 				DynamicBatching: &pb.ModelDynamicBatching{PreferredBatchSize: []int32{int32(m.Limits.MaxBatch)}}}
 		}
+	}
+	if notes := m.Notes(); len(notes) > 0 {
+		config.Parameters = map[string]*pb.ModelParameter{"notes": {StringValue: strings.Join(notes, "\n")}}
 	}
 	return &pb.ModelConfigResponse{Config: config}, nil
 }
