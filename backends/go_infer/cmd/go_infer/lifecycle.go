@@ -192,6 +192,9 @@ func (c *configuration) apply(always bool) error {
 		return err
 	}
 	c.applied, c.failure = sum, ""
+	for _, warning := range config.Warnings {
+		c.log.Warn(warning)
+	}
 	c.repo.Look()
 	c.log.Info("config applied", "models", len(config.Models), "traffic", len(config.Traffic))
 	return nil
