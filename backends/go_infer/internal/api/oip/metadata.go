@@ -8,6 +8,7 @@ import (
 
 	"sluicegate/go_infer/internal/api"
 	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
 )
@@ -111,14 +112,10 @@ func describe(infos []model.TensorInfo) []tensorMetadata {
 // The part of Triton's ModelConfig (model_config.proto) that has a meaning here, as protobuf prints it.
 type (
 	configJSON struct {
-		Name     string `json:"name"`
-		Platform string `json:"platform"`
-		Backend  string `json:"backend"`
-		Policy   struct {
-			Latest struct {
-				Versions int `json:"num_versions"`
-			} `json:"latest"`
-		} `json:"version_policy"`
+		Name      string        `json:"name"`
+		Platform  string        `json:"platform"`
+		Backend   string        `json:"backend"`
+		Policy    any           `json:"version_policy"`
 		MaxBatch  int           `json:"max_batch_size"`
 		Input     []configIO    `json:"input"`
 		Output    []configIO    `json:"output"`
@@ -160,7 +157,7 @@ func (h *Handler) config(x *api.Exchange, t *target) error {
 		Input: configure(s.Inputs, batched), Output: configure(s.Outputs, batched),
 		Instances: []configGroup{{m.Name, "KIND_CPU", m.Limits.Slots}},
 	}
-	c.Policy.Latest.Versions = 1
+	c.Policy = versionPolicy(h.Repository.Policy(m.Name))
 	if batched {
 		c.MaxBatch = m.Limits.MaxBatch
 	}
@@ -171,6 +168,17 @@ func (h *Handler) config(x *api.Exchange, t *target) error {
 		c.Notes = configNotes{"notes": {"string_value": strings.Join(notes, "\n")}}
 	}
 	return print(x, c)
+}
+
+// versionPolicy is a version policy as Triton's ModelVersionPolicy.
+func versionPolicy(p modelconfig.Policy) any {
+	switch {
+	case p.All:
+		return map[string]any{"all": struct{}{}}
+	case len(p.Specific) > 0:
+		return map[string]any{"specific": map[string][]int64{"versions": p.Specific}}
+	}
+	return map[string]any{"latest": map[string]int{"num_versions": max(p.Latest, 1)}}
 }
 
 // configure leaves out the dimension of a batch, as Triton's configurations do.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/modelconfig"
 	pb "sluicegate/go_infer/internal/pb/inference"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/tensor"
@@ -111,7 +112,7 @@ func (s *Service) modelConfig(ctx context.Context, in *pb.ModelConfigRequest) (*
 	batched := servable.Batchable() || servable.Rowwise() && !m.Limits.Coalesce
 	config := &pb.ModelConfig{
 		Name: m.Name, Platform: platform, Backend: "tensorflow",
-		VersionPolicy: &pb.ModelVersionPolicy{PolicyChoice: &pb.ModelVersionPolicy_Latest_{Latest: &pb.ModelVersionPolicy_Latest{NumVersions: 1}}},
+		VersionPolicy: versionPolicy(s.Models.Policy(m.Name)),
 		InstanceGroup: []*pb.ModelInstanceGroup{{Name: m.Name, Kind: pb.ModelInstanceGroup_KIND_CPU, Count: int32(m.Limits.Slots)}},
 	}
 	dims := func(info *model.TensorInfo) []int64 {
@@ -139,4 +140,15 @@ func (s *Service) modelConfig(ctx context.Context, in *pb.ModelConfigRequest) (*
 		config.Parameters = map[string]*pb.ModelParameter{"notes": {StringValue: strings.Join(notes, "\n")}}
 	}
 	return &pb.ModelConfigResponse{Config: config}, nil
+}
+
+// versionPolicy is a version policy as Triton has it.
+func versionPolicy(p modelconfig.Policy) *pb.ModelVersionPolicy {
+	switch {
+	case p.All:
+		return &pb.ModelVersionPolicy{PolicyChoice: &pb.ModelVersionPolicy_All_{All: &pb.ModelVersionPolicy_All{}}}
+	case len(p.Specific) > 0:
+		return &pb.ModelVersionPolicy{PolicyChoice: &pb.ModelVersionPolicy_Specific_{Specific: &pb.ModelVersionPolicy_Specific{Versions: p.Specific}}}
+	}
+	return &pb.ModelVersionPolicy{PolicyChoice: &pb.ModelVersionPolicy_Latest_{Latest: &pb.ModelVersionPolicy_Latest{NumVersions: uint32(max(p.Latest, 1))}}}
 }
