@@ -90,6 +90,9 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	case o.version:
 		return o, nil
 	}
+	if o.drainTimeout < 0 || o.drainGrace < 0 {
+		return o, fmt.Errorf("--drain_timeout=%s and --drain_grace=%s cannot be negative", o.drainTimeout, o.drainGrace)
+	}
 	if err := o.check(); err != nil {
 		return o, err
 	}

@@ -90,8 +90,8 @@ func listenGRPC(g *grpcOptions, log *slog.Logger) (*grpcSide, error) {
 }
 
 // serve makes the server and answers on every listener.
-func (s *grpcSide) serve(g *grpcOptions, rest *server.Server, repo *repository.Repository, control rpc.Controller, registry *metrics.Registry, log *slog.Logger) {
-	around := &rpc.Around{Registry: registry, Pushback: time.Second}
+func (s *grpcSide) serve(g *grpcOptions, rest *server.Server, repo *repository.Repository, control rpc.Controller, registry *metrics.Registry, priority string, log *slog.Logger) {
+	around := &rpc.Around{Registry: registry, Pushback: time.Second, Priority: priority}
 	if rest.LogEach {
 		around.Log = log
 	}

@@ -122,7 +122,7 @@ func serve(o options, log *slog.Logger) error {
 	served := make(chan error, 2)
 	go func() { served <- s.Serve(listener) }()
 	if grpc != nil {
-		grpc.serve(&o.grpc, s, repo, o.control(repo), registry, log)
+		grpc.serve(&o.grpc, s, repo, o.control(repo), registry, o.batching.priority, log)
 	}
 	if o.socket != "" {
 		socket, err := listenUnix(o.socket)
@@ -227,7 +227,10 @@ func (o *options) scrapePath() (string, error) {
 	return m.Path, nil
 }
 
-// drain finishes what runs, within the timeout; a second signal ends the process at once.
+// oneSignal is for how long repeated signals count as one: supervisors and terminals send several to the same end.
+const oneSignal = time.Second
+
+// drain finishes what runs, within the timeout; a second signal, a while after the first, ends the process at once.
 func drain(o options, s *server.Server, grpc *grpcSide, repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
 	stop <-chan os.Signal) error {
 	log.Info("draining", "reason", reason.String(), "timeout", o.drainTimeout.String())
@@ -245,15 +248,20 @@ func drain(o options, s *server.Server, grpc *grpcSide, repo *repository.Reposit
 		}
 		finished <- err
 	}()
-	select {
-	case err := <-finished:
-		if err != nil {
-			return fmt.Errorf("requests were still running after --drain_timeout=%s", o.drainTimeout)
+	for begun := time.Now(); ; {
+		select {
+		case err := <-finished:
+			if err != nil {
+				return fmt.Errorf("requests were still running after --drain_timeout=%s", o.drainTimeout)
+			}
+			log.Info("stopped", "live_tensors", session.Live(), "live_slabs", pool.Live())
+			return nil
+		case second := <-stop:
+			if time.Since(begun) < oneSignal {
+				continue
+			}
+			return fmt.Errorf("stopped at once by a second signal (%s); requests may have been cut off", second)
 		}
-		log.Info("stopped", "live_tensors", session.Live(), "live_slabs", pool.Live())
-		return nil
-	case second := <-stop:
-		return fmt.Errorf("stopped at once by a second signal (%s); requests may have been cut off", second)
 	}
 }
 

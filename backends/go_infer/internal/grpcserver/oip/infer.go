@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/grpcserver/wire"
 	"sluicegate/go_infer/internal/metrics"
@@ -53,7 +54,9 @@ func (s *Service) run(ctx context.Context, q *inferRequest, streamed bool) (*rpc
 	if err := q.choose(servable); err != nil {
 		return nil, err
 	}
-	request.Class = q.class
+	if request.Class = q.class; request.Class == batch.Default {
+		request.Class = rpc.Class(ctx)
+	}
 	if q.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, q.timeout)

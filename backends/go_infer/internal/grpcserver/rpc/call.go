@@ -18,6 +18,7 @@ import (
 type Around struct {
 	Registry *metrics.Registry
 	Log      *slog.Logger  // one line per call; nil: none
+	Priority string        // metadata in which a call says its class; empty: in none
 	Pushback time.Duration // after which a refused client may come again, if the refusal does not say; 0: never told
 	// Trace begins the span of a call. It is given the client's metadata, in which "traceparent" and "tracestate" are (W3C Trace
 	// Context); what it returns is called at the end. nil: no tracing.
@@ -32,7 +33,10 @@ func (a *Around) Run(ctx context.Context, method string, endpoint metrics.Endpoi
 		incoming, _ := metadata.FromIncomingContext(ctx)
 		ctx, ended = a.Trace(ctx, method, incoming)
 	}
-	err := handle(ctx)
+	ctx, err := classified(ctx, a.Priority)
+	if err == nil {
+		err = handle(ctx)
+	}
 	said := Status(err)
 	ended(err)
 	a.Registry.End(endpoint, status.Code(said.Code()).HTTP(), begun)

@@ -38,6 +38,7 @@ func (s *Service) predict(ctx context.Context, in *rpc.Message) (any, error) {
 		return nil, err
 	}
 	defer request.Release()
+	request.Class = rpc.Class(ctx)
 	outputs, err := q.outputs(servable.Signature)
 	if err != nil {
 		return nil, err
