@@ -12,9 +12,10 @@ import (
 type content int
 
 const (
-	signed   content = iota // numbers of both signs, indices below 4, words
-	positive                // numbers above zero, indices below 2, strings of digits
-	nothing                 // zeros and empty strings
+	unchosen content = iota
+	signed           // numbers of both signs, indices below 4, words
+	positive         // numbers above zero, indices below 2, strings of digits
+	nothing          // zeros and empty strings
 )
 
 // make makes up a request of the rows of these numbers: equal numbers are equal rows, and the same in every request. Rows differ in

@@ -188,7 +188,20 @@ func (r *runner) ready(declared *Declaration, options Options) error {
 	if err := r.separate(says, off, !options.Trust); err != nil || !r.signature.Rowwise() {
 		return err
 	}
+	if r.made == unchosen {
+		r.choose()
+	}
 	return r.warm()
+}
+
+// choose finds made-up rows that the model takes, where no trial has; if there are none, warming will say so.
+func (r *runner) choose() {
+	for _, r.made = range []content{signed, positive, nothing} {
+		if request, err := r.sample(r.made, 0, 1, 2, 3); err == nil {
+			request.Release()
+			return
+		}
+	}
 }
 
 // separate decides, before a signature is served, whether its requests share Runs. declared is what the model says, nil if it says

@@ -163,6 +163,16 @@ func TestWhatIsFoundNotToAnswerRowByRowWhileItServesRunsApartFromThenOn(t *testi
 	}
 }
 
+func TestWhatRefusesZerosOrNegativesIsWarmedWithOthersAlsoWithoutATrial(t *testing.T) {
+	m, _, told, err := rowsProbe(t, "", func(o *Options) { o.Limits.Coalesce = false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if warmed := m.Signatures["positive"].runner.warmed; len(warmed) != 6 {
+		t.Errorf("warmed are %v, told is %q", warmed, *told)
+	}
+}
+
 func TestBatchingIsAsDeclared(t *testing.T) {
 	for _, c := range []struct {
 		declared        string
