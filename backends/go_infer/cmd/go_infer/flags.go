@@ -21,7 +21,7 @@ type options struct {
 	controlPort, debugPort     int
 	machine                    machine.Choice
 	port, intraOp              int
-	maxBody                    int
+	maxBody, maxBodies         int
 	images                     image.Limits
 	gzipFrom                   int
 	exitWithParent             bool
@@ -60,6 +60,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	o.batching.flags(f, o.machine.Runs)
 	f.IntVar(&o.intraOp, "tensorflow_intra_op_parallelism", o.machine.IntraOp, "`threads` inside one operation")
 	f.IntVar(&o.maxBody, "max_body", 16<<20, "largest request body, in `bytes`")
+	f.IntVar(&o.maxBodies, "max_bodies", 512<<20, "most `bytes` of all request bodies that are held at the same time; beyond, requests are refused with 503")
 	f.IntVar(&o.gzipFrom, "gzip_from", 16<<10, "`bytes` of an answer from which it is gzipped for clients that ask; 0 never")
 	f.IntVar(&o.images.Pixels, "max_image_pixels", 16<<20, "largest picture, in `pixels`")
 	f.IntVar(&o.images.Workers, "image_workers", o.machine.Runs, "`number` of pictures decoded and resized at the same time")
@@ -92,6 +93,9 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	case o.version:
 		return o, nil
 	}
+	if o.drainTimeout < 0 || o.drainGrace < 0 {
+		return o, fmt.Errorf("--drain_timeout=%s and --drain_grace=%s cannot be negative", o.drainTimeout, o.drainGrace)
+	}
 	if err := errors.Join(o.check(), o.tracing.check()); err != nil {
 		return o, err
 	}
@@ -107,6 +111,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 		{"debug_port", o.debugPort, -1, 65535},
 		{"tensorflow_intra_op_parallelism", o.intraOp, 1, 127},
 		{"max_body", o.maxBody, 1 << 10, 1 << 30},
+		{"max_bodies", o.maxBodies, o.maxBody, 1 << 40},
 		{"gzip_from", o.gzipFrom, 0, 1 << 30},
 		{"max_image_pixels", o.images.Pixels, 1 << 10, 1 << 28},
 		{"image_workers", o.images.Workers, 1, 256},

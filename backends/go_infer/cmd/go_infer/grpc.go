@@ -92,7 +92,7 @@ func listenGRPC(g *grpcOptions, log *slog.Logger) (*grpcSide, error) {
 
 // serve makes the server and answers on every listener.
 func (s *grpcSide) serve(o *options, rest *server.Server, repo *repository.Repository, control rpc.Controller, registry *metrics.Registry, log *slog.Logger) {
-	around := &rpc.Around{Registry: registry, Pushback: time.Second}
+	around := &rpc.Around{Registry: registry, Pushback: time.Second, Priority: o.batching.priority, TrustPriority: o.batching.trust}
 	if rest.LogEach {
 		around.Log = log
 	}

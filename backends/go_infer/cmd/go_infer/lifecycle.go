@@ -102,6 +102,9 @@ func loader(o *options, registry *metrics.Registry, pool *tensor.Pool, log *slog
 				log.Warn("a load takes longer than --load_patience: it gives way no more", "model", name, "version", version,
 					"patience", o.patience.String(), "normal_priority", raised)
 			},
+			MaxRows: o.batching.maxRows, MaxAnswer: o.batching.maxAnswer, Trust: o.batching.unchecked,
+			Apart: func(signature string) string { return o.batching.alone(name, signature) },
+			Tell:  func(text string) { log.Warn("about a model", "model", name, "version", version, "what", text) },
 		})
 		registry.Loaded(filepath.Join(name, fmt.Sprint(version)), err == nil, time.Since(begun))
 		if err == nil {
@@ -208,6 +211,9 @@ func (c *configuration) apply(always bool) error {
 	}
 	c.applied, c.failure = sum, ""
 	c.look()
+	for _, warning := range config.Warnings {
+		c.log.Warn(warning)
+	}
 	c.repo.Look()
 	c.log.Info("config applied", "models", len(config.Models), "traffic", len(config.Traffic))
 	return nil

@@ -105,7 +105,9 @@ func serve(o options, log *slog.Logger) error {
 	registry.Gauge("go_infer_images_waiting", "Pictures that wait for an image worker.", func() float64 { return float64(images.Waiting()) })
 	registry.Gauge("go_infer_model_bytes", "Memory that loaded models are reckoned to take.", func() float64 { return float64(repo.Memory()) })
 	registry.Gauge("go_infer_config_good", "1 if the config files are in effect as they are, 0 if they were refused.", config.good)
-	limits := api.Limits{MaxBody: o.maxBody, GzipFrom: o.gzipFrom, Priority: o.batching.priority, TrustPriority: o.batching.trust}
+	bodies := api.NewBudget(o.maxBodies)
+	registry.Gauge("go_infer_body_bytes", "Bytes of request bodies that are held.", func() float64 { return float64(bodies.Held()) })
+	limits := api.Limits{MaxBody: o.maxBody, Bodies: bodies, Answer: o.batching.maxAnswer, GzipFrom: o.gzipFrom, Priority: o.batching.priority, TrustPriority: o.batching.trust}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits, Registry: registry},
 		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: release, Control: o.control(repo)},
@@ -241,7 +243,10 @@ func (o *options) scrapePath() (string, error) {
 	return m.Path, nil
 }
 
-// drain finishes what runs, within the timeout; a second signal ends the process at once.
+// oneSignal is for how long repeated signals count as one: supervisors and terminals send several to the same end.
+const oneSignal = time.Second
+
+// drain finishes what runs, within the timeout; a second signal, a while after the first, ends the process at once.
 func drain(o options, s *server.Server, grpc *grpcSide, flush func(context.Context), repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
 	stop <-chan os.Signal) error {
 	log.Info("draining", "reason", reason.String(), "timeout", o.drainTimeout.String())
@@ -257,15 +262,20 @@ func drain(o options, s *server.Server, grpc *grpcSide, flush func(context.Conte
 		}
 		finished <- err
 	}()
-	select {
-	case err := <-finished:
-		if err != nil {
-			return fmt.Errorf("requests were still running after --drain_timeout=%s", o.drainTimeout)
+	for begun := time.Now(); ; {
+		select {
+		case err := <-finished:
+			if err != nil {
+				return fmt.Errorf("requests were still running after --drain_timeout=%s", o.drainTimeout)
+			}
+			log.Info("stopped", "live_tensors", session.Live(), "live_slabs", pool.Live())
+			return nil
+		case second := <-stop:
+			if time.Since(begun) < oneSignal {
+				continue
+			}
+			return fmt.Errorf("stopped at once by a second signal (%s); requests may have been cut off", second)
 		}
-		log.Info("stopped", "live_tensors", session.Live(), "live_slabs", pool.Live())
-		return nil
-	case second := <-stop:
-		return fmt.Errorf("stopped at once by a second signal (%s); requests may have been cut off", second)
 	}
 }
 

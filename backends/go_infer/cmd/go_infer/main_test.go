@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"sluicegate/go_infer/internal/testmodels"
 )
@@ -94,9 +95,31 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 	_ = c.Process.Signal(syscall.SIGINT)
 	for log.Scan() && !strings.Contains(log.Text(), "draining") {
 	}
-	_ = c.Process.Signal(syscall.SIGINT)
+	ended := make(chan struct{})
+	go func() { // those of the first second count as one
+		for {
+			select {
+			case <-ended:
+				return
+			case <-time.After(50 * time.Millisecond):
+				_ = c.Process.Signal(syscall.SIGINT)
+			}
+		}
+	}()
+	defer close(ended)
 	said := rest(log)
 	if err := c.Wait(); code(err) != 1 || !strings.Contains(said, "stopped at once by a second signal") {
+		t.Errorf("ended with %v, said\n%s", err, said)
+	}
+}
+
+func TestSignalsInOneBreathAreOne(t *testing.T) {
+	c, _, log := launch(t, "ready", "--drain_grace=500ms")
+	for range 5 {
+		_ = c.Process.Signal(syscall.SIGTERM)
+	}
+	said := rest(log)
+	if err := c.Wait(); err != nil || !strings.Contains(said, `"msg":"stopped"`) {
 		t.Errorf("ended with %v, said\n%s", err, said)
 	}
 }

@@ -17,7 +17,7 @@ const smallBody = 4 << 10
 func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int, operation Operation) int {
 	x := exchanges.Get().(*Exchange)
 	defer x.recycle()
-	x.Request, x.Context, x.Header = r, r.Context(), w.Header()
+	x.Request, x.Context, x.Header, x.budget = r, r.Context(), w.Header(), limits.Bodies
 	cancel, err := x.deadline()
 	if cancel != nil {
 		defer cancel()
@@ -32,6 +32,9 @@ func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int,
 	if err == nil {
 		err = operation(x)
 	}
+	if err == nil {
+		err = limits.checkAnswer(len(x.Answer))
+	}
 	if err != nil {
 		return Refuse(w, err)
 	}
@@ -43,13 +46,8 @@ func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int,
 func (x *Exchange) open(limit, head int) error {
 	r := x.Request
 	if head >= 0 && encoded(r) == "" && r.ContentLength > smallBody && r.ContentLength <= int64(limit) && int64(head) <= r.ContentLength {
-		if cap(x.Body) < head {
-			x.Body = make([]byte, 0, head)
-		}
-		n, err := io.ReadFull(r.Body, x.Body[:head])
-		x.Body = x.Body[:n]
 		x.unread = int(r.ContentLength) - head
-		return bodyError(err)
+		return x.readAnnounced(head)
 	}
 	if err := x.read(limit); err != nil {
 		return err
@@ -78,6 +76,9 @@ func (x *Exchange) Read(memory []byte) (int, error) {
 	}
 	n, err := x.Request.Body.Read(memory[:min(len(memory), x.unread)])
 	x.unread -= n
+	if over := x.hold(int(x.Request.ContentLength) - x.unread); over != nil {
+		return n, over
+	}
 	if err == io.EOF && x.unread == 0 {
 		err = nil
 	} else if err == io.EOF {

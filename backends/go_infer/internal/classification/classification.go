@@ -21,7 +21,7 @@ func Best(servable *model.Servable, output int, values tensor.Value, classes int
 	}
 	rows := 1
 	best = tensor.Value{Type: tensor.String}
-	if servable.Batchable() {
+	if servable.Rowwise() && len(values.Dims) > 0 {
 		rows = int(values.Dims[0])
 		best.Dims = append(best.Dims, values.Dims[0])
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"time"
+	"unsafe"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/status"
@@ -40,6 +41,9 @@ func (s *Servable) Run(ctx context.Context, request *Request) error {
 	for i := range request.In {
 		options.Bytes += held(&request.In[i])
 	}
+	if err := s.CheckRows(int64(request.Rows)); err != nil {
+		return err
+	}
 	request.Begun = time.Now()
 	err := s.batcher.Do(ctx, request, request.Rows, options)
 	if s.runner.statistics != nil {
@@ -47,6 +51,13 @@ func (s *Servable) Run(ctx context.Context, request *Request) error {
 	}
 	if err != nil {
 		return s.explain(err)
+	}
+	answer := 0
+	for i := range request.Out {
+		answer += held(&request.Out[i])
+	}
+	if err := s.CheckAnswer(answer); err != nil {
+		return err
 	}
 	if shadow := s.Model.shadow.Load(); shadow != nil {
 		shadow.copy(s, request)
@@ -78,12 +89,15 @@ func (m *Model) Overloaded(ctx context.Context, class batch.Class) error {
 	return last.explain(last.batcher.TurnAway(why))
 }
 
+// stringHeader is what a string takes beside its bytes.
+const stringHeader = int(unsafe.Sizeof([]byte(nil)))
+
 // held is the memory that a tensor keeps.
 func held(value *tensor.Value) int {
 	if value.Strings == nil {
 		return value.Size()
 	}
-	size := 0
+	size := len(value.Strings) * stringHeader
 	for _, each := range value.Strings {
 		size += len(each)
 	}

@@ -57,7 +57,7 @@ func present(value *tensor.Value) bool { return value.Slab != nil || value.Strin
 func (f *inference) countRows() error {
 	f.request.Rows = 1
 	if !f.signature.Batchable() {
-		return nil
+		return f.request.CountRows(f.signature.Signature)
 	}
 	rows := f.request.In[0].Dims[0]
 	for i := range f.request.In {

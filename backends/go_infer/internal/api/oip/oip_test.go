@@ -190,7 +190,7 @@ func TestPathsAnswerAsTheProtocolSays(t *testing.T) {
 		{"GET", "/v2/models/digits/ready", 200, `{"name":"digits","ready":true}`},
 		{"GET", "/v2/models/digits/versions/2/ready", 200, `{"name":"digits","ready":true}`},
 		{"GET", "/v2/models/digits/config", 200, `{"name":"digits","platform":"tensorflow_savedmodel","backend":"tensorflow",` +
-			`"version_policy":{"latest":{"num_versions":1}},"max_batch_size":32,` +
+			`"version_policy":{"all":{}},"max_batch_size":32,` +
 			`"input":[{"name":"image","data_type":"TYPE_FP32","dims":[64]}],` +
 			`"output":[{"name":"label","data_type":"TYPE_INT64","dims":[]},{"name":"probabilities","data_type":"TYPE_FP32","dims":[10]}],` +
 			`"instance_group":[{"name":"digits","kind":"KIND_CPU","count":1}],` +

@@ -79,7 +79,7 @@ func (h *Handler) rows(x *api.Exchange, pictures [][]byte, servable *model.Serva
 	}
 	request := model.NewRequest(1)
 	request.Rows = 1
-	if servable.Batchable() {
+	if servable.Rowwise() {
 		request.Rows = len(pictures)
 	}
 	value, err := request.SetInput(0, servable.Model.Pool(), info.Type, dims...)

@@ -48,7 +48,7 @@ func (s *Service) run(ctx context.Context, q *inferRequest, streamed bool) (*rpc
 		ctx, cancel = context.WithTimeout(ctx, q.timeout)
 		defer cancel()
 	}
-	class := batch.Claim(q.class, batch.Default, s.TrustPriority)
+	class := batch.Claim(q.class, rpc.Class(ctx), s.TrustPriority)
 	if err := lease.Model.Overloaded(ctx, class); err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/grpcserver/wire"
 	"sluicegate/go_infer/internal/metrics"
@@ -34,7 +33,7 @@ func (s *Service) predict(ctx context.Context, in *rpc.Message) (answer any, err
 		return nil, err
 	}
 	defer lease.Release()
-	if err := lease.Model.Overloaded(ctx, batch.Default); err != nil {
+	if err := lease.Model.Overloaded(ctx, rpc.Class(ctx)); err != nil {
 		return nil, err // at once, and not after copying what cannot be served
 	}
 	servable, err := predictable(lease.Model, q.spec.signature)
@@ -46,6 +45,7 @@ func (s *Service) predict(ctx context.Context, in *rpc.Message) (answer any, err
 		return nil, err
 	}
 	defer request.Release()
+	request.Class = rpc.Class(ctx)
 	outputs, err := q.outputs(servable.Signature)
 	if err != nil {
 		return nil, err
