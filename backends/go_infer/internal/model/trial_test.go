@@ -21,7 +21,7 @@ func rowsProbe(t *testing.T, declared string, change func(*Options)) (*Model, *t
 	t.Helper()
 	directory := filepath.Join(testmodels.Probes(t), "rows/1")
 	if _, err := os.Stat(directory); err != nil {
-		t.Skip("the probes are old: run 'python -m backends.models.probes'")
+		t.Fatal("the probes are old: run 'python -m backends.models.probes'")
 	}
 	if declared != "" {
 		copied := t.TempDir()
