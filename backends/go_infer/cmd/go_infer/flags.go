@@ -22,7 +22,7 @@ type options struct {
 	port, intraOp              int
 	maxBody                    int
 	images                     image.Limits
-	gzipFrom                   int
+	gzipFrom, heapReserve      int
 	exitWithParent             bool
 	logRequests, version, link bool
 	modelControl               bool
@@ -60,6 +60,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.IntVar(&o.intraOp, "tensorflow_intra_op_parallelism", o.machine.IntraOp, "`threads` inside one operation")
 	f.IntVar(&o.maxBody, "max_body", 16<<20, "largest request body, in `bytes`")
 	f.IntVar(&o.gzipFrom, "gzip_from", 16<<10, "`bytes` of an answer from which it is gzipped for clients that ask; 0 never")
+	f.IntVar(&o.heapReserve, "heap_reserve", 32<<20, "`bytes` of Go's heap that are reckoned as in use, so that garbage is collected less often")
 	f.IntVar(&o.images.Pixels, "max_image_pixels", 16<<20, "largest picture, in `pixels`")
 	f.IntVar(&o.images.Workers, "image_workers", o.machine.Runs, "`number` of pictures decoded and resized at the same time")
 	f.IntVar(&o.images.Waiting, "max_image_queue", 256, "most `pictures` that wait for a worker; beyond, requests are refused with 503")
@@ -105,6 +106,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 		{"tensorflow_intra_op_parallelism", o.intraOp, 1, 127},
 		{"max_body", o.maxBody, 1 << 10, 1 << 30},
 		{"gzip_from", o.gzipFrom, 0, 1 << 30},
+		{"heap_reserve", o.heapReserve, 0, 1 << 30},
 		{"max_image_pixels", o.images.Pixels, 1 << 10, 1 << 28},
 		{"image_workers", o.images.Workers, 1, 256},
 		{"max_image_queue", o.images.Waiting, 0, 1 << 20},

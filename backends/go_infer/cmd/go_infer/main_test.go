@@ -149,6 +149,7 @@ func TestWrongUsageAndFailuresAreOneClearLine(t *testing.T) {
 		{[]string{"--prot=1"}, 2, "flag provided but not defined: -prot"},
 		{[]string{"--max_batch=0", "--model_base_path=x"}, 2, "--max_batch=0 is out of range; it must be 1..4096"},
 		{[]string{"--image_workers=0", "--model_base_path=x"}, 2, "--image_workers=0 is out of range; it must be 1..256"},
+		{[]string{"--heap_reserve=-1", "--model_base_path=x"}, 2, "--heap_reserve=-1 is out of range; it must be 0..1073741824"},
 		{[]string{"--max_images=4097", "--model_base_path=x"}, 2, "--max_images=4097 is out of range; it must be 1..4096"},
 		{[]string{"x", "--model_base_path=x"}, 2, `unexpected argument "x"`},
 		{[]string{"--model_base_path=/nonexistent"}, 1, "model base path: open /nonexistent: no such file or directory"},
