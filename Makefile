@@ -26,7 +26,6 @@ test: ## Set up, build and run every test (checks, Go, unit, integration, the st
 	$(setup) models dev
 	@$(MAKE) -j3 compiled lint unit
 	@$(PY) -m demo.prepare
-	@$(PY) -m backends.models.probes
 	@$(PY) -m backends.build --test -race
 	-@$(PY) -m loadtests.bench_peers nginx
 	@$(PY) -P -m pytest --import-mode=importlib -n 3 $(COMPILED_TESTS)

@@ -1,7 +1,7 @@
 """Build go_infer against the C library inside the TensorFlow wheel.
 
     python -m backends.build --out build/bin/go_infer     build, or find that nothing changed
-    python -m backends.build --test [-race] [-- ARGS]     run the Go tests with the same environment
+    python -m backends.build --test [-race] [-- ARGS]     run the Go tests with the same environment and build/probes
     python -m backends.build --print-env                  the environment as shell exports, for `go` by hand
 
 Needs Python and the TensorFlow wheel; Go and a C compiler are used from PATH if they are there and come from
@@ -173,14 +173,21 @@ def _test(
 ) -> int:
     if not any(argument.startswith("./") for argument in rest):
         rest = [*rest, "./..."]
+    models = models.absolute()
+    probes = models.parent / "probes"
+    sys.stdout.flush()
+    # Tests skip what is not there: they get the probes of today, which takes a moment if nothing changed.
+    making = [sys.executable, "-m", "backends.models.probes", "--out", str(probes)]
+    with interrupts.child(making, cwd=MODULE.parent.parent) as export:
+        if export.wait():
+            return _fail(f"the models of the tests cannot be made in {probes}")
     environment = {
         **os.environ,
         **environment,
-        "SLUICEGATE_MODELS": str(models.resolve()),
-        "SLUICEGATE_PROBES": str(models.resolve().parent / "probes"),
+        "SLUICEGATE_MODELS": str(models),
+        "SLUICEGATE_PROBES": str(probes),
         "SLUICEGATE_PYTHON": sys.executable,
     }
-    sys.stdout.flush()
     with interrupts.child([tools.go, "test", *rest], cwd=MODULE, env=environment) as go:
         return go.wait()
 

@@ -49,6 +49,13 @@ def over(claim: str, most: float, each: Sequence[float], unit: str = "") -> Bar:
     return Bar(claim, most, statistics.median(each), min(each), max(each), unit)
 
 
+def at_least(claim: str, least: float, each: Sequence[float]) -> Floor:
+    """The floor for the median of one figure a round."""
+    if not each:
+        return Floor(claim, least, None)
+    return Floor(claim, least, statistics.median(each), min(each), max(each))
+
+
 def report(bars: Iterable[Bar], *, check: bool) -> int:
     """Prints the bars; the exit code: 1 with `check` if one of them does not hold."""
     bars = list(bars)

@@ -32,8 +32,8 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
+from gateway.http.upstream import ClientLimits
 from gateway.link.pool import LinkPool
 from loadtests import bench_link
 from loadtests.bars import Bar, over, report

@@ -4,8 +4,9 @@
 
 Four measurements, each with its own go_infer and the same kind of model, whose answers name their version:
 
-load    requests for version 1, open loop, while version 2 of a model of --megabytes appears, is loaded and warmed, and
-        goes again. Rounds alternate between that and as long a stretch of nothing; p99 of all against p99 of all.
+load    requests for version 1, open loop (loadtests/due.py), while version 2 of a model of --megabytes appears, is
+        loaded and warmed, and goes again. Rounds alternate between that and as long a stretch of nothing; p99 to p99 of
+        each round, at shares of what the server can answer. Then a load at full load, which --load_patience bounds.
 memory  resident memory after the first load and after each of 20 unloads and loads.
 swaps   1,000 label moves, rollbacks and restores (each a load and an unload) while clients ask by label and by nothing.
         An answer is mis-versioned if that version could not be meant at any time between the request and its answer.
@@ -21,7 +22,7 @@ import argparse
 import contextlib
 import http.client
 import json
-import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loadtests import due
 from loadtests.bars import Bar, over, report
 from loadtests.peers.processes import NotUp, Process, free_ports
 
@@ -43,6 +45,12 @@ STARTS = 9
 FOLLOWING = 300  # requests after the first
 PAUSE = 0.005  # seconds before a question whether it is ready, and so before each of those requests
 PATIENCE = 60.0  # seconds that anything may take
+BODY = b'{"instances":[1.0]}'
+REQUEST = (
+    b"POST /v1/models/m/versions/1:predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+)
+IDLE = 20  # the niceness by which SCHED_IDLE goes in --load_niceness
 MOST_P99, MOST_MEMORY, MOST_FIRST = 1.2, 1.1, 1.5
 
 
@@ -143,30 +151,6 @@ def serving(work: Path, models: Path, policy: str, *flags: str) -> Iterator[Serv
         process.stop(15)
 
 
-def open_loop(port: int, rate: float, threads: int, stop: Any, out: Any) -> None:
-    """Requests at a fixed rate for version 1, each timed from when it was due; in a process of its own."""
-    samples: list[tuple[float, float]] = []  # when it was due, and how long until its answer, in seconds
-    failed = 0
-
-    def client(offset: float) -> None:
-        nonlocal failed
-        connection, due = Client(port), time.monotonic() + offset
-        while not stop.is_set():
-            time.sleep(max(0.0, due - time.monotonic()))
-            status, version = connection.predict("/versions/1")
-            samples.append((due, time.monotonic() - due))
-            failed += status != 200 or version != 1
-            due += threads / rate
-        connection.close()
-
-    running = [threading.Thread(target=client, args=(i / rate,)) for i in range(threads)]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
-    out.send((samples, failed))
-
-
 def quantile(values: Sequence[float], q: float) -> float:
     """The value that a share q of all are not above."""
     return sorted(values)[min(len(values) - 1, int(q * len(values)))]
@@ -177,52 +161,81 @@ def bench_load(work: Path, models: Path, options: argparse.Namespace) -> list[Ba
     aside = models.with_name(models.name + "-aside")
     aside.mkdir(exist_ok=True)
     (models / "2").rename(aside / "2")
+    bars: list[Bar] = []
+    try:
+        with serving(work, models, "all {}", f"--load_patience={options.patience:g}s") as server:
+            alone = appear(server, models, aside, {})
+            print(f"\nload: {options.megabytes:g} MB, loaded in {alone:.2f} s if nobody asks")
+            with due.client(server.port, REQUEST, b'"version":1') as client:
+                client.saturation(1)  # warms
+                most = client.saturation(2)
+                for share in options.shares:
+                    bars += beside(server, client, models, aside, share, most, options)
+            with due.client(server.port, REQUEST, b'"version":1') as crowd:
+                crowd.offer(most * 10)  # more than can be answered: no connection is ever idle
+                full = appear(server, models, aside, {})
+                failed = crowd.stop().failed
+            print(f"at full load: {full:.2f} s with --load_patience={options.patience:g}s")
+            bars += [
+                Bar(
+                    "time to load at full load, of --load_patience and the time alone",
+                    2,
+                    full / (options.patience + alone),
+                ),
+                Bar("failed or mis-versioned at full load", 0, failed),
+            ]
+    finally:
+        if (aside / "2").exists():
+            (aside / "2").rename(models / "2")
+    return bars
+
+
+def appear(server: Server, models: Path, aside: Path, niceness: dict[int, int]) -> float:
+    """Has version 2 come, be loaded and go again; the seconds until it was there."""
+    begin = time.monotonic()
+    (aside / "2").rename(models / "2")
+    watch(server, lambda: server.state(2) == "AVAILABLE", niceness)
+    took = time.monotonic() - begin
+    (models / "2").rename(aside / "2")
+    server.wait("", 2)
+    return took
+
+
+def beside(server: Server, client: due.Client, models: Path, aside: Path, share: float, most: float,
+           options: argparse.Namespace) -> list[Bar]:  # fmt: skip
+    """Rounds of a load and as long a stretch of nothing, at that share of saturation."""
     calm: list[tuple[float, float]] = []
     busy: list[tuple[float, float]] = []
     took: list[float] = []
     niceness: dict[int, int] = {}
-    try:
-        with serving(work, models, "all {}") as server:
-            start = multiprocessing.get_context("spawn")
-            stop = start.Event()
-            results, out = start.Pipe(duplex=False)
-            load = start.Process(target=open_loop, args=(server.port, options.rate, 4, stop, out), daemon=True)
-            load.start()
-            time.sleep(2)
-            for _ in range(options.rounds):
-                begin = time.monotonic()
-                (aside / "2").rename(models / "2")
-                watch(server, lambda: server.state(2) == "AVAILABLE", niceness)
-                end = time.monotonic()
-                busy.append((begin, end))
-                took.append(end - begin)
-                (models / "2").rename(aside / "2")
-                server.wait("", 2)
-                time.sleep(0.5)
-                begin = time.monotonic()
-                watch(server, lambda: server.state(2) == "" and time.monotonic() > begin + took[-1], {})  # noqa: B023
-                calm.append((begin, time.monotonic()))
-            stop.set()
-            samples, failed = results.recv()
-            load.join(PATIENCE)
-    finally:
-        if (aside / "2").exists():
-            (aside / "2").rename(models / "2")
-
-    def within(spans: list[tuple[float, float]]) -> list[float]:
-        return [took * 1e3 for due, took in samples if any(begin <= due <= end for begin, end in spans)]
-
-    steady, loading = within(calm), within(busy)
-    each = statistics.median(took)
-    print(f"\nload: {options.megabytes:g} MB, {options.rate:g} requests/s, {options.rounds} loads of {each:.2f} s")
-    print(f"{'':<14}{'requests':>10}{'p50 ms':>10}{'p99 ms':>10}{'worst ms':>10}")
-    for name, values in (("alone", steady), ("while loading", loading)):
-        p50, p99 = quantile(values, 0.5), quantile(values, 0.99)
-        print(f"{name:<14}{len(values):>10}{p50:>10.2f}{p99:>10.2f}{max(values):>10.2f}")
-    print("threads seen while loading, by niceness: " + ", ".join(f"{n}: {c}" for n, c in sorted(niceness.items())))
+    client.offer(share * most)
+    time.sleep(1)
+    for _ in range(options.rounds):
+        begin = time.monotonic()
+        took.append(appear(server, models, aside, niceness))
+        busy.append((begin, begin + took[-1]))
+        time.sleep(0.5)
+        begin = time.monotonic()
+        watch(server, lambda: time.monotonic() > begin + took[-1], {})  # noqa: B023
+        calm.append((begin, time.monotonic()))
+    offered = client.stop()
+    asks = "at real-time priority" if offered.real_time else "at ordinary priority: its own waits are in the figures"
+    print(f"\nat {share:.0%} of saturation: {share * most:,.0f} requests/s of {most:,.0f}, {options.rounds} loads "
+          f"of {statistics.median(took):.2f} s; the client asks {asks}")  # fmt: skip
+    print(f"{'ms':<14}{'requests':>10}{'p50':>8}{'p99':>8}{'worst':>8}{'client lag p99':>16}")
+    for name, spans in (("alone", calm), ("while loading", busy)):
+        asked = offered.within(spans)
+        times = [each.took * 1e3 for each in asked]
+        figures = f"{quantile(times, 0.5):>8.2f}{quantile(times, 0.99):>8.2f}{max(times):>8.2f}"
+        print(f"{name:<14}{len(times):>10}{figures}{quantile([each.lag * 1e3 for each in asked], 0.99):>16.2f}")
+    p99 = [[quantile([each.took for each in offered.within([span])], 0.99) for span in spans] for spans in (calm, busy)]
+    ratios = [loading / steady for steady, loading in zip(*p99, strict=True)]
+    print(f"p99 while loading, of p99 alone: least disturbed round {min(ratios):.2f}, "
+          f"median {statistics.median(ratios):.2f}; "
+          f"threads by niceness: {', '.join(f'{n}: {c}' for n, c in sorted(niceness.items()))}")  # fmt: skip
     return [
-        Bar("p99 while a second version loads, of p99 alone", MOST_P99, p99 / quantile(steady, 0.99)),
-        Bar("failed or mis-versioned while it loads", 0, failed),
+        over(f"p99 while a second version loads, of p99 alone, at {share:.0%} of saturation", MOST_P99, ratios),
+        Bar("failed or mis-versioned while it loads", 0, offered.failed),
     ]
 
 
@@ -241,7 +254,8 @@ def observe(pid: int, niceness: dict[int, int]) -> None:
     now: dict[int, int] = {}
     for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(OSError):
-            nice = int(stat.read_text().rpartition(")")[2].split()[16])
+            fields = stat.read_text().rpartition(")")[2].split()
+            nice = IDLE if int(fields[38]) == os.SCHED_IDLE else int(fields[16])
             now[nice] = now.get(nice, 0) + 1
     for nice, count in now.items():
         niceness[nice] = max(niceness.get(nice, 0), count)
@@ -401,7 +415,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench_lifecycle", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default=",".join(BENCHES), help="which measurements (default: %(default)s)")
     parser.add_argument("--megabytes", type=float, default=200, help="of the large model (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=300, help="requests/s beside a load (default: %(default)s)")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.02, 0.3, 0.6], metavar="SHARE",
+                        help="of saturation that is offered beside a load (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--patience", type=float, default=3, help="seconds, --load_patience (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=8, help="loads of the second version (default: %(default)s)")
     parser.add_argument("--swaps", type=int, default=SWAPS, help="(default: %(default)s)")
     parser.add_argument("--starts", type=int, default=STARTS, help="(default: %(default)s)")

@@ -23,8 +23,9 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.http.client import ClientLimits, ConnectionPool
+from gateway.http.client import ConnectionPool
 from gateway.http.dial import Address
+from gateway.http.upstream import ClientLimits
 from gateway.link.pool import LinkPool
 from gateway.request import Request
 from gateway.upstreams.forward import dropped_fields

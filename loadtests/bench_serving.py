@@ -1,15 +1,19 @@
 """go_infer beside Flask + gunicorn, FastAPI + uvicorn and Python gRPC: one model, one machine, one run.
 
-    python -m loadtests.bench_serving [--seconds 5] [--curve-seconds 4] [--servers go_infer,Flask] [--quick] [--check]
+    python -m loadtests.bench_serving [--seconds 5] [--curve-seconds 4] [--rounds 3] [--servers go_infer,Flask]
+                                       [--quick] [--check]
 
-The digits CNN (`build/models/digits/2`) behind each server in turn, the only one running. Every server gets the same
+The digits CNN (`build/models/digits/2`) behind each server in turn, the only one running, in rounds: each round has all
+servers, every other one in the opposite order, and bars are medians of the rounds' ratios. Every server gets the same
 held-out digits: as JSON and as binary, one in a request and 32. The load generators run on the same cores, equally for
 each. Labels are checked before and after each server's measurements; a run with any other answer than a 200 is void.
 
 * saturation, closed loop: requests/s, p50 and p99 at CLIENTS (64) clients with one row, 16 with 32 rows; CPU of one
-  inference (the server's processes, per row); resident memory after it (PSS: shared pages count once)
+  inference (the server's processes, per row), and of the load generator beside it, which is not the limit while both
+  together keep all cores busy; resident memory after it (PSS: shared pages count once)
   and cores that something else was busy on: such a run is taken again, up to three times, and the quietest counts
-* latency curve, open loop: p50 and p99 at shares of each server's own saturation, counted from when a request was due
+* latency curve in the first round, open loop: p50 and p99 at shares of each server's own saturation, counted from when
+  a request was due
 
 Writes `build/bench/serving.json` and `serving.svg`.
 Exit code 0; 1 if something cannot run or, with --check, a bar is missed.
@@ -29,7 +33,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from loadtests.bars import Bar, Floor, report
+from loadtests.bars import Bar, at_least, over, report
 from loadtests.peers.processes import NotUp, machine_seconds
 from loadtests.peers.programs import find_program
 from loadtests.serving.load import Load, ask, closed, paced
@@ -64,6 +68,8 @@ class Saturated:
     memory: float
     cpu: float  # of one inference, that is, of one row
     others: float = 0.0  # cores that something else was busy on
+    load_cpu: float = 0.0  # of the load generator, for one row
+    round: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,11 +94,12 @@ class Results:
 
 @dataclass(frozen=True)
 class Taken:
-    """One run, the CPU seconds of the server in it, and the cores that were busy with something else."""
+    """One run, the CPU seconds of the server and of the load, and the cores that something else was busy on."""
 
     load: Load
     cpu: float
     others: float
+    load_cpu: float
 
 
 def quietest(up: Running, run: Callable[[], Load]) -> Taken:
@@ -102,8 +109,9 @@ def quietest(up: Running, run: Callable[[], Load]) -> Taken:
         before, machine, ours, began = up.cpu_seconds(), sum(machine_seconds()), _own_seconds(), time.monotonic()
         load = run()
         cpu, seconds = up.cpu_seconds() - before, time.monotonic() - began
-        others = sum(machine_seconds()) - machine - cpu - (_own_seconds() - ours)
-        taken.append(Taken(load, cpu, max(0.0, others) / seconds))
+        generating = _own_seconds() - ours
+        others = sum(machine_seconds()) - machine - cpu - generating
+        taken.append(Taken(load, cpu, max(0.0, others) / seconds, generating))
     return min(taken, key=lambda one: one.others)
 
 
@@ -121,6 +129,7 @@ class Bench:
         self.truth: list[int] = heldout["labels"]
         self.options = options
         self.work = work
+        self.round = 0
 
     def bodies(self, encoding: Encoding, rows: int) -> list[bytes]:
         """Different requests, each of so many rows."""
@@ -153,13 +162,14 @@ class Bench:
         bodies, clients = self.bodies(encoding, rows), CLIENTS[rows]
         closed(up, encoding, bodies, rows, clients, WARM_SECONDS, self.work)
         taken = quietest(up, lambda: closed(up, encoding, bodies, rows, clients, self.options.seconds, self.work))
-        load, cpu = taken.load, taken.cpu / taken.load.requests / rows * 1e6
+        load, each = taken.load, 1e6 / taken.load.requests / rows
         row = Saturated(
-            server.name, encoding.name, rows, clients, load.rate, load.p50, load.p99, up.memory_mb(), cpu, taken.others
-        )
+            server.name, encoding.name, rows, clients, load.rate, load.p50, load.p99, up.memory_mb(), taken.cpu * each,
+            taken.others, taken.load_cpu * each, self.round,
+        )  # fmt: skip
         results.saturated.append(row)
         print(line(row), flush=True)
-        if rows == 1 and server.keeps_alive and server.name != UNBATCHED and not self.options.quick:
+        if rows == 1 and self.round == 0 and server.keeps_alive and server.name != UNBATCHED and not self.options.quick:
             for share in SHARES:
                 self._pace(up, server, encoding, bodies[0], load, share, results)
 
@@ -179,7 +189,8 @@ class Bench:
 
 
 COLUMNS = (
-    ("requests/s", 12), ("rows/s", 10), ("p50 ms", 9), ("p99 ms", 9), ("PSS MB", 8), ("CPU us/row", 12), ("others", 8)
+    ("requests/s", 12), ("rows/s", 10), ("p50 ms", 9), ("p99 ms", 9), ("PSS MB", 8), ("CPU us/row", 12), ("load us", 9),
+    ("others", 8),
 )  # fmt: skip
 HEADER = f"{'server':<28}{'as':<8}{'rows':>5}{'clients':>9}" + "".join(f"{name:>{width}}" for name, width in COLUMNS)
 
@@ -188,29 +199,41 @@ def line(m: Saturated) -> str:
     """One row of the table."""
     rates = f"{m.rate:>12,.0f}{m.rate * m.rows:>10,.0f}{m.p50:>9.2f}{m.p99:>9.2f}"
     return (
-        f"{m.server:<28}{m.encoding:<8}{m.rows:>5}{m.clients:>9}{rates}{m.memory:>8.0f}{m.cpu:>12.1f}{m.others:>8.2f}"
+        f"{m.server:<28}{m.encoding:<8}{m.rows:>5}{m.clients:>9}{rates}{m.memory:>8.0f}{m.cpu:>12.1f}"
+        f"{m.load_cpu:>9.1f}{m.others:>8.2f}"
     )
 
 
 def bars(results: Results) -> list[Bar]:
-    """What go_infer's JSON has to reach at one row and 64 clients; None where a server was not measured."""
-    rows = {(m.server, m.encoding): m for m in results.saturated if m.rows == 1}
-    ours = rows.get((OURS, "JSON"))
+    """What go_infer's JSON has to reach at one row and 64 clients: medians of the rounds' ratios.
 
-    def ratio(other: Saturated | None, what: str) -> float | None:
-        return None if ours is None or other is None else getattr(ours, what) / getattr(other, what)
+    None where a server was not measured.
+    """
+    rows = {(m.round, m.server, m.encoding): m for m in results.saturated if m.rows == 1}
+    rounds = sorted({m.round for m in results.saturated})
+
+    def ratios(server: str, encoding: str, what: str) -> list[float]:
+        pairs = [(rows.get((number, OURS, "JSON")), rows.get((number, server, encoding))) for number in rounds]
+        return [getattr(ours, what) / getattr(other, what) for ours, other in pairs if ours and other]
 
     found: list[Bar] = []
     for name in FLASK:
-        flask = rows.get((name, "JSON"))
         found += [
-            Floor(f"JSON requests/s, times {name}", 20, ratio(flask, "rate")),
-            Bar(f"p99, times {name}", 1 / 20, ratio(flask, "p99")),
-            Bar(f"resident memory, times {name}", 1 / 3, ratio(flask, "memory")),
+            at_least(f"JSON requests/s, times {name}", 20, ratios(name, "JSON", "rate")),
+            over(f"p99, times {name}", 1 / 20, ratios(name, "JSON", "p99")),
+            over(f"resident memory, times {name}", 1 / 3, ratios(name, "JSON", "memory")),
         ]
-    found.append(Floor("JSON requests/s, times Python gRPC", 8, ratio(rows.get(("Python gRPC", "gRPC")), "rate")))
-    found.append(Floor("requests/s, times unbatched", 3, ratio(rows.get((UNBATCHED, "JSON")), "rate")))
+    found.append(at_least("JSON requests/s, times Python gRPC", 8, ratios("Python gRPC", "gRPC", "rate")))
+    found.append(at_least("requests/s, times unbatched", 3, ratios(UNBATCHED, "JSON", "rate")))
     return found
+
+
+def typical(saturated: Sequence[Saturated]) -> list[Saturated]:
+    """Of each server, encoding and size the round with the median rate."""
+    groups: dict[tuple[str, str, int], list[Saturated]] = {}
+    for m in saturated:
+        groups.setdefault((m.server, m.encoding, m.rows), []).append(m)
+    return [sorted(group, key=lambda m: m.rate)[len(group) // 2] for group in groups.values()]
 
 
 def problem(chosen: Sequence[Server], quick: bool) -> str | None:
@@ -233,6 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--curve-seconds", type=float, default=4.0, help="of each place on a curve (default: %(default)s)"
     )
+    parser.add_argument("--rounds", type=int, default=3, help="of all servers (default: %(default)s)")
     parser.add_argument("--servers", help="beginnings of names, comma separated (default: all)")
     parser.add_argument("--quick", action="store_true", help="no latency curves")
     parser.add_argument("--rows", default="1,32", help="rows in a request: 1, 32 or both (default: %(default)s)")
@@ -246,6 +270,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.rows = [int(text) for text in options.rows.split(",")]
     except ValueError:
         options.rows = [0]
+    if options.rounds < 1:
+        parser.error("--rounds must be 1 or more")
     if not set(options.rows) <= set(CLIENTS):
         parser.error(f"--rows takes {' and '.join(map(str, CLIENTS))}")
     for needed, how in ((options.binary, "backends.build"), (options.models / HELDOUT, "backends.models.digits")):
@@ -266,16 +292,17 @@ def compare(chosen: Sequence[Server], options: argparse.Namespace) -> int:
     print(HEADER)
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(heldout, options, Path(work))
-        for server in chosen:
-            try:
-                bench.measure(server, results)
-            except (NotUp, Failed) as error:
-                return _fail(f"{server.name}: {error}")
+        for bench.round in range(options.rounds):
+            for server in chosen if bench.round % 2 == 0 else reversed(chosen):
+                try:
+                    bench.measure(server, results)
+                except (NotUp, Failed) as error:
+                    return _fail(f"{server.name}: {error}")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "serving.json").write_text(json.dumps(asdict(results), indent=1) + "\n")
     from loadtests.serving.plot import plot
 
-    plot(results.saturated, results.curve, options.out / "serving.svg")
+    plot(typical(results.saturated), results.curve, options.out / "serving.svg")
     noisy = sum(m.others > QUIET for m in results.saturated)
     if noisy:
         print(

@@ -17,8 +17,8 @@ from gateway.balance.hashing import Key
 from gateway.balance.policy import Candidate
 from gateway.balance.registry import BALANCERS, Recipe, Settings
 from gateway.breakers.gate import BreakerSettings
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
+from gateway.http.upstream import ClientLimits
 from gateway.request import Outcome, Request
 from gateway.upstreams.backend import Backend
 from gateway.upstreams.pool import Pool

@@ -21,10 +21,11 @@ import uvloop
 from gateway.app import compile as compiled
 from gateway.config.load import load
 from gateway.http import reader as reader_module
-from gateway.http.client import ClientLimits, UpstreamConnection
 from gateway.http.reader import ReadLimits, RequestReader
 from gateway.http.serialise import serialise
-from gateway.http.server import Server, ServerConnection, ServerLimits
+from gateway.http.server import Server, ServerLimits
+from gateway.http.server_connection import ServerConnection
+from gateway.http.upstream import ClientLimits, UpstreamConnection
 from gateway.limits.limiter import Limiter
 from gateway.replies import bad_request
 from gateway.request import Outcome, Request, Response

@@ -86,6 +86,19 @@ def test_bars_are_of_json_with_one_row() -> None:
     assert values["JSON requests/s, times Flask + gunicorn, threads"] == (None, False)
 
 
+def test_bars_are_medians_of_the_rounds_ratios() -> None:
+    rates = [(20_000, 1_000), (9_000, 300), (10_000, 1_000)]  # 20, 30 and 10 times
+    results = Results(
+        [
+            Saturated(server, "JSON", 1, 64, rate, 1, 2, 300, 1.0, round=number)
+            for number, pair in enumerate(rates)
+            for server, rate in zip(("go_infer", "Flask + gunicorn"), pair, strict=True)
+        ]
+    )
+    [bar] = [bar for bar in bars(results) if bar.claim == "JSON requests/s, times Flask + gunicorn"]
+    assert (bar.value, bar.low, bar.high, bar.holds) == (20, 10, 30, True)
+
+
 class Machine:
     """A server that uses one second, and a machine that does so much besides in each run."""
 

@@ -17,8 +17,8 @@ from gateway.breakers.gate import FOREVER, BreakerSettings
 from gateway.degrade.cache import AnswerCache, CacheRules
 from gateway.degrade.ladder import PoolRung, StaleRung, StaticRung
 from gateway.errors import ProtocolError
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
+from gateway.http.upstream import ClientLimits
 from gateway.identity.keys import KeyRing
 from gateway.limits.bucket import BucketSpec, Taken
 from gateway.limits.costs import BodyCost, HeaderCost

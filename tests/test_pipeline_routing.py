@@ -44,9 +44,9 @@ def divide(one, weight, other, sticky=None, **changes):
 
 
 def draws(one, *lots):
-    """A request draws for its side, then for the access log."""
-    both = iter([each for lot in lots for each in (lot, 0.99)])
-    one.pipeline._draw = lambda: next(both)
+    """A request draws for its side."""
+    left = iter(lots)
+    one.pipeline._draw = lambda: next(left)
 
 
 def shadowed(one, share=1.0, most=2, timeout=1.0, rewrite=()):

@@ -2,7 +2,8 @@
 
     python -m backends.models.probes --out build/probes
 
-Writes `OUT/strings/1` (functions of text), `OUT/types/1` (a signature per element type), `OUT/iris/1` and
+Writes `OUT/strings/1` (functions of text), `OUT/types/1` (a signature per element type), `OUT/rows/1`
+(rows that know of each other, and rows that do not), `OUT/iris/1` and
 `OUT/iris-width/1` (trained on scikit-learn's `load_iris`, measured on flowers held out: a classification and a
 regression of serialized tf.Example on one graph, as TensorFlow 1 exported them), and `OUT/iris/heldout.json`.
 
@@ -25,7 +26,7 @@ from backends.interrupt import Interrupts
 
 DEFAULT_OUT = Path("build/probes")
 MADE_WITH = ("tensorflow-cpu", "scikit-learn", "numpy")
-RESULTS = ("strings/1", "types/1", "iris/1", "iris-width/1", "iris/heldout.json")
+RESULTS = ("strings/1", "types/1", "rows/1", "iris/1", "iris-width/1", "iris/heldout.json")
 SERVED = (
     *("float16", "bfloat16", "float32", "float64", "bool", "string"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -68,6 +69,7 @@ def _export(directory: Path) -> None:
     print("exporting strings and types ...", flush=True)
     _strings(tf, directory / "strings/1")
     _types(tf, directory / "types/1")
+    _rows(tf, directory / "rows/1")
     print("training on flowers ...", flush=True)
     _iris(tf, directory)
 
@@ -122,6 +124,39 @@ def _types(tf: Any, place: Path) -> None:
     module = tf.Module()
     module.unused = tf.Variable(0.0)
     signatures = {name: same(tf.dtypes.as_dtype(name)) for name in (*SERVED, *REFUSED)}
+    tf.saved_model.save(module, str(place), signatures=signatures)
+
+
+def _rows(tf: Any, place: Path) -> None:
+    """All are declared [-1,2] -> [-1,...], as if rows were independent; most are not."""
+
+    def positive(x: Any) -> Any:
+        with tf.control_dependencies([tf.debugging.assert_positive(x)]):
+            return tf.math.log(x)
+
+    def single(x: Any) -> Any:
+        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x)[0], 1)]):
+            return x + 1.0
+
+    functions = {
+        "serving_default": lambda x: x * 2.0,
+        "relative": lambda x: x / tf.reduce_sum(x, axis=0, keepdims=True),
+        "filtered": lambda x: tf.boolean_mask(x, x[:, 0] > 0),
+        "flat": lambda x: tf.reshape(x, [-1]),
+        "wide": lambda x: tf.tile(x[:, :1], [1, tf.cast(tf.reduce_max(x), tf.int32)]),
+        "positive": positive,
+        "single": single,
+        "random": lambda x: x + tf.random.uniform(tf.shape(x)),
+        "ids": lambda x: tf.gather([[1.0], [2.0]], tf.cast(x[:, 0], tf.int32) + 100),  # takes -100 and -99 only
+        "late": lambda x: tf.boolean_mask(x, x[:, 0] < 100),  # the made-up rows are all kept
+    }
+    module = tf.Module()
+    module.unused = tf.Variable(0.0)
+    spec = tf.TensorSpec([None, 2], tf.float32, "x")
+    signatures = {
+        name: tf.function(lambda x, function=function: {"y": function(x)}).get_concrete_function(spec)
+        for name, function in functions.items()
+    }
     tf.saved_model.save(module, str(place), signatures=signatures)
 
 

@@ -20,11 +20,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from gateway.admission.blocks import FEWEST, Block
 from gateway.admission.limit import CLIP
 from gateway.admission.onset import Onset
 from gateway.admission.places import Places, alone
 from gateway.admission.refusals import Refusals
-from gateway.admission.search import BITS, FEWEST, MOST, Block, Search
+from gateway.admission.search import BITS, MOST, Search
 from gateway.request import Outcome
 
 FIRST: Final = 16  # places, before anything is known

@@ -32,8 +32,9 @@ Times are nanoseconds.
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Final
 
+from gateway.admission.blocks import FEWEST, Block, Level
 from gateway.admission.limit import CLIP, Limit
 from gateway.admission.noise import Noise
 from gateway.admission.places import Places
@@ -41,7 +42,6 @@ from gateway.request import Outcome
 
 PAYS: Final = 0.2  # elasticity from which more in flight is worth its latency
 ROUNDS: Final = 2  # of all places, answered in a block
-FEWEST: Final = 8  # samples of a block
 SHORTEST: Final = 8_000_000  # of a block: several turns of an event loop
 SLACK: Final = 4  # sent while there was room, for each that was not, with which a block is given up
 STALE: Final = 16  # latencies of a block after which it may be given up
@@ -55,38 +55,6 @@ LONGEST_REST: Final = 32
 DOWN: Final = 4  # one look in so many is down, too: that one costs throughput; with others one in two
 LOST: Final = 0.1  # share of a block without an answer from which answers are counted instead of timed
 DEAR: Final = -0.1  # of answers in time (ln): too much for fewer that give up
-
-
-class Block(NamedTuple):
-    """What one has shown: the mean latency, ln(throughput) by latencies and by counting, whether more than a few of its
-    requests were given up (`lost`), or nearly all (`hopeless`).
-    """
-
-    mean: float
-    timed: float
-    counted: float
-    lost: bool
-    hopeless: bool
-
-
-class Level:
-    """What blocks at one level have shown: means over `blocks` of ln(throughput), by latencies and by counting.
-
-    `places` where it is asked for.
-    """
-
-    def __init__(self, places: int = 0) -> None:
-        self.places = places
-        self.blocks = 0
-        self.timed = 0.0
-        self.counted = 0.0
-        self.lost = False
-
-    def add(self, block: Block) -> None:
-        self.blocks = min(FEWEST, self.blocks + 1)
-        self.timed += (block.timed - self.timed) / self.blocks
-        self.counted += (block.counted - self.counted) / self.blocks
-        self.lost = block.lost
 
 
 class Search(Limit):

@@ -21,12 +21,12 @@ from gateway.config import model
 from gateway.config.sections.tls import StoreTls
 from gateway.degrade.cache import CacheRules
 from gateway.degrade.ladder import PoolRung, Rung, StaleRung, StaticRung
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
 from gateway.http.forwarded import TrustedProxies
 from gateway.http.origin import Forwarding
 from gateway.http.reader import ReadLimits
 from gateway.http.server import ServerLimits
+from gateway.http.upstream import ClientLimits
 from gateway.identity.keys import KeyRing
 from gateway.request import BodyRules
 from gateway.retries.memory import Memory

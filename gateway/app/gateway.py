@@ -8,7 +8,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +17,9 @@ from typing import Any
 from gateway.admin.server import AdminServer
 from gateway.admission.places import Places
 from gateway.app.compile import backend_address, backend_tls, store_address
-from gateway.app.forced import ForcedBreakers, over_workers
-from gateway.app.kept import KeptBreakers
+from gateway.app.forced import over_workers
+from gateway.app.listeners import Listeners
+from gateway.app.orders import Orders
 from gateway.app.outliers import Outliers
 from gateway.app.reload import Reload, needs_restart
 from gateway.app.series import allot, places_cell
@@ -38,7 +38,6 @@ from gateway.telemetry.tracing import Span
 from gateway.upstreams.health import Check, Prober
 from gateway.upstreams.registry import backend_key
 from gateway.workers.control import Message, SetEjected, SetForced, SetHealth, UseSnapshot
-from gateway.workers.sockets import SocketFile, listen_tcp, listen_unix
 from gateway.workers.supervisor import Supervisor, Worker
 
 log = logging.getLogger(__name__)
@@ -68,15 +67,13 @@ class Gateway:
         self._stop = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._prober = Prober(self._health_changed)
-        self._forced = ForcedBreakers()
-        self._kept: KeptBreakers | None = None
+        self._orders = Orders()
         self._outliers = Outliers(self._catalogue, self._own.values, self._worker_cells)
         self._spans = SpanExport.from_environment()
         self._workers = 1
         self._supervisor: Supervisor
         self._admin: AdminServer
-        self.listening: list[str] = []
-        self._socket_files: list[SocketFile] = []
+        self.listeners = Listeners()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -88,13 +85,15 @@ class Gateway:
         tasks: set[asyncio.Task[Any]] = set()
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(asyncio.create_task(self.reload())))
         _try_access_log(self.config.access_log.path)
-        self._recall()
+        self._orders.recall(self.config)
         self._admin = AdminServer(self, self.config.admin.token)
         started = False
         try:
             sockets = self._listen()
             admin = self.config.admin.listen
-            await self._admin.start(admin, self._listen_unix(admin.unix_path, 0o600) if admin.unix_path else None)
+            await self._admin.start(
+                admin, self.listeners.open_unix(admin.unix_path, 0o600) if admin.unix_path else None
+            )
             self._store = await self._open_store()
             self._allot()
             self._supervisor = Supervisor(sockets, self._welcome, self._greetings, self._export, self._worker_ended)
@@ -134,47 +133,26 @@ class Gateway:
             if graceful:
                 log.info("draining")
                 await asyncio.sleep(drain.delay)
-                self._remove_socket_files(keep=self.config.admin.listen.unix_path)
+                self.listeners.remove_files(keep=self.config.admin.listen.unix_path)
                 await self._supervisor.drain(drain.timeout, drain.idle)
             else:
                 await self._supervisor.kill()
         await self._prober.close()
         await self._flush_spans()
         await self._admin.stop()
-        self._remove_socket_files()
+        self.listeners.remove_files()
         if self._embedded is not None:
             await self._embedded.stop()
-        self._tell_what_is_lost()
+        self._orders.tell_what_is_lost()
         if graceful:
             log.info("stopped")
-
-    def _remove_socket_files(self, keep: str | None = None) -> None:
-        for file in self._socket_files:
-            if file.path != keep:
-                file.remove()
 
     # -- starting -----------------------------------------------------------------------------------------------
 
     def _listen(self) -> list[Worker]:
-        count = self.config.workers if isinstance(self.config.workers, int) else os.cpu_count() or 1
-        columns = []
-        for listener in self.config.listen:
-            listen = listener.address
-            if listen.unix_path is not None:
-                columns.append([self._listen_unix(listen.unix_path, int(listener.mode, 8))] * count)
-                self.listening.append(f"unix:{listen.unix_path}")
-            else:
-                sockets = listen_tcp(listen.host, listen.port, count)
-                columns.append(sockets)
-                host = f"[{listen.host}]" if ":" in listen.host else listen.host
-                self.listening.append(f"{host}:{sockets[0].getsockname()[1]}")
-        self._workers = count
-        return [Worker(number, [column[number] for column in columns]) for number in range(count)]
-
-    def _listen_unix(self, path: str, mode: int) -> socket.socket:
-        sock = listen_unix(path, mode)
-        self._socket_files.append(SocketFile(path))
-        return sock
+        self._workers = self.config.workers if isinstance(self.config.workers, int) else os.cpu_count() or 1
+        sockets = self.listeners.open(self.config, self._workers)
+        return [Worker(number, each) for number, each in enumerate(sockets)]
 
     async def _open_store(self) -> StoreAddress:
         url = self.config.store.url
@@ -195,8 +173,7 @@ class Gateway:
         return UseSnapshot(self.generation, self.config, self._catalogue, self._store, self._id, self._secret)
 
     def _greetings(self) -> list[Message]:
-        forced = self._forced.at(time.monotonic_ns())
-        return [SetHealth(self._prober.healthy), SetForced(forced), SetEjected(self._outliers.ejected)]
+        return [SetHealth(self._prober.healthy), SetForced(self._orders.in_force()), SetEjected(self._outliers.ejected)]
 
     def _worker_ended(self, number: int) -> None:
         """What it had of the pools' places is free again."""
@@ -276,8 +253,7 @@ class Gateway:
             self._supervisor.tell(self._welcome())
             return Reload(False, self.generation, f"a worker did not take it: {why}")
         self._prober.use(_checks(config))
-        self._forced.use(config)
-        self._keep()
+        self._orders.use(config)
         self._outliers.use(config, time.monotonic_ns())
         self._supervisor.tell(SetHealth(self._prober.healthy))
         return Reload(True, self.generation, "")
@@ -289,41 +265,17 @@ class Gateway:
 
         Returns what is wrong with that, or how that backend now stands.
         """
-        now = time.monotonic_ns()
-        wrong = self._forced.set(self.config, pool, backend, state, seconds, now)
+        wrong = self._orders.set(self.config, pool, backend, state, seconds)
         if wrong:
             return wrong, []
-        log.warning("breaker %s/%s is forced: %s", pool, backend, state)
-        self._supervisor.tell(SetForced(self._forced.at(now)))
-        self._keep()
+        self._supervisor.tell(SetForced(self._orders.in_force()))
+        self._orders.keep()
         return "", [each for each in await self.breakers() if (each["pool"], each["backend"]) == (pool, backend)]
-
-    def _recall(self) -> None:
-        """Takes up what operators said before the gateway was started again. Raises StartError."""
-        path = self.config.admin.state_file
-        if path == "off":
-            return
-        self._kept = KeptBreakers(Path(path))
-        self._forced = ForcedBreakers(self._kept.read(time.monotonic_ns(), time.time()))
-        self._forced.use(self.config)
-        for key, (state, _) in self._forced.at(time.monotonic_ns()).items():
-            log.warning("breaker %s is still forced: %s", key, state)
-
-    def _keep(self) -> None:
-        if self._kept is not None:
-            now = time.monotonic_ns()
-            self._kept.write(self._forced.at(now), now, time.time())
-
-    def _tell_what_is_lost(self) -> None:
-        forced = self._forced.at(time.monotonic_ns())
-        if forced and self._kept is None:
-            what = ", ".join(f"{key} {state}" for key, (state, _) in forced.items())
-            log.warning("forgotten with this gateway, for admin.state_file is off: breakers forced %s", what)
 
     async def breakers(self) -> list[dict[str, Any]]:
         """Every backend's breaker, over all workers that answer."""
         workers = await self._supervisor.status() if hasattr(self, "_supervisor") else []
-        left = self._forced.left(time.monotonic_ns())
+        left = self._orders.left()
         found = []
         for name, pool in self.config.pools.items():
             for backend in pool.backends:
@@ -384,7 +336,7 @@ class Gateway:
             "generation": self.generation,
             "config": str(self.path),
             "uptime_s": round(time.time() - self.started, 1),
-            "listen": self.listening,
+            "listen": self.listeners.said,
             "not_ready": self.not_ready(),
             "last_reload": reload.as_dict() if reload is not None else None,
             "store": {"embedded_pid": self._embedded.process.pid}
@@ -392,7 +344,7 @@ class Gateway:
             else str(self._store),
             "health": self._prober.healthy,
             "ejected": sorted(self._outliers.ejected),
-            "forced": {key: how for key, (how, _) in self._forced.at(time.monotonic_ns()).items()},
+            "forced": {key: how for key, (how, _) in self._orders.in_force().items()},
             "workers": await self._supervisor.status() if hasattr(self, "_supervisor") else [],
         }
 

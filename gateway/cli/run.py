@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     set_up_logs("supervisor")
 
     def say_ready(gateway: Gateway) -> None:
-        listening = ", ".join(gateway.listening)
+        listening = ", ".join(gateway.listeners.said)
         print(f"gateway: serving on {listening}; admin on {config.admin.listen}", file=sys.stderr, flush=True)
 
     async def serve() -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from gateway.http.origin import Origin, peer_address
 from gateway.http.proxy_protocol import ProxyHeaderError, ProxyHeaderParser
-from gateway.http.server import Server, ServerConnection
+from gateway.http.server import Server
+from gateway.http.server_connection import ServerConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable

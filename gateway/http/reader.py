@@ -15,30 +15,20 @@ Precedents for the defaults: request line 8 KiB (nginx, Apache), header fields 3
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from typing import Final
 
 import httptools
 
 from gateway.errors import ProtocolError
+from gateway.http.fields import PLAIN_CONNECTION, SINGLE, check_host, drop_named, quote, wrong_coding
 from gateway.http.target import split_target
 from gateway.request import BodyRules, Request
 from gateway.stream import Stream
 
 ALWAYS_WHOLE: Final = 16 * 1024  # bytes: for a body of up to this stated length no route is asked
-
-# A repeated field that is not a list has no defined meaning, so it is refused rather than joined.
-_SINGLE: Final = frozenset(
-    (b"host", b"content-length", b"content-type", b"authorization", b"expect", b"transfer-encoding")
-)
-
-# uri-host [":" port] (RFC 9110 section 7.2); the field is sent on and looked up, so it must be nothing else. Escapes
-# are legal there and never needed: what "%2F" or "%00" would mean is left to nobody.
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=-]*|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 
 # What llhttp knows of HTTP, without RTSP's and ICE's methods, the preface of HTTP/2, and TRACE, whose answer would tell
 # the client what we added to its request (RFC 9110 section 9.3.8).
@@ -51,12 +41,6 @@ _METHODS: Final = frozenset(
     )
 )  # fmt: skip
 _OTHER_PROTOCOL: Final = b" RTSP/"  # llhttp reads it as it reads "HTTP/"
-
-_PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
-# Options of Connection that name no field, and the fields that frame this very message.
-_KEPT: Final = frozenset((b"", b"connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade"))
-# Naming one of these would change what a message says between here and the backend.
-_END_TO_END: Final = _SINGLE - {b"transfer-encoding"} | {b"cache-control", b"content-encoding", b"cookie"}
 _NO_TRAILER: Final = frozenset((b"connection", b"proxy-connection"))  # llhttp would act on them
 
 # llhttp's words for what deserves another status than 400.
@@ -220,7 +204,7 @@ class RequestReader:
             return "behind a request"
         if not self._headers:
             return "in the request line or the first field"
-        return f"behind the field {_quote(next(reversed(self._headers)))}"
+        return f"behind the field {quote(next(reversed(self._headers)))}"
 
     def _bound(self, fed: int) -> None:
         """Bounds what llhttp holds by itself: an unfinished field of head or trailers, a chunk's extensions."""
@@ -259,20 +243,20 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.in_head:  # a trailer
             if name.lower() in _NO_TRAILER:
-                raise ProtocolError(f"the field {_quote(name.lower())} cannot be a trailer")
+                raise ProtocolError(f"the field {quote(name.lower())} cannot be a trailer")
             return
         headers = self._headers
         name = name.lower()
         self._head_size += len(name) + len(value) + 4
         self._count += 1
         if name in headers:
-            if name in _SINGLE:
-                raise ProtocolError(f"the field {_quote(name)} is repeated")
+            if name in SINGLE:
+                raise ProtocolError(f"the field {quote(name)} is repeated")
             value = headers[name] + (b"; " if name == b"cookie" else b", ") + value
         headers[name] = value.rstrip()
         if self._head_size > self._limits.header_bytes:
             raise ProtocolError(
-                f"the fields up to {_quote(name)} are larger than the {self._limits.header_bytes} bytes allowed", 431
+                f"the fields up to {quote(name)} are larger than the {self._limits.header_bytes} bytes allowed", 431
             )
         if self._count > self._limits.header_count:
             raise ProtocolError(f"there are more header fields than the {self._limits.header_count} allowed", 431)
@@ -302,7 +286,7 @@ class RequestReader:
         self._keep_alive = parser.should_keep_alive()
         host = headers.get(b"host", b"")
         if self._asked != (host, self._url):  # a connection mostly asks for the same thing again
-            _check_host(host)
+            check_host(host)
             if self._url == b"*" and self._method == b"OPTIONS":  # RFC 9112 section 3.2.4: of the server as a whole
                 self._path = self._target = self._url
                 self._asked = (b"", b"")
@@ -316,14 +300,14 @@ class RequestReader:
         elif b"transfer-encoding" in headers and (
             self._minor == 0 or headers[b"transfer-encoding"].lower() != b"chunked"
         ):
-            raise _wrong_coding(headers[b"transfer-encoding"], self._minor)
+            raise wrong_coding(headers[b"transfer-encoding"], self._minor)
         if b"expect" in headers:
             if headers[b"expect"].lower() != b"100-continue":
                 raise ProtocolError("only 'Expect: 100-continue' is understood", 417)
             self.wants_continue = self._minor == 1
         named = headers.get(b"connection")
-        if named is not None and named not in _PLAIN_CONNECTION:
-            self._drop_named(named)
+        if named is not None and named not in PLAIN_CONNECTION:
+            self._keep_alive = not drop_named(headers, named) and self._keep_alive
         if b"upgrade" in headers and parser.should_upgrade():
             self._upgrading = b"transfer-encoding" in headers or int(length or 0) > 0
             if not self._upgrading:
@@ -375,17 +359,6 @@ class RequestReader:
     def _too_large(self) -> ProtocolError:
         return ProtocolError(f"the body is larger than the {self._allowed} bytes allowed", 413)
 
-    def _drop_named(self, named: bytes) -> None:
-        """Drops the fields that Connection names (RFC 9110 section 7.6.1): limits, cache and backend see the same."""
-        for option in named.lower().split(b","):
-            name = option.strip()
-            if name in _END_TO_END:
-                raise ProtocolError(f"the field 'connection' names {_quote(name)}, which is for the whole way")
-            if name == b"close":
-                self._keep_alive = False  # RFC 9112 section 9.3: whatever else it says
-            elif name not in _KEPT:
-                self._headers.pop(name, None)
-
     def on_body(self, data: bytes) -> None:
         self._begun = True
         self._fed = 0
@@ -425,30 +398,3 @@ class RequestReader:
 
 def _other_protocol() -> ProtocolError:
     return ProtocolError("malformed request in the request line: RTSP is not spoken here; use HTTP/1.1", 505)
-
-
-def _quote(name: bytes) -> str:
-    """A field's name for a message, which must not grow with it."""
-    return repr(name.decode("latin-1") if len(name) <= 40 else f"{name[:40].decode('latin-1')}...")
-
-
-def _check_host(host: bytes) -> None:
-    """RFC 9112 section 3.2: 400 for a Host that is not a host, or a host and a port."""
-    match = _HOST.fullmatch(host)
-    if match is None or (match[2] and int(match[2]) > 65535):
-        raise ProtocolError("the field 'host' is not a host, or a host and a port")
-    if match[1] is not None:
-        try:
-            IPv6Address(match[1].decode())
-        except ValueError:
-            raise ProtocolError("the field 'host' holds something in brackets that is not an IPv6 address") from None
-
-
-def _wrong_coding(value: bytes, minor: int) -> ProtocolError:
-    """RFC 9112 sections 6.1 and 6.3: 400 where the end of the body cannot be known, 501 for codings not known here."""
-    if minor == 0:
-        return ProtocolError("the field 'transfer-encoding' does not exist in HTTP/1.0")
-    *before, last = (coding.strip().lower() for coding in value.split(b","))
-    if last != b"chunked" or not all(before) or b"chunked" in before:
-        return ProtocolError("the field 'transfer-encoding' must be 'chunked', or the end of the body is not known")
-    return ProtocolError("the field 'transfer-encoding' names another coding than 'chunked'", 501)

@@ -13,14 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.limits.bucket import BucketSpec
 from gateway.limits.costs import NONSENSE
 from gateway.limits.held import LONGEST, HeldPlaces
-from gateway.limits.leases import Lease, LeaseBook
+from gateway.limits.leasing import Leasing
 from gateway.limits.local import LocalBuckets
 from gateway.limits.scopes import bucket_key
 from gateway.limits.store import BucketStore
-from gateway.limits.verdict import ALONE, COSTS, LEASED, YES, Decider, LimitVerdict, RouteLimits
+from gateway.limits.verdict import ALONE, COSTS, YES, Decider, LimitVerdict, RouteLimits
 from gateway.request import Request, Response
 
 GRACE: Final = 1_000_000_000  # nanoseconds past a request's deadline
@@ -36,7 +35,7 @@ class Limiter(Decider):
         self._store = store
         self._local = LocalBuckets()
         self._held = HeldPlaces(store, identity)
-        self._book = LeaseBook()
+        self._leasing = Leasing(store, self._local, workers)
         self._identity = identity
         self._count = 0
         self._now = 0
@@ -47,13 +46,12 @@ class Limiter(Decider):
         self.workers = workers  # live workers of all gateways that share the store
         self.adjusted = 0
         self.misread = 0  # costs that a backend told and that are none
-        self.lease_calls = 0
         self.refunded = 0.0  # tokens that the store took after all, and for nothing
         self.owed = 0.0  # tokens that were spent here, and that the store turned out to have refused
 
     @property
     def leased_keys(self) -> int:
-        return len(self._book)
+        return self._leasing.keys
 
     @property
     def held_places(self) -> int:
@@ -62,7 +60,7 @@ class Limiter(Decider):
 
     def share_with(self, workers: int) -> None:
         """How many workers share the limits now, this one included."""
-        self.workers = workers
+        self.workers = self._leasing.workers = workers
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
@@ -78,7 +76,7 @@ class Limiter(Decider):
 
         `deadline` (monotonic nanoseconds) bounds how long a place is held should this worker die.
         """
-        self._now = now
+        self._now = self._leasing.now = now
         route = limits.route
         if len(limits.scopes) == 1:
             keys = [bucket_key(limits.prefixes[0], limits.scopes[0].key(request, route))]
@@ -87,7 +85,7 @@ class Limiter(Decider):
         verdict = LimitVerdict(self, limits, keys, now)
         if not limits.plain:
             self._vary(verdict, request, deadline)
-        if limits.leased and self._spend(verdict, now):
+        if limits.leased and self._leasing.spend(verdict, now):
             return verdict
         if self._lost_us is not None:
             self._hint(verdict, self._lost_us)
@@ -135,7 +133,7 @@ class Limiter(Decider):
         verdict.refused = refused
         verdict.allowed = refused < 0
         if verdict.limits.leased:
-            self._lease_told(verdict)
+            self._leasing.told(verdict)
         if refused < 0 and verdict.limits.holds:
             self._held.hold(verdict, self._now, away=self._is_away)
         if verdict.gone:
@@ -210,14 +208,14 @@ class Limiter(Decider):
 
     def away(self, now: int) -> None:
         """The store is lost."""
-        self._now = now
+        self._now = self._leasing.now = now
         self._is_away = True
         if self._alone_us is None:
             self._alone_us = now / 1e3
 
     def back(self, now: int, *, forgot: bool) -> None:
         """The store is there again. If it `forgot` everything, it is told the level of each key with the first ask."""
-        self._now = now
+        self._now = self._leasing.now = now
         self._is_away = False
         if forgot:
             self._back_us = now / 1e3
@@ -240,98 +238,6 @@ class Limiter(Decider):
                 debt = self._local.owed(verdict.keys[i], policy.spec, self._now / 1e3)
                 if debt > 0 and self._store.adjust(verdict.keys[i], policy.spec, -debt):
                     self._local.paid(verdict.keys[i])
-
-    # -- leases -------------------------------------------------------------------------------------------------
-
-    def _spend(self, verdict: LimitVerdict, now: int) -> bool:
-        """Decides from leases, if there is one for every limit; asks for more in time."""
-        leases: list[Lease] = []
-        short = False
-        refuses = -1
-        complete = True
-        for i, policy in enumerate(verdict.policies):
-            cost = verdict.costs[i]
-            lease = self._book.find(verdict.keys[i], policy.spec.rate, policy.spec.burst, now)
-            if lease is None:
-                complete = False
-                continue
-            lease.note(cost, now)
-            leases.append(lease)
-            if lease.tokens < cost or now > lease.end:
-                short = True
-                if lease.tokens < cost and refuses < 0 and lease.refuses(now) and not policy.shadow:
-                    refuses = i
-        if not complete:
-            return False
-        if refuses >= 0:
-            verdict.by = LEASED
-            verdict.levels = [lease.left(now) for lease in leases]
-            costs = verdict.costs
-            verdict.flags = bytes([YES if lease.tokens >= costs[i] else YES - 1 for i, lease in enumerate(leases)])
-            verdict.refused = refuses
-            verdict.levels = [min(level, costs[i] * 0.999) if verdict.flags[i] != YES else level
-                              for i, level in enumerate(verdict.levels)]  # fmt: skip
-            return True
-        if not short:
-            levels: list[float] = []
-            for i, lease in enumerate(leases):
-                lease.tokens -= verdict.costs[i]
-                levels.append(lease.left(now))
-                if lease.tokens <= lease.low and not lease.asked and not (lease.short and lease.refused_until > now):
-                    self._ask(lease)
-            verdict.by = LEASED
-            verdict.levels = levels
-            verdict.flags = verdict.limits.yes
-            verdict.allowed = True
-            return True
-        for lease in leases:
-            if not lease.asked:
-                self._ask(lease)
-        return False
-
-    def _ask(self, lease: Lease) -> None:
-        want = lease.wanted(self.workers)
-        if want >= 1.0 and self._store.lease(lease, want, self):
-            lease.asked = True
-            lease.want = want
-            self.lease_calls += 1
-
-    def _lease_told(self, verdict: LimitVerdict) -> None:
-        """What an exact answer says of keys with a lease."""
-        for i, key in enumerate(verdict.keys):
-            lease = self._book.get(key)
-            if lease is not None:
-                lease.level = verdict.levels[i]
-                lease.level_at = self._now
-                if verdict.flags[i] != YES:
-                    lease.pause(self._now)
-
-    def granted(self, lease: Lease, tokens: float, level: float) -> None:
-        """The store gave tokens in advance."""
-        self._local.learn(lease.key, level, self._now / 1e3)
-        lease.came(tokens, level, self._now)
-        if self._book.get(lease.key) is not lease:  # it ended meanwhile
-            self._return(lease)
-
-    def lease_lost(self, lease: Lease) -> None:
-        """Nobody knows whether the tokens were taken: they are not spent."""
-        lease.asked = False
-
-    def granted_late(self, lease: Lease, tokens: float) -> None:
-        """They were taken after all: they are spent, or given back if the lease is over."""
-        lease.found(tokens, self._now)
-        if self._book.get(lease.key) is not lease:
-            self._return(lease)
-
-    def _return(self, lease: Lease) -> None:
-        tokens, lease.tokens = lease.tokens, 0.0
-        if tokens > 0:
-            self._store.adjust(lease.key, BucketSpec(lease.rate, lease.burst), tokens)
-
-    def return_leases(self) -> None:
-        """Gives all leased tokens back: at a reload, and before the worker ends."""
-        for lease in self._book.all():
-            self._return(lease)
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 
@@ -363,10 +269,13 @@ class Limiter(Decider):
 
     def tick(self, now: int) -> None:
         """A few times a second: ends leases that nobody needs and renews places that are held for long."""
-        self._now = now
-        for lease in self._book.ended(now):
-            self._return(lease)
+        self._now = self._leasing.now = now
+        self._leasing.tick()
         self._held.tick(now, away=self._is_away)
+
+    def return_leases(self) -> None:
+        """Gives all leased tokens back: at a reload, and before the worker ends."""
+        self._leasing.end()
 
     def _settle(self, verdict: LimitVerdict, i: int, tokens: float) -> None:
         if tokens < 0 or verdict.flags[i] != YES:

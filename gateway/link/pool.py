@@ -15,10 +15,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.errors import ConnectFailed, PoolExhausted, UpstreamError, UpstreamTimeout
-from gateway.http.client import ClientLimits, ConnectionPool
+from gateway.http.client import ConnectionPool
 from gateway.http.dial import Address, Tls, connect
-from gateway.link.connection import Exchange, LinkConnection, LinkLimits, NotSpoken, NotStarted
+from gateway.http.upstream import ClientLimits
+from gateway.link.connection import LinkConnection
+from gateway.link.exchange import Exchange, NotStarted
 from gateway.link.frames import LoadReport
+from gateway.link.pulse import LinkLimits
+from gateway.link.upgrade import NotSpoken
 from gateway.request import Request, Response
 
 log = logging.getLogger(__name__)

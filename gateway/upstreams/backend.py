@@ -15,8 +15,9 @@ from gateway.balance.policy import Candidate
 from gateway.breakers.gate import Gate
 from gateway.breakers.models import ModelGates, own_settings
 from gateway.breakers.permit import AnyGate, BreakerSettings
-from gateway.http.client import ClientLimits, ConnectionPool
+from gateway.http.client import ConnectionPool
 from gateway.http.dial import Address, Tls
+from gateway.http.upstream import ClientLimits
 from gateway.link.frames import LoadReport
 from gateway.link.pool import LinkPool
 from gateway.request import Outcome, Request, Response

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from gateway.admission.admission import Admission, AdmissionSettings
 from gateway.admission.places import Places
 from gateway.breakers.gate import BreakerSettings
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
+from gateway.http.upstream import ClientLimits
 from gateway.retries.memory import Memory
 from gateway.upstreams.backend import Backend, Speaks
 from gateway.upstreams.pool import Pool

@@ -23,9 +23,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from gateway.errors import ProtocolError, UpstreamError
-from gateway.http.client import ClientLimits, UpstreamConnection
 from gateway.http.reader import ReadLimits, RequestReader
 from gateway.http.serialise import serialise
+from gateway.http.upstream import ClientLimits, UpstreamConnection
 from gateway.upstreams.forward import dropped_fields
 from tests.conformance import model
 from tests.conformance.case import MAX_BODY, MAX_HEADER_BYTES, MAX_HEADERS, MAX_REQUEST_LINE

@@ -17,8 +17,9 @@ from gateway.errors import (
     StaleConnection,
     UpstreamTimeout,
 )
-from gateway.http.client import ClientLimits, ConnectionPool
+from gateway.http.client import ConnectionPool
 from gateway.http.dial import Address
+from gateway.http.upstream import ClientLimits
 from gateway.request import Request
 from gateway.testing import OK, Close, Echo, Never, Pause, Reset, Say, ScriptedBackend, answer
 

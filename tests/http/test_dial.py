@@ -21,8 +21,9 @@ from gateway.errors import (
     TlsFailed,
     UpstreamTimeout,
 )
-from gateway.http.client import ClientLimits, ConnectionPool
+from gateway.http.client import ConnectionPool
 from gateway.http.dial import Address, Tls
+from gateway.http.upstream import ClientLimits
 from gateway.link.pool import LinkPool
 from gateway.request import Request
 from gateway.testing import OK, Close, Never, Say, ScriptedBackend, answer

@@ -8,7 +8,9 @@ import contextlib
 import pytest
 
 from gateway.errors import BadUpstreamResponse, ConnectionBroken
-from gateway.http.client import Address, ClientLimits, ConnectionPool
+from gateway.http.client import ConnectionPool
+from gateway.http.dial import Address
+from gateway.http.upstream import ClientLimits
 from gateway.request import Request
 from gateway.stream import HIGH, Stream
 

@@ -58,7 +58,10 @@ async def test_responses(tmp_path: Path):
         with house.gateway(tmp_path, origin.port) as port:
             alone = [number for number, case in enumerate(ANSWERS) if case.reused is None]
             together = [number for number in range(len(ANSWERS)) if number not in alone]
-            complain(await asyncio.gather(*(run.play(origin, port, number) for number in together)))
+            told = await asyncio.gather(*(run.play(origin, port, number) for number in together))
+            again = [number for number, wrong in zip(together, told, strict=True) if wrong]
+            assert len(again) <= 2, told  # one that met what another's backend sent; a defect is there alone, too
+            complain([await run.play(origin, port, number) for number in again])
             # What comes late into an idle connection could meet another's request there; no client can tell.
             complain([await run.play(origin, port, number) for number in alone])
         assert not origin.faults

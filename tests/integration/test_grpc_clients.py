@@ -6,21 +6,18 @@ Each client runs once through all its cases (tests/interop/clients/grpc_*.py) an
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from demo.layout import BUILD, GO_INFER, MODELS, ROOT
+from demo.layout import GO_INFER, MODELS, ROOT
 from loadtests.peers.processes import Process, free_ports
+from tests.integration.served import PROBES, make_probes, wait_until_ready
 from tests.interop.environments import python
 from tests.interop.programs import NotHere
 
-PROBES = Path(os.environ.get("SLUICEGATE_PROBES", BUILD / "probes"))
 SERVED = {"digits": MODELS / "digits", "types": PROBES / "types", "iris": PROBES / "iris"}
 CLIENTS = ROOT / "tests" / "interop" / "clients"
 
@@ -28,10 +25,7 @@ CLIENTS = ROOT / "tests" / "interop" / "clients"
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """The addresses of a server for digits, types and iris each."""
-    if not (PROBES / "iris").exists():
-        subprocess.run(
-            [sys.executable, "-m", "backends.models.probes", "--out", str(PROBES)], cwd=ROOT, check=True, timeout=300
-        )
+    make_probes()
     folder = tmp_path_factory.mktemp("servers")
     running, addresses = [], []
     try:
@@ -43,11 +37,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
                 f'model_config_list {{ config {{ name: "{name}" base_path: "{base.resolve()}" {policy} }} }}\n'
             )
             flags = [f"--model_config_file={config}", f"--rest_api_port={rest}", f"--port={port}"]
-            running.append(Process(name, [str(GO_INFER), *flags, "--exit_with_parent"], folder))
+            running.append(
+                Process(name, [str(GO_INFER), *flags, "--exit_with_parent", "--allow_model_control"], folder)
+            )
             addresses.append((f"127.0.0.1:{port}", rest))
         for process, (_, rest) in zip(running, addresses, strict=True):
             process.wait_for_port(rest)
-            _ready(rest)
+            wait_until_ready(rest)
         yield [address for address, _ in addresses]
     finally:
         for process in running:
@@ -59,14 +55,6 @@ PACKAGES = {
     "tfserving": ("tensorflow-serving-api==2.21.0", "grpcio-reflection>=1.80,<2", "grpcio-health-checking>=1.80,<2"),
     "triton": ("tritonclient[grpc]==2.73.0", "ovmsclient==2023.1"),
 }
-
-
-def _ready(port: int) -> None:
-    script = f"import urllib.request as u\nu.urlopen('http://127.0.0.1:{port}/readyz')"
-    for _ in range(200):
-        if subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0:
-            return
-    raise AssertionError(f"the server on port {port} is not ready")
 
 
 def _seen(name: str, script: str, servers: list[str]) -> dict[str, dict[str, Any]]:

@@ -18,11 +18,11 @@ from demo.layout import GO_INFER, MODELS
 from gateway.balance.weighted_round_robin import WeightedRoundRobin
 from gateway.breakers.gate import BreakerSettings
 from gateway.errors import BadUpstreamResponse, ConnectFailed, ConnectionBroken, StaleConnection, UpstreamTimeout
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
-from gateway.link import frames
-from gateway.link.connection import LinkLimits
+from gateway.http.upstream import ClientLimits
+from gateway.link import encoder
 from gateway.link.pool import LinkPool
+from gateway.link.pulse import LinkLimits
 from gateway.processes import die_with_parent
 from gateway.retries.budget import RetryBudget
 from gateway.retries.rules import RetryRules
@@ -325,7 +325,7 @@ async def test_without_the_link_http_is_spoken(heldout):
 async def test_a_gateway_that_breaks_the_protocol_loses_its_link_alone(server, heldout):
     good, bad = await Gateway(server).linked(), await Gateway(server).linked()
     link = bad.pool.link
-    link._say(frames.response(1, 200))
+    link.say(encoder.response(1, 200))
     with pytest.raises((BadUpstreamResponse, StaleConnection, ConnectionBroken)):
         await bad.ask(body=b" " * 2_000_000)
     assert bad.pool.link is None

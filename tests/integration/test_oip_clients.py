@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from demo.layout import BUILD, GO_INFER, MODELS
+from demo.layout import GO_INFER, MODELS
 from loadtests.peers.processes import Process, free_ports
+from tests.integration.served import PROBES, make_probes, wait_until_ready
 from tests.interop.environments import CLIENTS, perf_analyzer, python
 from tests.interop.programs import NotHere
 
-PROBES = Path(os.environ.get("SLUICEGATE_PROBES", BUILD / "probes"))
+REQUESTS = ':tensorflow:serving:request_count{model_name="digits",status="OK"}'
 HELPERS = ("image", "refused")  # the functions of a client's file that are no claims
 CONFIG = (
     'config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" model_version_policy {{ all {{}} }} }}\n'
@@ -33,34 +31,27 @@ def claims(client: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A server of the digits and of the probes, which lets requests load and unload models."""
-    if not (PROBES / "probes.stamp").exists():
-        subprocess.run([sys.executable, "-m", "backends.models.probes", "--out", str(PROBES)], check=True, timeout=300)
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+    """A server of the digits and of the probes, which lets requests load and unload models; its ports for HTTP and gRPC."""
+    make_probes()
     folder = tmp_path_factory.mktemp("oip")
     bases = {"digits": MODELS / "digits", "types": PROBES / "types", "strings": PROBES / "strings"}
     models = "".join(CONFIG.format(name=name, base=base.resolve()) for name, base in bases.items())
     (folder / "models.config").write_text(f"model_config_list {{\n{models}}}\n")
-    [number] = free_ports(1)
-    flags = [f"--model_config_file={folder / 'models.config'}", f"--rest_api_port={number}", "--allow_model_control"]
-    server = Process("go_infer", [str(GO_INFER.resolve()), *flags], folder)
+    number, grpc = free_ports(2)
+    flags = [f"--model_config_file={folder / 'models.config'}", f"--rest_api_port={number}", f"--port={grpc}"]
+    server = Process("go_infer", [str(GO_INFER.resolve()), *flags, "--allow_model_control"], folder)
     try:
         server.wait_for_port(number)
         wait_until_ready(number)
-        yield number
+        yield number, grpc
     finally:
         server.stop()
 
 
-def wait_until_ready(port: int) -> None:
-    """The listener is there before the models are."""
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("not ready")
+@pytest.fixture(scope="module")
+def port(ports: tuple[int, int]) -> int:
+    return ports[0]
 
 
 def run(client: str, package: str, claim: str, port: int) -> None:
@@ -100,6 +91,28 @@ def test_perf_analyzer_measures_over_http(port: int, tmp_path: Path) -> None:
     row = dict(zip(names, figures, strict=True))
     assert float(row["Inferences/Second"]) > 0
     assert float(row["Server Compute Infer"]) > 0
+
+
+def test_perf_analyzer_measures_tensorflow_serving_over_grpc(ports: tuple[int, int], tmp_path: Path) -> None:
+    """Its requests are TensorFlow Serving's Predict, and counted under TensorFlow Serving's names."""
+    try:
+        program, environment = perf_analyzer()
+    except NotHere as reason:
+        pytest.skip(str(reason))
+    rest, grpc = ports
+    table = tmp_path / "table.csv"
+    options = "-i grpc --service-kind tfserving -b 4 --shape image:64 --concurrency-range 4 -r 3 -s 100"
+    command = [str(program), "-m", "digits", "-u", f"127.0.0.1:{grpc}", "-f", str(table), *options.split()]
+    command += ["--measurement-mode", "count_windows", "--measurement-request-count", "200"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+    names, figures = (line.split(",") for line in table.read_text().splitlines()[:2])
+    assert float(dict(zip(names, figures, strict=True))["Inferences/Second"]) > 0
+    with urllib.request.urlopen(f"http://127.0.0.1:{rest}/metrics", timeout=5) as answer:
+        metrics = answer.read().decode()
+    [counted] = [line for line in metrics.splitlines() if line.startswith(REQUESTS)]
+    assert float(counted.split()[-1]) >= 200
+    assert ':tensorflow:serving:request_latency_count{model_name="digits",API="Predict",entrypoint="GRPC"}' in metrics
 
 
 def test_schemathesis_finds_nothing(port: int, tmp_path: Path) -> None:

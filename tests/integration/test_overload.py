@@ -361,7 +361,7 @@ def test_a_drain_waits_for_those_who_wait(tmp_path: Path) -> None:
         threads = [threading.Thread(target=lambda: answers.append(gateway.ask("/x", b"{}")[0])) for _ in range(20)]
         for thread in threads:
             thread.start()
-        assert until(lambda: int(str(admission(gateway)[0]["queued"])) > 5, 30)
+        assert until(lambda: int(str(admission(gateway)[0]["queued"])) == 16, 30)
         stopping = threading.Thread(target=gateway.child.stop)
         stopping.start()
         time.sleep(0.3)

@@ -168,7 +168,7 @@ def test_a_shadow_that_is_hung_or_dead_costs_the_original_nothing(tmp_path: Path
         else:
             assert one.metric("gateway_shadow_requests_total", result="failed") > 0
             attempts = one.metric("gateway_backend_attempts_total", pool="lab")
-            assert attempts < 20, "the shadow pool's breaker is open"
+            assert attempts < 90, "of 900: the shadow pool's breaker is open"
         # A drain does not wait for shadows.
         began = time.monotonic()
         one.gateway.child.stop(10)

@@ -1,8 +1,8 @@
 """Clients whose dependencies disagree with ours: each in a virtual environment of its own, made when first asked for.
 
 Contract: an environment lies in `build/interop/NAME` and is kept; its stamp, written last, says what is in it. What
-cannot be had (no network, no wheel for this machine) raises ``NotHere`` with the reason, once and not for every test.
-Processes that want the same one wait for whoever makes it.
+cannot be had (no network, no wheel for this machine) raises ``NotHere`` with the reason, and is not tried again in this
+process. Processes that want the same one wait for whoever makes it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,25 @@ CLIENTS = Path(__file__).parent / "clients"
 PERF_ANALYZER = "tritonclient==2.41.0"  # the last wheel with the binary inside
 
 
-@functools.cache
+_missing: dict[tuple[str, ...], str] = {}  # why an environment cannot be had
+
+
 def python(name: str, *requirements: str, alone: bool = False, borrows: bool = False) -> Path:
     """The interpreter of the environment `name`, with `requirements` in it. `alone`: without what they depend on;
     `borrows`: that, and behind them the packages of the running environment.
     """
+    key = (name, *requirements)
+    if key in _missing:
+        raise NotHere(_missing[key])
+    try:
+        return _made(name, requirements, alone=alone, borrows=borrows)
+    except NotHere as reason:
+        _missing[key] = str(reason)
+        raise
+
+
+@functools.cache
+def _made(name: str, requirements: tuple[str, ...], *, alone: bool, borrows: bool) -> Path:
     place, wanted = FOLDER / name, "\n".join((sys.executable, sys.version, *requirements)) + "\n"
     interpreter, stamp = place / "bin/python", place / "stamp"
     FOLDER.mkdir(parents=True, exist_ok=True)

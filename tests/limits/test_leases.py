@@ -106,7 +106,7 @@ def test_a_fleet_admits_what_the_bucket_allows_and_nearly_all_of_it(rates):
 
 def test_what_is_left_is_given_back_when_the_key_goes_quiet_and_when_the_worker_ends():
     _, _, bucket, workers = play([300, 300], 1)
-    held = [sum(lease.tokens for lease in worker._book._leases.values()) for worker in workers]
+    held = [sum(lease.tokens for lease in worker._leasing._book._leases.values()) for worker in workers]
     before = bucket.level()
     assert min(held) > 0
     workers[0].return_leases()
@@ -162,16 +162,16 @@ def test_tokens_of_a_lost_answer_are_not_spent():
     store = FakeStore(Taken(True, 100.0))
     limiter = Limiter(store)
     lease = Lease(b"k", 1000.0, 400.0, 0)
-    limiter._ask(lease)
+    limiter._leasing.ask(lease)
     assert (lease.asked, lease.tokens) == (True, 0.0)
-    limiter.lease_lost(lease)
+    limiter._leasing.lease_lost(lease)
     assert (lease.asked, lease.tokens) == (False, 0.0)
 
 
 def test_a_grant_that_comes_after_the_lease_ended_is_given_back():
     store = FakeStore(Taken(True, 100.0))
     limiter = Limiter(store)
-    limiter.granted(Lease(b"k", 1000.0, 400.0, 0), 7.0, 50.0)
+    limiter._leasing.granted(Lease(b"k", 1000.0, 400.0, 0), 7.0, 50.0)
     assert store.adjusted == [(b"k", 7.0)]
 
 
@@ -179,13 +179,13 @@ def test_a_grant_that_comes_late_is_spent_or_given_back():
     store = FakeStore(Taken(True, 100.0))
     limiter = Limiter(store)
     for now in range(BUSY):
-        lease = limiter._book.find(b"k", 1000.0, 400.0, now)
-    limiter._ask(lease)
-    limiter.lease_lost(lease)
-    limiter.granted_late(lease, 7.0)
+        lease = limiter._leasing._book.find(b"k", 1000.0, 400.0, now)
+    limiter._leasing.ask(lease)
+    limiter._leasing.lease_lost(lease)
+    limiter._leasing.granted_late(lease, 7.0)
     assert (lease.tokens, lease.asked, store.adjusted) == (7.0, False, [])
     limiter.return_leases()
-    limiter.granted_late(lease, 5.0)
+    limiter._leasing.granted_late(lease, 5.0)
     assert store.adjusted == [(b"k", 7.0), (b"k", 5.0)]
 
 

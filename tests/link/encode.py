@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.link import frames
+from gateway.link import encoder, frames
 from gateway.link.frames import LoadReport, Receiver, Settings
 
 NAMES = ("max_frame", "max_streams", "stream_window", "connection_window", "max_head", "slots")
@@ -20,16 +20,16 @@ def encode(frame):
     """The bytes of one described frame."""
     stream, end = frame.get("stream", 0), frame.get("end", False)
     body = bytes.fromhex(frame.get("body", ""))
-    extra = frames.response_head(pairs(frame.get("extra", [])))
+    extra = encoder.response_head(pairs(frame.get("extra", [])))
     slot, repeated = frame.get("slot", 0), frame.get("repeated", False)
     match frame["type"]:
         case "hello":
-            return frames.hello(Settings(*(frame["settings"][name] for name in NAMES)))
+            return encoder.hello(Settings(*(frame["settings"][name] for name in NAMES)))
         case "request":
-            head = b"" if repeated else frames.request_head(
+            head = b"" if repeated else encoder.request_head(
                 frame["method"].encode(), frame["target"].encode(), pairs(frame["fields"])
             )  # fmt: skip
-            return frames.request(
+            return encoder.request(
                 stream,
                 frame["deadline_us"],
                 head,
@@ -40,24 +40,24 @@ def encode(frame):
                 priority=frame["priority"],
             )
         case "response":
-            head = b"" if repeated else frames.response_head(pairs(frame["fields"]))
-            return frames.response(stream, frame["status"], head, slot=slot, extra=extra, body=body, end=end)
+            head = b"" if repeated else encoder.response_head(pairs(frame["fields"]))
+            return encoder.response(stream, frame["status"], head, slot=slot, extra=extra, body=body, end=end)
         case "data":
-            return frames.data_start(stream, len(body), end=end) + body
+            return encoder.data_start(stream, len(body), end=end) + body
         case "window":
-            return frames.window(stream, frame["credit"])
+            return encoder.window(stream, frame["credit"])
         case "cancel":
-            return frames.control(frames.CANCEL, code=frame["code"], stream=stream)
+            return encoder.control(frames.CANCEL, code=frame["code"], stream=stream)
         case "load":
-            return frames.load(
+            return encoder.load(
                 LoadReport(frame["queued"], frame["running"], frame["capacity"], frame["service_us"] / 1e6)
             )
         case "drain":
-            return frames.control(frames.DRAIN)
+            return encoder.control(frames.DRAIN)
         case "ping" | "pong" as kind:
-            return frames.control(frames.PING if kind == "ping" else frames.PONG, body)
+            return encoder.control(frames.PING if kind == "ping" else frames.PONG, body)
         case "error":
-            return frames.error(frame["code"], frame["text"])
+            return encoder.error(frame["code"], frame["text"])
     raise AssertionError(frame)
 
 

@@ -18,17 +18,20 @@ import time
 from pathlib import Path
 
 from gateway.errors import GatewayError, LinkViolation
-from gateway.http.client import ClientLimits
-from gateway.link import frames
-from gateway.link.connection import WINDOW, LinkConnection, LinkLimits
-from gateway.link.frames import Decoder, Settings
+from gateway.http.upstream import ClientLimits
+from gateway.link import encoder, frames
+from gateway.link.connection import LinkConnection
+from gateway.link.decoder import Decoder
+from gateway.link.exchange import WINDOW
+from gateway.link.frames import Settings
+from gateway.link.pulse import LinkLimits
 from tests.link.encode import Recorder
 from tests.link.peer import ACCEPTED, DROPPED, SERVER, Nowhere, request
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "link"
 MAX = 3 * WINDOW  # bytes of one answer
 LIMITS = ClientLimits(whole=20_000, gather=0.0, max_response=MAX)
-EVENTS = frames.response_head([(b"content-type", b"text/event-stream")])
+EVENTS = encoder.response_head([(b"content-type", b"text/event-stream")])
 
 
 def corpus():
@@ -118,7 +121,7 @@ class Exchanges:
         self.link = LinkConnection(b"a", LinkLimits(), LIMITS, lambda link: None)
         self.transport = Nowhere()
         self.link.connection_made(self.transport)
-        self.link.data_received(ACCEPTED + frames.hello(SERVER))
+        self.link.data_received(ACCEPTED + encoder.hello(SERVER))
         method = rng.choice((b"GET", b"GET", b"GET", b"HEAD"))
         self.readers = [
             Reader(self.link.send(request(method), b"/", b"a", 1000, DROPPED, loop.time() + 99))
@@ -152,18 +155,20 @@ class Exchanges:
             reader.stated = rng.choice((0, 100, 65_536, 100_000))
         if rng.random() < 0.05 and reader.begun:
             reader.ended = True
-            return frames.control(frames.CANCEL, code=rng.randrange(7), stream=number + 1)
+            return encoder.control(frames.CANCEL, code=rng.randrange(7), stream=number + 1)
         reader.said += body
         self.allowed[number] -= size
         if not reader.begun:
             reader.begun, reader.ended = True, end
-            extra = b"" if reader.stated is None else frames.response_head([(b"content-length", b"%d" % reader.stated)])
+            extra = (
+                b"" if reader.stated is None else encoder.response_head([(b"content-length", b"%d" % reader.stated)])
+            )
             head = rng.choice((b"", EVENTS))
-            return frames.response(number + 1, 200, head, extra=extra, body=body, end=end)
+            return encoder.response(number + 1, 200, head, extra=extra, body=body, end=end)
         if not (size or end):
             return b""
         reader.ended = end
-        return frames.data_start(number + 1, size, end=end) + body
+        return encoder.data_start(number + 1, size, end=end) + body
 
     def turn(self):
         rng = self.rng
@@ -179,7 +184,7 @@ class Exchanges:
             case 6:
                 self.link._sweep()  # with `gather` at 0 it hands over what has begun
             case _:
-                self.say(rng.choice((frames.control(frames.PING, b"12345678"), frames.load(self.link.load))))
+                self.say(rng.choice((encoder.control(frames.PING, b"12345678"), encoder.load(self.link.load))))
         for one in self.readers:
             assert one.stream is None or one.stream._waiting <= WINDOW
 

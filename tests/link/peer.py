@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from gateway.link import frames
-from gateway.link.frames import Decoder, Settings
+from gateway.link import encoder, frames
+from gateway.link.decoder import Decoder
+from gateway.link.frames import Settings
 from gateway.request import Request
 from gateway.upstreams.forward import dropped_fields
 from tests.link.encode import Recorder
@@ -64,7 +65,7 @@ class LinkBackend:
     """Listens on a free port; `answer` is what the Upgrade is answered with, HELLO included."""
 
     def __init__(
-        self, answer=ACCEPTED + frames.hello(SERVER), plain=b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhttp"
+        self, answer=ACCEPTED + encoder.hello(SERVER), plain=b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhttp"
     ):
         self.answer = answer
         self.plain = plain

@@ -16,12 +16,14 @@ from gateway.errors import (
     StaleConnection,
     UpstreamTimeout,
 )
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
-from gateway.link import frames, pool
-from gateway.link.connection import WINDOW, LinkConnection, LinkLimits, NotStarted
+from gateway.http.upstream import ClientLimits
+from gateway.link import encoder, frames, pool
+from gateway.link.connection import LinkConnection
+from gateway.link.exchange import WINDOW, NotStarted
 from gateway.link.frames import Settings
 from gateway.link.pool import LinkPool
+from gateway.link.pulse import LinkLimits
 from tests.link.encode import pairs
 from tests.link.fuzz import corpus, mutated
 from tests.link.peer import ACCEPTED, DROPPED, SERVER, LinkBackend, Nowhere, request
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.undisturbed
 
 LIMITS = ClientLimits(max_response=1000)
 PATIENT = LinkLimits(silence=GUARD, patience=GUARD)
-JSON = frames.response_head([(b"content-type", b"application/json")])
+JSON = encoder.response_head([(b"content-type", b"application/json")])
 
 
 class Pool(LinkPool):
@@ -64,7 +66,7 @@ async def opened(one):
     asked = one.one()
     session = await one.backend.session()
     await session.heard("request")
-    session.say(frames.response(1, 200))
+    session.say(encoder.response(1, 200))
     await asked
     return session
 
@@ -83,7 +85,7 @@ async def test_what_is_sent():
             "fields": [["host", "a"], ["x-odd", "1"]], "body": b"body".hex(),
             "extra": [["x-forwarded-for", "192.0.2.7"], ["x-forwarded-proto", "http"], ["x-request-id", "id-1"], ["traceparent", "00-1-2-3"]],
         }  # fmt: skip
-        session.say(frames.response(1, 201, JSON, body=b"{}"))
+        session.say(encoder.response(1, 201, JSON, body=b"{}"))
         response = await asked
         assert (response.status, response.headers, response.body) == (
             201,
@@ -97,7 +99,7 @@ async def test_fields_that_connection_names_stay_behind():
         asked = one.one(connection=b"X-Odd, close", x_odd=b"1", x_even=b"2")
         session = await one.backend.session()
         assert (await session.heard("request"))["fields"] == [["host", "a"], ["x-even", "2"]]
-        session.say(frames.response(1, 200))
+        session.say(encoder.response(1, 200))
         await asked
 
 
@@ -109,7 +111,7 @@ async def test_the_third_request_of_a_kind_says_its_head_in_one_number():
             asked = one.one(b"POST", b"/x", b"", x_long=b"y" * 500)
             heard = await session.heard("request")
             assert ["x-long", "y" * 500] in heard["fields"]
-            session.say(frames.response(number, 200))
+            session.say(encoder.response(number, 200))
             await asked
             sizes.append(session.decoder)
         asked = one.one(b"POST", b"/x", b"", x_long=b"y" * 500)
@@ -118,7 +120,7 @@ async def test_the_third_request_of_a_kind_says_its_head_in_one_number():
         assert len(data) < 70
         session.decoder.feed(data)
         assert (await session.heard("request"))["fields"][1] == ["x-long", "y" * 500]
-        session.say(frames.response(5, 200))
+        session.say(encoder.response(5, 200))
         await asked
 
 
@@ -127,7 +129,7 @@ async def test_everything_of_a_tick_leaves_in_one_write():
     transport = Nowhere()
     link = LinkConnection(b"a", LinkLimits(), LIMITS, lambda link: None)
     link.connection_made(transport)
-    link.data_received(ACCEPTED + frames.hello(SERVER))
+    link.data_received(ACCEPTED + encoder.hello(SERVER))
     transport.written.clear()
     streams = [link.send(request(), b"/", b"a", 1000, DROPPED, loop.time() + 1) for _ in range(50)]
     link.cancel(streams[7])
@@ -148,7 +150,7 @@ async def test_answers_come_in_any_order_and_in_any_pieces(cut):
         heard = [await session.heard("request") for _ in asked]
         random.Random(3).shuffle(heard)
         said = b"".join(
-            frames.response(each["stream"], 200, JSON, slot=1, body=each["target"].encode()) for each in heard
+            encoder.response(each["stream"], 200, JSON, slot=1, body=each["target"].encode()) for each in heard
         )
         for start in range(0, len(said), cut):
             session.say(said[start : start + cut])
@@ -162,7 +164,7 @@ async def test_answers_come_in_any_order_and_in_any_pieces(cut):
 async def test_a_large_request_follows_the_backends_windows():
     settings = Settings(max_streams=9, stream_window=frames.CHUNK, connection_window=2 * frames.CHUNK)
     body = random.Random(1).randbytes(300_001)
-    async with scene(answer=ACCEPTED + frames.hello(settings)) as one:
+    async with scene(answer=ACCEPTED + encoder.hello(settings)) as one:
         asked = [one.one(body=body), one.one(body=body[::-1]), one.one(body=b"small")]
         session = await one.backend.session()
         got = {1: b"", 2: b"", 3: b""}
@@ -175,9 +177,9 @@ async def test_a_large_request_follows_the_backends_windows():
                 ended.add(heard["stream"])
             assert len(piece) <= frames.CHUNK
             if piece:
-                session.say(frames.window(0, len(piece)), frames.window(heard["stream"], len(piece)))
+                session.say(encoder.window(0, len(piece)), encoder.window(heard["stream"], len(piece)))
         assert got == {1: body, 2: body[::-1], 3: b"small"}
-        session.say(*[frames.response(number, 200) for number in got])
+        session.say(*[encoder.response(number, 200) for number in got])
         await asyncio.gather(*asked)
 
 
@@ -186,7 +188,7 @@ async def test_a_large_answer_that_is_held_whole_is_granted_as_it_comes():
         session = await opened(one)
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(2, 200, end=False))
+        session.say(encoder.response(2, 200, end=False))
         left, credit, total = 40_000_000, WINDOW, 16_777_216
         while left:
             size = min(left, frames.CHUNK, credit, total)
@@ -198,18 +200,18 @@ async def test_a_large_answer_that_is_held_whole_is_granted_as_it_comes():
                     total += heard["credit"]
                 continue
             left, credit, total = left - size, credit - size, total - size
-            session.say(frames.data_start(2, size, end=not left), bytes(size))
+            session.say(encoder.data_start(2, size, end=not left), bytes(size))
         assert len((await asked).body) == 40_000_000
 
 
 async def test_head_keeps_its_length_and_others_do_not():
     async with scene() as one:
         session = await opened(one)
-        length = frames.response_head([(b"content-length", b"77")])
+        length = encoder.response_head([(b"content-length", b"77")])
         for method, wanted in ((b"HEAD", [(b"content-length", b"77")]), (b"GET", [])):
             asked = one.one(method)
             number = (await session.heard("request"))["stream"]
-            session.say(frames.response(number, 200, length, extra=length))
+            session.say(encoder.response(number, 200, length, extra=length))
             assert (await asked).headers == wanted
 
 
@@ -219,7 +221,7 @@ async def test_what_is_for_the_gateway_to_say_is_dropped():
         said = [(b"degraded", b"no"), (b"x-request-id", b"no"), (b"x-fine", b"yes"), (b"transfer-encoding", b"no")]
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(2, 200, frames.response_head(said), extra=frames.response_head(said)))
+        session.say(encoder.response(2, 200, encoder.response_head(said), extra=encoder.response_head(said)))
         assert (await asked).headers == [(b"x-fine", b"yes")] * 2
 
 
@@ -229,18 +231,18 @@ async def test_what_is_for_the_gateway_to_say_is_dropped():
 async def test_an_answer_larger_than_allowed():
     async with scene(limits=ClientLimits(max_response=100)) as one:
         session = await opened(one)
-        for said in ([frames.response(2, 200, body=b"x" * 101)],
-                     [frames.response(3, 200, body=b"x" * 60, end=False), frames.data_start(3, 60, end=False), b"y" * 60]):  # fmt: skip
+        for said in ([encoder.response(2, 200, body=b"x" * 101)],
+                     [encoder.response(3, 200, body=b"x" * 60, end=False), encoder.data_start(3, 60, end=False), b"y" * 60]):  # fmt: skip
             asked = one.one()
             await session.heard("request")
             session.say(*said)
             with pytest.raises(BadUpstreamResponse, match="larger"):
                 await asked
         assert (await session.heard("cancel")) == {"type": "cancel", "stream": 3, "code": frames.C_TOO_LARGE}
-        session.say(frames.data_start(3, 1, end=True), b"z")  # late: dropped
+        session.say(encoder.data_start(3, 1, end=True), b"z")  # late: dropped
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(4, 200))
+        session.say(encoder.response(4, 200))
         assert (await asked).status == 200
 
 
@@ -251,18 +253,18 @@ async def test_a_cancelled_exchange_tells_the_backend_and_drops_what_comes(answe
         asked = one.one()
         await session.heard("request")
         if answered:
-            session.say(frames.response(2, 200, body=b"part", end=False))
+            session.say(encoder.response(2, 200, body=b"part", end=False))
             await asyncio.sleep(0.01)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
         assert (await session.heard("cancel")) == {"type": "cancel", "stream": 2, "code": frames.C_UNWANTED}
         assert len(one.streams) == 1  # until the backend's last word
-        session.say(frames.data_start(2, 3, end=False) + b"and" if answered else frames.response(2, 200, end=False))
-        session.say(frames.control(frames.CANCEL, code=1, stream=2))
+        session.say(encoder.data_start(2, 3, end=False) + b"and" if answered else encoder.response(2, 200, end=False))
+        session.say(encoder.control(frames.CANCEL, code=1, stream=2))
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(3, 200, body=b"mine"))
+        session.say(encoder.response(3, 200, body=b"mine"))
         assert (await asked).body == b"mine"
         assert not one.streams
 
@@ -291,7 +293,7 @@ async def test_the_backend_gives_a_stream_up(code, error):
         session = await opened(one)
         asked = one.one()
         await session.heard("request")
-        session.say(frames.control(frames.CANCEL, code=code, stream=2))
+        session.say(encoder.control(frames.CANCEL, code=code, stream=2))
         with pytest.raises(error):
             await asked
 
@@ -306,7 +308,7 @@ async def test_a_lost_link_says_whether_the_backend_can_have_answered(served, pa
         session = session or await one.backend.session()
         heard = await session.heard("request")
         if part:
-            session.say(frames.response(heard["stream"], 200, body=b"a", end=False))
+            session.say(encoder.response(heard["stream"], 200, body=b"a", end=False))
             await asyncio.sleep(0.01)
         session.close()
         with pytest.raises(error):
@@ -318,7 +320,7 @@ async def test_a_request_that_never_left_is_not_started():
     loop = asyncio.get_running_loop()
     link = LinkConnection(b"a", LinkLimits(), LIMITS, lambda link: None)
     link.connection_made(Nowhere())
-    link.data_received(ACCEPTED + frames.hello(SERVER))
+    link.data_received(ACCEPTED + encoder.hello(SERVER))
     link.pause_writing()
     stream = link.send(request(), b"/", b"a", 1000, DROPPED, loop.time() + 1)
     await asyncio.sleep(0)
@@ -331,7 +333,7 @@ async def test_what_waits_for_a_full_transport_leaves_when_it_is_not():
     transport = Nowhere()
     link = LinkConnection(b"a", LinkLimits(), LIMITS, lambda link: None)
     link.connection_made(transport)
-    link.data_received(ACCEPTED + frames.hello(SERVER))
+    link.data_received(ACCEPTED + encoder.hello(SERVER))
     transport.written.clear()
     link.pause_writing()
     stream = link.send(request(body=b"x" * 200_000), b"/", b"a", 1000, DROPPED, loop.time() + 1)
@@ -363,8 +365,8 @@ async def test_a_slow_backend_that_lives_is_waited_for():
         await session.heard("request")
         for _ in range(3):
             ping = await session.heard("ping")
-            session.say(frames.control(frames.PONG, bytes.fromhex(ping["body"])))
-        session.say(frames.response(2, 200))
+            session.say(encoder.control(frames.PONG, bytes.fromhex(ping["body"])))
+        session.say(encoder.response(2, 200))
         assert (await asked).status == 200
 
 
@@ -375,7 +377,7 @@ async def test_an_idle_link_is_asked_and_in_the_end_closed():
         now = asyncio.get_running_loop().time()
         one.expire(now)
         ping = await session.heard("ping")
-        session.say(frames.control(frames.PONG, bytes.fromhex(ping["body"])))
+        session.say(encoder.control(frames.PONG, bytes.fromhex(ping["body"])))
         await asyncio.sleep(0.01)
         one.expire(now + 2)
         assert one.link is not None
@@ -396,7 +398,7 @@ async def test_an_idle_link_whose_peer_is_gone_is_dropped():
 async def test_the_backend_may_ask_too_and_reports_its_load():
     async with scene() as one:
         session = await opened(one)
-        session.say(frames.control(frames.PING, b"hello???"), frames.load(frames.LoadReport(3, 2, 32, 0.004)))
+        session.say(encoder.control(frames.PING, b"hello???"), encoder.load(frames.LoadReport(3, 2, 32, 0.004)))
         assert (await session.heard("pong"))["body"] == b"hello???".hex()
         load = one.link.load
         assert (load.queued, load.running, load.capacity, load.service) == (3, 2, 32, 0.004)
@@ -410,14 +412,14 @@ async def test_drain_finishes_what_runs_and_starts_anew():
         session = await opened(one)
         running = one.one()
         await session.heard("request")
-        session.say(frames.control(frames.DRAIN))
+        session.say(encoder.control(frames.DRAIN))
         await asyncio.sleep(0.01)
         fresh = one.one()
         second = await one.backend.session()
         await second.heard("request")
-        second.say(frames.response(1, 200, body=b"second"))
+        second.say(encoder.response(1, 200, body=b"second"))
         assert (await fresh).body == b"second"
-        session.say(frames.response(2, 200, body=b"first"))
+        session.say(encoder.response(2, 200, body=b"first"))
         assert (await running).body == b"first"
         await session.closed()
         assert one.backend.upgrades == 2
@@ -429,7 +431,7 @@ async def test_a_refused_stream_goes_over_http_instead():
         session = await one.backend.session()
         asked = one.one()
         await session.heard("request")
-        session.say(frames.control(frames.CANCEL, code=frames.C_REFUSED, stream=1))
+        session.say(encoder.control(frames.CANCEL, code=frames.C_REFUSED, stream=1))
         assert (await asked).body == b"http"
         assert one.backend.requests == 2
 
@@ -440,7 +442,7 @@ async def test_closing_lets_what_runs_finish():
         running = one.one()
         await session.heard("request")
         one.close()
-        session.say(frames.response(2, 200))
+        session.say(encoder.response(2, 200))
         assert (await running).status == 200
         await session.closed()
 
@@ -474,14 +476,14 @@ async def test_a_backend_that_learns_the_link_is_found_out(monkeypatch):
     async with scene(required=False, answer=PLAIN) as one:
         await one.one()
         await asyncio.sleep(0.02)
-        one.backend.answer = ACCEPTED + frames.hello(SERVER)
+        one.backend.answer = ACCEPTED + encoder.hello(SERVER)
         await one.one()
         session = await one.backend.session()
         while one.link is None:
             await asyncio.sleep(0.001)
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(1, 200, body=b"link"))
+        session.say(encoder.response(1, 200, body=b"link"))
         assert (await asked).body == b"link"
 
 
@@ -511,7 +513,7 @@ async def test_a_request_that_no_link_can_say_goes_over_http():
 
 @pytest.mark.parametrize("required", [True, False])
 async def test_more_exchanges_than_streams(required):
-    async with scene(required=required, answer=ACCEPTED + frames.hello(Settings(max_streams=2))) as one:
+    async with scene(required=required, answer=ACCEPTED + encoder.hello(Settings(max_streams=2))) as one:
         first = one.one()
         session = await one.backend.session()
         if not required:
@@ -525,7 +527,7 @@ async def test_more_exchanges_than_streams(required):
                 await one.one()
         else:
             assert (await one.one()).body == b"http"
-        session.say(frames.response(1, 200), frames.response(2, 200))
+        session.say(encoder.response(1, 200), encoder.response(2, 200))
         await asyncio.gather(first, second)
 
 
@@ -537,17 +539,17 @@ async def test_more_exchanges_than_streams(required):
     [
         ([b"HTTP/1.1 200 OK\r\n\r\n"], frames.E_SIZE),
         ([b"\xff" * 12], frames.E_SIZE),
-        ([frames.response(9, 200)], frames.E_STREAM),
-        ([frames.response(1, 200)], frames.E_STREAM),  # answered before
-        ([frames.response(2, 200, end=False), frames.response(2, 200)], frames.E_STREAM),
-        ([frames.data_start(2, 1, end=False), b"x"], frames.E_STREAM),
-        ([frames.data_start(77, 1, end=False), b"x"], frames.E_STREAM),
-        ([frames.window(77, 1)], frames.E_STREAM),
-        ([frames.control(frames.CANCEL, code=1, stream=77)], frames.E_STREAM),
-        ([frames.window(0, frames.MAX_WINDOW)], frames.E_FLOW),
-        ([frames.response(2, 200, slot=4)], frames.E_HEAD),
-        ([frames.data_start(2, WINDOW + 1, end=False)], frames.E_SIZE),
-        ([frames.hello(SERVER)], frames.E_PROTOCOL),
+        ([encoder.response(9, 200)], frames.E_STREAM),
+        ([encoder.response(1, 200)], frames.E_STREAM),  # answered before
+        ([encoder.response(2, 200, end=False), encoder.response(2, 200)], frames.E_STREAM),
+        ([encoder.data_start(2, 1, end=False), b"x"], frames.E_STREAM),
+        ([encoder.data_start(77, 1, end=False), b"x"], frames.E_STREAM),
+        ([encoder.window(77, 1)], frames.E_STREAM),
+        ([encoder.control(frames.CANCEL, code=1, stream=77)], frames.E_STREAM),
+        ([encoder.window(0, frames.MAX_WINDOW)], frames.E_FLOW),
+        ([encoder.response(2, 200, slot=4)], frames.E_HEAD),
+        ([encoder.data_start(2, WINDOW + 1, end=False)], frames.E_SIZE),
+        ([encoder.hello(SERVER)], frames.E_PROTOCOL),
     ],
 )  # fmt: skip
 async def test_a_hostile_backend_loses_its_link_and_nothing_else(said, code):
@@ -563,7 +565,7 @@ async def test_a_hostile_backend_loses_its_link_and_nothing_else(said, code):
         assert one.link is None
         asked = other.one()
         await good.heard("request")
-        good.say(frames.response(2, 200))
+        good.say(encoder.response(2, 200))
         assert (await asked).status == 200
 
 
@@ -572,7 +574,7 @@ async def test_an_error_from_the_backend_ends_the_link():
         session = await opened(one)
         asked = one.one()
         await session.heard("request")
-        session.say(frames.error(frames.E_PROTOCOL, "enough"))
+        session.say(encoder.error(frames.E_PROTOCOL, "enough"))
         with pytest.raises(BadUpstreamResponse, match="enough"):
             await asked
 
@@ -586,7 +588,7 @@ async def test_no_bytes_do_more_than_end_the_link():
         link = LinkConnection(b"a", LinkLimits(), LIMITS, lambda link: None)
         transport = Nowhere()
         link.connection_made(transport)
-        link.data_received(ACCEPTED + frames.hello(SERVER))
+        link.data_received(ACCEPTED + encoder.hello(SERVER))
         waiters = [link.send(request(), b"/", b"a", 1000, DROPPED, loop.time() + 9).future for _ in range(4)]
         link.cancel(next(iter(link.streams.values())))
         data = mutated(rng.choice(seeds)[52:], rng)

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import LinkViolation
-from gateway.link import frames
-from gateway.link.frames import Decoder, SentHeads, Settings
+from gateway.link import encoder, frames
+from gateway.link.decoder import Decoder
+from gateway.link.encoder import SentHeads
+from gateway.link.frames import Settings
 from tests.link.encode import Recorder, encode
 from tests.link.fuzz import fuzz
 
@@ -54,18 +56,20 @@ def test_recorded_violations_end_the_connection_with_their_code(vector, step):
 
 def test_an_unknown_frame_that_may_be_passed_over_is():
     data = (
-        frames.hello(Settings()) + frames.control(0x80 | 42, b"later", code=9, stream=9) + frames.control(frames.DRAIN)
+        encoder.hello(Settings())
+        + encoder.control(0x80 | 42, b"later", code=9, stream=9)
+        + encoder.control(frames.DRAIN)
     )
     assert decode(data, "client")[1:] == [{"type": "drain"}]
 
 
 def test_settings_of_a_later_revision_are_passed_over():
-    more = frames.control(frames.HELLO, frames.hello(Settings(slots=9))[12:] + b"\xff\x00\x01\x02\x03\x04", code=1)
+    more = encoder.control(frames.HELLO, encoder.hello(Settings(slots=9))[12:] + b"\xff\x00\x01\x02\x03\x04", code=1)
     assert decode(more, "client")[0]["settings"]["slots"] == 9
 
 
 def test_nothing_is_read_behind_an_error():
-    data = frames.hello(Settings()) + frames.error(1, "no") + b"anything at all"
+    data = encoder.hello(Settings()) + encoder.error(1, "no") + b"anything at all"
     assert [one["type"] for one in decode(data, "client")] == ["hello", "error"]
 
 
@@ -94,7 +98,7 @@ RESPONSES = st.fixed_dictionaries(
 
 @given(st.lists(REQUESTS, max_size=6), st.integers(1, 400))
 def test_requests_come_out_as_they_went_in(sent, step):
-    data = frames.hello(Settings()) + b"".join(map(encode, sent))
+    data = encoder.hello(Settings()) + b"".join(map(encode, sent))
     assert decode(data, "server", step)[1:] == [described(one) for one in sent]
 
 
@@ -102,7 +106,7 @@ def test_requests_come_out_as_they_went_in(sent, step):
 def test_responses_come_out_as_they_went_in(sent, step):
     for one in sent:
         one["slot"] = one["slot"] if one["fields"] else 0  # nothing is not remembered
-    data = frames.hello(Settings()) + b"".join(map(encode, sent))
+    data = encoder.hello(Settings()) + b"".join(map(encode, sent))
     assert decode(data, "client", step)[1:] == [described(one) for one in sent]
 
 
@@ -110,7 +114,7 @@ def test_responses_come_out_as_they_went_in(sent, step):
 def test_any_bytes_are_frames_or_a_violation(data):
     for receiver in ("client", "server"):
         with contextlib.suppress(LinkViolation):
-            decode(frames.hello(Settings()) + data, receiver)
+            decode(encoder.hello(Settings()) + data, receiver)
 
 
 def test_mutated_sessions_are_frames_or_a_violation():
@@ -148,7 +152,7 @@ def test_a_head_that_comes_once_takes_no_slot():
 )
 def test_what_cannot_be_said_is_not(name, value):
     with pytest.raises(ValueError, match="link"):
-        frames.field(name, value)
+        encoder.field(name, value)
 
 
 @pytest.mark.parametrize(
@@ -165,4 +169,4 @@ def test_what_cannot_be_said_is_not(name, value):
 )
 def test_a_head_that_cannot_be_said_is_not(method, target, fields):
     with pytest.raises(ValueError):
-        frames.request_head(method, target, fields)
+        encoder.request_head(method, target, fields)

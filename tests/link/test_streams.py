@@ -8,10 +8,12 @@ import random
 import pytest
 
 from gateway.errors import BadUpstreamResponse, ConnectionBroken, PoolExhausted, UpstreamTimeout
-from gateway.http.client import ClientLimits
-from gateway.link import frames
-from gateway.link.connection import WINDOW, LinkConnection, LinkLimits
+from gateway.http.upstream import ClientLimits
+from gateway.link import encoder, frames
+from gateway.link.connection import LinkConnection
+from gateway.link.exchange import WINDOW
 from gateway.link.frames import Settings
+from gateway.link.pulse import LinkLimits
 from gateway.stream import Stream
 from tests.link.fuzz import fuzz_exchanges
 from tests.link.peer import ACCEPTED, DROPPED, SERVER, Nowhere, request
@@ -19,22 +21,22 @@ from tests.link.test_connection import JSON, opened, scene
 
 pytestmark = pytest.mark.undisturbed
 
-EVENTS = frames.response_head([(b"content-type", b"text/event-stream; charset=utf-8")])
+EVENTS = encoder.response_head([(b"content-type", b"text/event-stream; charset=utf-8")])
 
 
 def stated(length):
-    return frames.response_head([(b"content-length", b"%d" % length)])
+    return encoder.response_head([(b"content-length", b"%d" % length)])
 
 
 def data(number, body, *, end=False):
-    return frames.data_start(number, len(body), end=end) + body
+    return encoder.data_start(number, len(body), end=end) + body
 
 
 async def begun(one, session, said=b"data: 1\n\n", **options):
     """The number of an exchange whose answer streams, and its stream."""
     asked = one.one(**options)
     number = (await session.heard("request"))["stream"]
-    session.say(frames.response(number, 200, EVENTS, body=said, end=False))
+    session.say(encoder.response(number, 200, EVENTS, body=said, end=False))
     response = await asked
     assert response.stream is not None
     return number, response.stream
@@ -55,7 +57,7 @@ async def test_a_large_answer_of_a_stated_length_streams_at_once():
         session = await opened(one)
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(2, 200, JSON, extra=stated(101), body=b"a" * 50, end=False))
+        session.say(encoder.response(2, 200, JSON, extra=stated(101), body=b"a" * 50, end=False))
         response = await asked
         assert (response.status, response.headers, response.body) == (
             200,
@@ -74,7 +76,7 @@ async def test_a_small_answer_of_a_stated_length_is_waited_for():
         session = await opened(one)
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(2, 200, extra=stated(100), body=b"a" * 50, end=False))
+        session.say(encoder.response(2, 200, extra=stated(100), body=b"a" * 50, end=False))
         await asyncio.sleep(0.05)
         session.say(data(2, b"b" * 50, end=True))
         assert (await asked).body == b"a" * 50 + b"b" * 50
@@ -85,7 +87,7 @@ async def test_an_answer_of_unstated_length_streams_when_it_is_not_there_in_a_mo
         session = await opened(one)
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(2, 200, body=b"a", end=False), data(2, b"b"))
+        session.say(encoder.response(2, 200, body=b"a", end=False), data(2, b"b"))
         response = await asked
         assert response.stream.length is None
         assert await response.stream.read() == b"ab"
@@ -93,7 +95,7 @@ async def test_an_answer_of_unstated_length_streams_when_it_is_not_there_in_a_mo
         assert await response.stream.read() == b""
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(3, 200, body=b"a", end=False), data(3, b"b", end=True))
+        session.say(encoder.response(3, 200, body=b"a", end=False), data(3, b"b", end=True))
         assert (await asked).body == b"ab"
 
 
@@ -102,7 +104,7 @@ async def test_an_answer_that_grows_streams():
         session = await opened(one)
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(2, 200, body=b"a" * 60, end=False), data(2, b"b" * 60))
+        session.say(encoder.response(2, 200, body=b"a" * 60, end=False), data(2, b"b" * 60))
         response = await asked
         assert await response.stream.read() == b"a" * 60 + b"b" * 60
         session.say(data(2, b"c", end=True))
@@ -127,7 +129,7 @@ async def test_an_answer_without_a_body_is_there_with_its_head(method, status):
         session = await opened(one)
         asked = one.one(method)
         await session.heard("request")
-        session.say(frames.response(2, status, extra=stated(7), end=False))
+        session.say(encoder.response(2, status, extra=stated(7), end=False))
         response = await asked
         assert (response.status, response.body, response.stream) == (status, b"", None)
         await session.heard("cancel")
@@ -135,7 +137,7 @@ async def test_an_answer_without_a_body_is_there_with_its_head(method, status):
         for end in (True, False):
             asked = one.one(method)
             number = (await session.heard("request"))["stream"]
-            session.say(frames.response(number, status, body=b"x", end=end))
+            session.say(encoder.response(number, status, body=b"x", end=end))
             with pytest.raises(BadUpstreamResponse, match="body"):
                 await asked
         session.say(data(number, b"", end=True))
@@ -240,7 +242,7 @@ async def test_a_reader_that_has_gone_cancels_its_stream_alone():
         session.say(data(number, b"late"), data(other, b"kept", end=True))
         assert await whole(kept) == b"data: 1\n\nkept"
         assert [exchange.number for exchange in one.streams] == [number]
-        session.say(frames.control(frames.CANCEL, code=1, stream=number))
+        session.say(encoder.control(frames.CANCEL, code=1, stream=number))
         await asyncio.sleep(0.01)
         assert not one.streams
 
@@ -251,7 +253,7 @@ async def test_who_leaves_in_the_turn_of_the_hand_over_is_noticed():
         asked = one.one()
         await session.heard("request")
         exchange = one.streams[0]
-        session.say(frames.response(2, 200, EVENTS, body=b"x", end=False))
+        session.say(encoder.response(2, 200, EVENTS, body=b"x", end=False))
         while exchange.future is not None:
             await asyncio.sleep(0)
         assert not asked.done()
@@ -333,14 +335,15 @@ async def test_the_backend_gives_a_stream_up(code, error):
     async with scene(limits=ClientLimits(gather=0.03)) as one:
         session = await opened(one)
         number, stream = await begun(one, session)
-        session.say(data(number, b"more"), frames.control(frames.CANCEL, code=code, stream=number))
+        session.say(data(number, b"more"), encoder.control(frames.CANCEL, code=code, stream=number))
         assert (await stream.read()).startswith(b"data: 1\n\n")
         with pytest.raises(error):
             await whole(stream)
         asked = one.one()  # the same before it is handed over
         number = (await session.heard("request"))["stream"]
         session.say(
-            frames.response(number, 200, body=b"a", end=False), frames.control(frames.CANCEL, code=code, stream=number)
+            encoder.response(number, 200, body=b"a", end=False),
+            encoder.control(frames.CANCEL, code=code, stream=number),
         )
         with pytest.raises(error):
             await asked
@@ -356,7 +359,7 @@ async def test_a_stated_length_is_kept(whole_above, said):
         session = await opened(one)
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(2, 200, extra=stated(10), body=b"1234", end=False))
+        session.say(encoder.response(2, 200, extra=stated(10), body=b"1234", end=False))
         if whole_above == 5:
             response = await asked
             session.say(*said)
@@ -379,8 +382,8 @@ async def test_a_length_that_is_no_number_ends_the_link(value):
         session = await opened(one)
         asked = one.one()
         await session.heard("request")
-        extra = frames.response_head([(b"content-length", value)])
-        session.say(frames.response(2, 200, extra=extra, body=b"1234", end=False))
+        extra = encoder.response_head([(b"content-length", value)])
+        session.say(encoder.response(2, 200, extra=extra, body=b"1234", end=False))
         with pytest.raises(BadUpstreamResponse, match="length"):
             await asked
         assert (await session.heard("error"))["code"] == frames.E_HEAD
@@ -397,7 +400,7 @@ async def test_a_stream_that_grows_beyond_what_is_allowed():
         session.say(data(number, b"", end=True))
         asked = one.one()
         number = (await session.heard("request"))["stream"]
-        session.say(frames.response(number, 200, extra=stated(101), end=False))
+        session.say(encoder.response(number, 200, extra=stated(101), end=False))
         with pytest.raises(BadUpstreamResponse, match="larger"):
             await asked
         session.say(data(number, b"", end=True))
@@ -407,12 +410,12 @@ async def test_drain_lets_a_stream_end_as_it_began():
     async with scene() as one:
         session = await opened(one)
         number, stream = await begun(one, session)
-        session.say(frames.control(frames.DRAIN))
+        session.say(encoder.control(frames.DRAIN))
         await asyncio.sleep(0.01)
         fresh = one.one()
         second = await one.backend.session()
         await second.heard("request")
-        second.say(frames.response(1, 200))
+        second.say(encoder.response(1, 200))
         await fresh
         session.say(data(number, b"2"), data(number, b"3", end=True))
         assert await whole(stream) == b"data: 1\n\n23"
@@ -436,7 +439,7 @@ async def test_a_reload_reaches_a_link_that_is_open():
         one.expire(asyncio.get_running_loop().time())
         asked = one.one()
         await session.heard("request")
-        session.say(frames.response(2, 200, body=b"1234", end=False))
+        session.say(encoder.response(2, 200, body=b"1234", end=False))
         stream = (await asked).stream
         session.say(data(2, b"", end=True))
         assert await whole(stream) == b"1234"
@@ -447,7 +450,7 @@ async def test_a_reload_reaches_a_link_that_is_open():
 
 async def test_a_link_whose_backend_never_says_the_last_word_is_replaced():
     async with scene(
-        times=LinkLimits(5, 5, last_word=0.05), answer=ACCEPTED + frames.hello(Settings(max_streams=3))
+        times=LinkLimits(5, 5, last_word=0.05), answer=ACCEPTED + encoder.hello(Settings(max_streams=3))
     ) as one:
         session = await opened(one)
         number, stream = await begun(one, session)
@@ -462,7 +465,7 @@ async def test_a_link_whose_backend_never_says_the_last_word_is_replaced():
         asked = one.one()
         second = await one.backend.session()
         await second.heard("request")
-        second.say(frames.response(1, 200, body=b"second"))
+        second.say(encoder.response(1, 200, body=b"second"))
         assert (await asked).body == b"second"
         session.say(data(number, b"2", end=True))  # what somebody wants ends as it began
         assert await whole(stream) == b"data: 1\n\n2"
@@ -476,7 +479,7 @@ async def test_a_last_word_in_time_keeps_the_link():
         asked = one.one(seconds=0.02)
         await asyncio.gather(asked, return_exceptions=True)
         await session.heard("cancel")
-        session.say(frames.control(frames.CANCEL, code=2, stream=2))
+        session.say(encoder.control(frames.CANCEL, code=2, stream=2))
         await asyncio.sleep(0.1)
         assert one.backend.upgrades == 1
         assert one.protocol == "sluice-link/1"
@@ -487,13 +490,13 @@ async def test_what_a_backend_that_never_reads_can_make_us_hold_is_bounded():
     link = LinkConnection(b"a", LinkLimits(), ClientLimits(), lambda link: None)
     transport = Nowhere()
     link.connection_made(transport)
-    link.data_received(ACCEPTED + frames.hello(SERVER))
+    link.data_received(ACCEPTED + encoder.hello(SERVER))
     waiter = link.send(request(), b"/", b"a", 1000, DROPPED, loop.time() + 60).future
     await asyncio.sleep(0)
     link.pause_writing()
     turns = 0
     while not link.lost:
-        link.data_received(frames.control(frames.PING, b"12345678") * 3000)
+        link.data_received(encoder.control(frames.PING, b"12345678") * 3000)
         turns += 1
         assert turns < 1000
         assert len(link._out) < 20_000

@@ -10,8 +10,8 @@ import time
 
 from gateway.balance.weighted_round_robin import WeightedRoundRobin
 from gateway.breakers.gate import BreakerSettings
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
+from gateway.http.upstream import ClientLimits
 from gateway.request import Outcome, Request
 from gateway.retries.budget import RetryBudget
 from gateway.retries.rules import REASONS, RetryCells, RetryRules

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.breakers.gate import BreakerSettings
 from gateway.errors import BadUpstreamResponse, ConnectFailed, ConnectionBroken, StaleConnection, UpstreamTimeout
-from gateway.http.client import ClientLimits
+from gateway.http.upstream import ClientLimits
 from gateway.request import Outcome, Request
 from gateway.testing import OK, Close, Never, Pause, Reset, Say, answer
 from tests.upstreams.scene import DEAD, DENIED, scene

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gateway.http.client import ClientLimits
+from gateway.http.upstream import ClientLimits
 from gateway.retries.budget import RetryBudget
 from gateway.retries.hedge import HedgeRules
 from gateway.retries.latencies import Latencies

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from gateway.http.client import ClientLimits
+from gateway.http.upstream import ClientLimits
 from gateway.request import Outcome, Request
 from gateway.retries.budget import MINIMUM, RetryBudget
 from gateway.retries.hedge import HedgeRules

@@ -11,8 +11,8 @@ from gateway.admission.admission import LONGEST_AWAY
 from gateway.balance.groups import LONGEST_REST
 from gateway.balance.registry import Recipe
 from gateway.breakers.gate import FOREVER, BreakerSettings
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address
+from gateway.http.upstream import ClientLimits
 from gateway.link.frames import LoadReport
 from gateway.request import Outcome, Request, Response
 from gateway.upstreams.backend import Backend

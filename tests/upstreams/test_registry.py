@@ -5,8 +5,8 @@ from __future__ import annotations
 from gateway.admission.admission import AdmissionSettings
 from gateway.breakers.gate import BreakerSettings
 from gateway.certificates import ClientTls, client_context
-from gateway.http.client import ClientLimits
 from gateway.http.dial import Address, Tls
+from gateway.http.upstream import ClientLimits
 from gateway.link.pool import LinkPool
 from gateway.request import Outcome
 from gateway.upstreams.registry import BackendRegistry, backend_key

@@ -21,11 +21,32 @@ type batching struct {
 	sizes                    []int
 	weights                  map[string]int
 	file, priority           string
+	trust, unchecked         bool
+	apart                    map[string]bool // MODEL or MODEL:SIGNATURE
+	maxRows, maxAnswer       int
 	given                    map[string]bool // flags that the command line has
 }
 
 func (b *batching) flags(f *flag.FlagSet, workers int) {
 	f.BoolVar(&b.enabled, "enable_batching", true, "gather waiting requests into one Run")
+	f.BoolFunc("batch_check", "find out at load whether a signature treats its rows one by one, and do not batch it otherwise (default true)",
+		func(text string) error {
+			check, err := strconv.ParseBool(text)
+			b.unchecked = !check
+			return err
+		})
+	f.Func("batching_off", "`models`, as in ranker,digits:raw, or signatures of them whose requests each are a Run of their own", func(text string) error {
+		b.apart = map[string]bool{}
+		for each := range strings.SplitSeq(text, ",") {
+			if each = strings.TrimSpace(each); each == "" || strings.HasPrefix(each, ":") {
+				return fmt.Errorf("%q is not MODEL or MODEL:SIGNATURE", each)
+			}
+			b.apart[each] = true
+		}
+		return nil
+	})
+	f.IntVar(&b.maxRows, "max_rows", 1<<17, "most `rows` in one request")
+	f.IntVar(&b.maxAnswer, "max_answer", 64<<20, "most `bytes` of one answer")
 	f.StringVar(&b.file, "batching_parameters_file", "", "`file` with TF-Serving's batching parameters; flags that are given go before it")
 	f.IntVar(&b.maxBatch, "max_batch", 32, "most `rows` in one Run; larger requests are divided")
 	f.IntVar(&b.workers, "batch_workers", workers, "`number` of Runs at the same time, of all models together")
@@ -45,6 +66,7 @@ func (b *batching) flags(f *flag.FlagSet, workers int) {
 			return err
 		})
 	f.StringVar(&b.priority, "priority_header", "X-Priority", "`header` in which requests say critical, default or batch; empty: in none")
+	f.BoolVar(&b.trust, "trust_client_priority", false, "believe requests that they are critical; else they can only say that they may wait longer")
 }
 
 func readSizes(text string) ([]int, error) {
@@ -87,6 +109,8 @@ func (b *batching) resolve(f *flag.FlagSet) error {
 	}{
 		{"max_batch", b.maxBatch, 1, modelconfig.MostRows},
 		{"batch_workers", b.workers, 1, modelconfig.MostThreads},
+		{"max_rows", b.maxRows, 1, modelconfig.MostQueued},
+		{"max_answer", b.maxAnswer, 1 << 10, 1 << 40},
 		{"max_queue", b.queue, 1, modelconfig.MostQueued},
 		{"max_queue_bytes", b.queueBytes, 1 << 10, 1 << 40},
 	} {
@@ -135,6 +159,14 @@ func (b *batching) read() error {
 		b.queue = min(*file.Enqueued, modelconfig.MostQueued/b.maxBatch) * b.maxBatch
 	}
 	return nil
+}
+
+// alone is why the flags want a signature's requests to run one by one; empty: they do not.
+func (b *batching) alone(model, signature string) string {
+	if b.apart[model] || b.apart[model+":"+signature] {
+		return "--batching_off says so"
+	}
+	return ""
 }
 
 // limits are what the flags mean for one signature. Runs that share slots do so through share.

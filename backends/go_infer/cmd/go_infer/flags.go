@@ -16,11 +16,12 @@ import (
 type options struct {
 	lifecycle
 	host, socket, monitoring   string
-	traces                     string
+	tracing                    tracing
+	given                      map[string]bool // flags that the command line has
 	controlPort, debugPort     int
 	machine                    machine.Choice
 	port, intraOp              int
-	maxBody                    int
+	maxBody, maxBodies         int
 	images                     image.Limits
 	gzipFrom                   int
 	exitWithParent             bool
@@ -53,12 +54,13 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.IntVar(&o.port, "rest_api_port", 8501, "`port` to listen on; 0 takes a free one and logs it")
 	f.StringVar(&o.socket, "rest_api_socket_path", "", "`path` of a Unix socket to listen on, too")
 	f.StringVar(&o.monitoring, "monitoring_config_file", "", "`file` that says where metrics are (TF-Serving's prometheus_config)")
-	f.StringVar(&o.traces, "trace_file", "", "`file` to append a line of JSON to for each request whose traceparent says that it is sampled")
+	o.tracing.register(f)
 	f.IntVar(&o.controlPort, "control_port", -1, "`port` on 127.0.0.1 for operators: rollback, labels, traffic, reload; 0 takes a free one, -1: none")
 	f.IntVar(&o.debugPort, "debug_port", -1, "`port` on 127.0.0.1 for Go's profiles (/debug/pprof); 0 takes a free one, -1: none")
 	o.batching.flags(f, o.machine.Runs)
 	f.IntVar(&o.intraOp, "tensorflow_intra_op_parallelism", o.machine.IntraOp, "`threads` inside one operation")
 	f.IntVar(&o.maxBody, "max_body", 16<<20, "largest request body, in `bytes`")
+	f.IntVar(&o.maxBodies, "max_bodies", 512<<20, "most `bytes` of all request bodies that are held at the same time; beyond, requests are refused with 503")
 	f.IntVar(&o.gzipFrom, "gzip_from", 16<<10, "`bytes` of an answer from which it is gzipped for clients that ask; 0 never")
 	f.IntVar(&o.images.Pixels, "max_image_pixels", 16<<20, "largest picture, in `pixels`")
 	f.IntVar(&o.images.Workers, "image_workers", o.machine.Runs, "`number` of pictures decoded and resized at the same time")
@@ -69,12 +71,14 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.DurationVar(&o.drainGrace, "drain_grace", 250*time.Millisecond, "`time` after SIGTERM in which connections are still accepted")
 	f.BoolVar(&o.exitWithParent, "exit_with_parent", false, "drain and exit when the process that started this one is gone")
 	f.BoolVar(&o.link, "enable_link", true, "offer the gateway's multiplexed link on the same port")
-	f.BoolVar(&o.modelControl, "allow_model_control", false, "let requests of the Open Inference Protocol load and unload models")
+	f.BoolVar(&o.modelControl, "allow_model_control", false, "let requests on the public ports change what is served: load and unload of the Open Inference Protocol, HandleReloadConfigRequest")
 	f.BoolVar(&o.logRequests, "log_requests", false, "log every request")
 	f.BoolVar(&o.version, "version", false, "print versions and exit")
 	o.grpc.register(f)
 	err := f.Parse(arguments)
 	o.grpc.parsed(f, o.host)
+	o.given = map[string]bool{}
+	f.Visit(func(each *flag.Flag) { o.given[each.Name] = true })
 	if errors.Is(err, flag.ErrHelp) {
 		_, _ = io.WriteString(help, usage)
 		f.SetOutput(help)
@@ -89,7 +93,10 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	case o.version:
 		return o, nil
 	}
-	if err := o.check(); err != nil {
+	if o.drainTimeout < 0 || o.drainGrace < 0 {
+		return o, fmt.Errorf("--drain_timeout=%s and --drain_grace=%s cannot be negative", o.drainTimeout, o.drainGrace)
+	}
+	if err := errors.Join(o.check(), o.tracing.check()); err != nil {
 		return o, err
 	}
 	for _, bound := range []struct {
@@ -104,6 +111,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 		{"debug_port", o.debugPort, -1, 65535},
 		{"tensorflow_intra_op_parallelism", o.intraOp, 1, 127},
 		{"max_body", o.maxBody, 1 << 10, 1 << 30},
+		{"max_bodies", o.maxBodies, o.maxBody, 1 << 40},
 		{"gzip_from", o.gzipFrom, 0, 1 << 30},
 		{"max_image_pixels", o.images.Pixels, 1 << 10, 1 << 28},
 		{"image_workers", o.images.Workers, 1, 256},

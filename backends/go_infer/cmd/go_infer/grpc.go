@@ -15,6 +15,7 @@ import (
 
 	"sluicegate/go_infer/internal/grpcserver"
 	"sluicegate/go_infer/internal/grpcserver/rpc"
+	"sluicegate/go_infer/internal/listen"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/pb/serving"
@@ -79,7 +80,7 @@ func listenGRPC(g *grpcOptions, log *slog.Logger) (*grpcSide, error) {
 		side.listeners = append(side.listeners, listener)
 	}
 	if g.socket != "" {
-		listener, err := grpcserver.ListenUnix(g.socket)
+		listener, err := listen.Unix(g.socket)
 		if err != nil {
 			side.close()
 			return nil, fmt.Errorf("--grpc_socket_path: %w", err)
@@ -90,24 +91,27 @@ func listenGRPC(g *grpcOptions, log *slog.Logger) (*grpcSide, error) {
 }
 
 // serve makes the server and answers on every listener.
-func (s *grpcSide) serve(g *grpcOptions, rest *server.Server, repo *repository.Repository, control rpc.Controller, registry *metrics.Registry, log *slog.Logger) {
-	around := &rpc.Around{Registry: registry, Pushback: time.Second}
+func (s *grpcSide) serve(o *options, rest *server.Server, repo *repository.Repository, control rpc.Controller, registry *metrics.Registry, log *slog.Logger) {
+	around := &rpc.Around{Registry: registry, Pushback: time.Second, Priority: o.batching.priority, TrustPriority: o.batching.trust}
 	if rest.LogEach {
 		around.Log = log
 	}
+	if rest.Spans != nil {
+		around.Trace = traceCalls(rest.Spans)
+	}
 	parts := grpcserver.Parts{
-		Models:   repo,
-		Ready:    func() bool { ready, _ := rest.Readiness(); return ready },
-		Reloader: reloader{repo},
-		Around:   around,
+		Models: repo,
+		Ready:  func() bool { ready, _ := rest.Readiness(); return ready },
+		Around: around,
 	}
 	if control != nil {
-		parts.Control = control
+		parts.Control, parts.Reloader = control, reloader{repo}
 	}
 	s.Server = grpcserver.New(grpcserver.Options{
-		MaxMessage:    g.maxMessage,
-		MaxStreams:    uint32(g.maxStreams),
-		TensorContent: g.tensorContent,
+		MaxMessage:    o.grpc.maxMessage,
+		MaxStreams:    uint32(o.grpc.maxStreams),
+		TensorContent: o.grpc.tensorContent,
+		TrustPriority: o.batching.trust,
 		Release:       release,
 	}, parts)
 	s.served = make(chan error, len(s.listeners))

@@ -27,13 +27,16 @@ type lifecycle struct {
 	configPoll, filePoll                          float64 // seconds, as in TF-Serving
 	settle, lazyWait                              time.Duration
 	retries, loads, nice                          int
+	pauses                                        float64
+	patience                                      time.Duration
 	retryMicros, budget                           int64
 	lazy                                          bool
+	remote                                        remoteOptions
 }
 
 func (l *lifecycle) register(f *flag.FlagSet) {
 	f.StringVar(&l.modelName, "model_name", "default", "`name` of the model in URLs")
-	f.StringVar(&l.modelBase, "model_base_path", "", "`directory` with the model's versions")
+	f.StringVar(&l.modelBase, "model_base_path", "", "`directory` or URL (file, http, https, s3, gs) with the model's versions")
 	f.StringVar(&l.configFile, "model_config_file", "", "`file` that names many models (TF-Serving's model_config_list), instead of the two above")
 	f.Float64Var(&l.configPoll, "model_config_file_poll_wait_seconds", 0, "`seconds` between two looks at the config files; 0: only at start and at SIGHUP")
 	f.StringVar(&l.trafficFile, "traffic_config_file", "", "`file` that shares traffic between versions, and names shadows")
@@ -42,11 +45,14 @@ func (l *lifecycle) register(f *flag.FlagSet) {
 	f.IntVar(&l.retries, "max_num_load_retries", 5, "how `often` a version that cannot be loaded is tried again though its files have not changed")
 	f.Int64Var(&l.retryMicros, "load_retry_interval_micros", 60_000_000, "`microseconds` between those attempts")
 	f.IntVar(&l.loads, "num_load_threads", 1, "`versions` loaded at the same time")
-	f.IntVar(&l.nice, "load_niceness", 19, "by how much threads that load `give way` to those that serve: 0..19")
+	f.IntVar(&l.nice, "load_niceness", 20, "by how much threads that load `give way` to those that serve: 0..20, where 20 is SCHED_IDLE")
+	f.Float64Var(&l.pauses, "load_pauses", 3, "while requests are served, a load that reads pauses for so many `times` as long as it read; 0: it does not")
+	f.DurationVar(&l.patience, "load_patience", time.Minute, "a load that takes longer than this `time` gives way no more; 0: it does however long it takes")
 	f.BoolVar(&l.lazy, "lazy_load", false, "load a version when it is first asked for, and not before")
 	f.DurationVar(&l.lazyWait, "lazy_load_timeout", 30*time.Second, "`time` that a request waits for that")
 	f.Int64Var(&l.budget, "model_memory_budget", 0, "`bytes` that models may take together, reckoned from their files; with --lazy_load what "+
 		"was used least recently makes room; 0: not bounded")
+	l.remote.register(f)
 }
 
 func (l *lifecycle) check() error {
@@ -59,22 +65,25 @@ func (l *lifecycle) check() error {
 		return fmt.Errorf("--model_config_file_poll_wait_seconds=%g is out of range; it must be 0..86400", l.configPoll)
 	case !(l.filePoll >= -1 && l.filePoll <= 86400):
 		return fmt.Errorf("--file_system_poll_wait_seconds=%g is out of range; it must be -1..86400", l.filePoll)
-	case l.nice < 0 || l.nice > 19:
-		return fmt.Errorf("--load_niceness=%d is out of range; it must be 0..19", l.nice)
+	case l.nice < 0 || l.nice > 20:
+		return fmt.Errorf("--load_niceness=%d is out of range; it must be 0..20", l.nice)
+	case !(l.pauses >= 0 && l.pauses <= 100):
+		return fmt.Errorf("--load_pauses=%g is out of range; it must be 0..100", l.pauses)
 	case l.loads < 1 || l.loads > 64:
 		return fmt.Errorf("--num_load_threads=%d is out of range; it must be 1..64", l.loads)
-	case l.retries < 0 || l.retryMicros < 0 || l.budget < 0 || l.settle < 0 || l.lazyWait < 0:
-		return errors.New("--max_num_load_retries, --load_retry_interval_micros, --model_memory_budget, --version_settle_time and --lazy_load_timeout cannot be negative")
+	case l.retries < 0 || l.retryMicros < 0 || l.budget < 0 || l.settle < 0 || l.lazyWait < 0 || l.patience < 0:
+		return errors.New("--max_num_load_retries, --load_retry_interval_micros, --model_memory_budget, --version_settle_time, --load_patience and --lazy_load_timeout cannot be negative")
 	}
-	return nil
+	return l.remote.check()
 }
 
 func seconds(s float64) time.Duration { return max(0, time.Duration(s*float64(time.Second))) }
 
 // repository makes the repository of these flags; loader makes its models.
-func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model), registry *metrics.Registry, log *slog.Logger) *repository.Repository {
+func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model), remotes repository.Remote, registry *metrics.Registry,
+	log *slog.Logger) *repository.Repository {
 	return repository.New(repository.Options{
-		Load: load, Close: closing, Log: log,
+		Load: load, Close: closing, Remote: remotes, Log: log,
 		Poll: seconds(l.filePoll), Settle: l.settle, Loads: l.loads,
 		Retries: l.retries, Every: time.Duration(l.retryMicros) * time.Microsecond,
 		Lazy: l.lazy, LazyWait: l.lazyWait, Budget: l.budget,
@@ -83,23 +92,34 @@ func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model
 }
 
 // loader makes models, with their counters.
-func loader(o *options, registry *metrics.Registry, pool *tensor.Pool) (repository.Loader, func(*model.Model)) {
+func loader(o *options, registry *metrics.Registry, pool *tensor.Pool, log *slog.Logger) (repository.Loader, func(*model.Model)) {
 	limits := o.batching.limits(batch.NewShare(o.batching.slots()))
 	load := func(name string, version int64, directory string) (*model.Model, error) {
 		counters, begun := registry.Model(name, version), time.Now()
 		m, err := model.Load(name, version, directory, model.Options{
 			Limits: limits, Weight: o.batching.weights[name], IntraOp: o.intraOp, Nice: o.nice, Pool: pool, Events: counters,
+			Patience: o.patience, Overdue: func(raised bool) {
+				log.Warn("a load takes longer than --load_patience: it gives way no more", "model", name, "version", version,
+					"patience", o.patience.String(), "normal_priority", raised)
+			},
+			MaxRows: o.batching.maxRows, MaxAnswer: o.batching.maxAnswer, Trust: o.batching.unchecked,
+			Apart: func(signature string) string { return o.batching.alone(name, signature) },
+			Tell:  func(text string) { log.Warn("about a model", "model", name, "version", version, "what", text) },
 		})
 		registry.Loaded(filepath.Join(name, fmt.Sprint(version)), err == nil, time.Since(begun))
 		if err == nil {
 			counters.Queue(m.Waiting)
 			counters.Outcomes(m.Tally)
+		} else {
+			registry.Retire(counters)
 		}
 		return m, err
 	}
 	closing := func(m *model.Model) {
-		registry.Model(m.Name, m.Version).Queue(nil)
+		counters := registry.Model(m.Name, m.Version)
+		counters.Queue(nil)
 		m.Close()
+		registry.Retire(counters)
 	}
 	return load, closing
 }
@@ -112,6 +132,7 @@ type configuration struct {
 	flags *lifecycle
 	repo  *repository.Repository
 	log   *slog.Logger
+	look  func() // has remote repositories listed anew
 
 	mu      sync.Mutex
 	applied [sha256.Size]byte // of the files' content
@@ -189,6 +210,10 @@ func (c *configuration) apply(always bool) error {
 		return err
 	}
 	c.applied, c.failure = sum, ""
+	c.look()
+	for _, warning := range config.Warnings {
+		c.log.Warn(warning)
+	}
 	c.repo.Look()
 	c.log.Info("config applied", "models", len(config.Models), "traffic", len(config.Traffic))
 	return nil

@@ -24,13 +24,13 @@ import (
 	"sluicegate/go_infer/internal/api/tfserving"
 	"sluicegate/go_infer/internal/image"
 	"sluicegate/go_infer/internal/link"
+	"sluicegate/go_infer/internal/listen"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/server"
 	"sluicegate/go_infer/internal/session"
 	"sluicegate/go_infer/internal/tensor"
-	"sluicegate/go_infer/internal/trace"
 )
 
 // release is this server's own version.
@@ -60,6 +60,7 @@ func run(arguments []string, out, diagnostics io.Writer) int {
 // serve is the composition root: it makes every part, runs them, and takes them down in the reverse order.
 func serve(o options, log *slog.Logger) error {
 	session.TameMalloc()
+	session.SetPauses(o.pauses)
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	if o.exitWithParent {
@@ -74,7 +75,7 @@ func serve(o options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := listenTCP(o.host, o.port, "rest_api_port")
+	listener, err := listen.TCP(o.host, o.port, "rest_api_port")
 	if err != nil {
 		return err
 	}
@@ -87,31 +88,37 @@ func serve(o options, log *slog.Logger) error {
 		"why", o.machine.Reason)
 
 	registry, pool := metrics.New(), tensor.NewPool()
-	load, closing := loader(&o, registry, pool)
-	repo := o.repository(load, closing, registry, log)
-	config := &configuration{flags: &o.lifecycle, repo: repo, log: log}
+	load, closing := loader(&o, registry, pool, log)
+	var repo *repository.Repository
+	remotes, err := o.remote.catalog(registry, log, func() { repo.Look() })
+	if err != nil {
+		return err
+	}
+	defer remotes.Close()
+	repo = o.repository(load, closing, remotes, registry, log)
+	config := &configuration{flags: &o.lifecycle, repo: repo, log: log, look: remotes.Look}
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
+	registry.Counter("go_infer_load_paused_seconds_total", "Time that loads paused for those who serve.", func() float64 { return session.Paused().Seconds() })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
 	images := image.NewStage(o.images)
 	registry.Gauge("go_infer_images_working", "Pictures being decoded and resized.", func() float64 { return float64(images.Working()) })
 	registry.Gauge("go_infer_images_waiting", "Pictures that wait for an image worker.", func() float64 { return float64(images.Waiting()) })
 	registry.Gauge("go_infer_model_bytes", "Memory that loaded models are reckoned to take.", func() float64 { return float64(repo.Memory()) })
 	registry.Gauge("go_infer_config_good", "1 if the config files are in effect as they are, 0 if they were refused.", config.good)
-	limits := api.Limits{MaxBody: o.maxBody, GzipFrom: o.gzipFrom, Priority: o.batching.priority}
+	bodies := api.NewBudget(o.maxBodies)
+	registry.Gauge("go_infer_body_bytes", "Bytes of request bodies that are held.", func() float64 { return float64(bodies.Held()) })
+	limits := api.Limits{MaxBody: o.maxBody, Bodies: bodies, Answer: o.batching.maxAnswer, GzipFrom: o.gzipFrom, Priority: o.batching.priority, TrustPriority: o.batching.trust}
 	s := &server.Server{
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits, Registry: registry},
 		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: release, Control: o.control(repo)},
 		Simple:    &simple.Handler{Repository: repo, Limits: limits, Images: images},
 		Registry:  registry, Log: log, LogEach: o.logRequests, Scrape: scrape,
 	}
-	if o.traces != "" {
-		file, err := os.OpenFile(o.traces, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
-		if err != nil {
-			return fmt.Errorf("--trace_file: %w", err)
-		}
-		s.Spans = trace.NewWriter(file)
-		registry.Counter("go_infer_spans_dropped_total", "Spans that were not written.", func() float64 { return float64(s.Spans.Dropped()) })
+	spans, flush, err := o.tracing.sinks(func(name string) bool { return o.given[name] }, registry, log)
+	if err != nil {
+		return err
 	}
+	s.Spans = spans
 	s.Load = func() server.Load { return busy(registry, o.batching.slots()*o.batching.maxBatch) }
 	if o.link {
 		s.Link = links(s, registry, log)
@@ -120,10 +127,10 @@ func serve(o options, log *slog.Logger) error {
 	served := make(chan error, 2)
 	go func() { served <- s.Serve(listener) }()
 	if grpc != nil {
-		grpc.serve(&o.grpc, s, repo, o.control(repo), registry, log)
+		grpc.serve(&o, s, repo, o.control(repo), registry, log)
 	}
 	if o.socket != "" {
-		socket, err := listenUnix(o.socket)
+		socket, err := listen.Unix(o.socket)
 		if err != nil {
 			return err
 		}
@@ -134,7 +141,7 @@ func serve(o options, log *slog.Logger) error {
 		flag    string
 		handler http.Handler
 	}{
-		{o.controlPort, "control_port", control.Handler(repo, func() error { return config.apply(true) })},
+		{o.controlPort, "control_port", operators(repo, s, func() error { return config.apply(true) })},
 		{o.debugPort, "debug_port", profiles()},
 	} {
 		if p.port < 0 {
@@ -173,9 +180,20 @@ func serve(o options, log *slog.Logger) error {
 		case err := <-grpc.failed():
 			return fmt.Errorf("the gRPC listener failed: %w", err)
 		case reason := <-stop:
-			return drain(o, s, grpc, repo, pool, log, reason, stop)
+			return drain(o, s, grpc, flush, repo, pool, log, reason, stop)
 		}
 	}
+}
+
+// operators are the private listener's paths: the operators' API, and the Open Inference Protocol's, whose repository control is always
+// allowed here.
+func operators(repo *repository.Repository, s *server.Server, reload func() error) http.Handler {
+	private := *s.OIP
+	private.Control = repo
+	mux := http.NewServeMux()
+	mux.Handle("/", control.Handler(repo, reload))
+	mux.HandleFunc(oip.Prefix+"/", func(w http.ResponseWriter, r *http.Request) { private.Serve(w, r) })
+	return mux
 }
 
 // control is who loads and unloads models by request: nobody, unless the flag allows it.
@@ -225,8 +243,11 @@ func (o *options) scrapePath() (string, error) {
 	return m.Path, nil
 }
 
-// drain finishes what runs, within the timeout; a second signal ends the process at once.
-func drain(o options, s *server.Server, grpc *grpcSide, repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
+// oneSignal is for how long repeated signals count as one: supervisors and terminals send several to the same end.
+const oneSignal = time.Second
+
+// drain finishes what runs, within the timeout; a second signal, a while after the first, ends the process at once.
+func drain(o options, s *server.Server, grpc *grpcSide, flush func(context.Context), repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
 	stop <-chan os.Signal) error {
 	log.Info("draining", "reason", reason.String(), "timeout", o.drainTimeout.String())
 	ctx, cancel := context.WithTimeout(context.Background(), o.drainTimeout)
@@ -235,23 +256,26 @@ func drain(o options, s *server.Server, grpc *grpcSide, repo *repository.Reposit
 	go func() {
 		err := drainBoth(ctx, s, grpc, o.drainGrace)
 		if err == nil {
-			if s.Spans != nil {
-				s.Spans.Close()
-			}
+			flush(ctx)
 			repo.Close()
 			pool.Drain()
 		}
 		finished <- err
 	}()
-	select {
-	case err := <-finished:
-		if err != nil {
-			return fmt.Errorf("requests were still running after --drain_timeout=%s", o.drainTimeout)
+	for begun := time.Now(); ; {
+		select {
+		case err := <-finished:
+			if err != nil {
+				return fmt.Errorf("requests were still running after --drain_timeout=%s", o.drainTimeout)
+			}
+			log.Info("stopped", "live_tensors", session.Live(), "live_slabs", pool.Live())
+			return nil
+		case second := <-stop:
+			if time.Since(begun) < oneSignal {
+				continue
+			}
+			return fmt.Errorf("stopped at once by a second signal (%s); requests may have been cut off", second)
 		}
-		log.Info("stopped", "live_tensors", session.Live(), "live_slabs", pool.Live())
-		return nil
-	case second := <-stop:
-		return fmt.Errorf("stopped at once by a second signal (%s); requests may have been cut off", second)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"sluicegate/go_infer/internal/testmodels"
 )
@@ -94,9 +95,31 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 	_ = c.Process.Signal(syscall.SIGINT)
 	for log.Scan() && !strings.Contains(log.Text(), "draining") {
 	}
-	_ = c.Process.Signal(syscall.SIGINT)
+	ended := make(chan struct{})
+	go func() { // those of the first second count as one
+		for {
+			select {
+			case <-ended:
+				return
+			case <-time.After(50 * time.Millisecond):
+				_ = c.Process.Signal(syscall.SIGINT)
+			}
+		}
+	}()
+	defer close(ended)
 	said := rest(log)
 	if err := c.Wait(); code(err) != 1 || !strings.Contains(said, "stopped at once by a second signal") {
+		t.Errorf("ended with %v, said\n%s", err, said)
+	}
+}
+
+func TestSignalsInOneBreathAreOne(t *testing.T) {
+	c, _, log := launch(t, "ready", "--drain_grace=500ms")
+	for range 5 {
+		_ = c.Process.Signal(syscall.SIGTERM)
+	}
+	said := rest(log)
+	if err := c.Wait(); err != nil || !strings.Contains(said, `"msg":"stopped"`) {
 		t.Errorf("ended with %v, said\n%s", err, said)
 	}
 }
@@ -148,6 +171,9 @@ func TestWrongUsageAndFailuresAreOneClearLine(t *testing.T) {
 		{nil, 2, "--model_base_path or --model_config_file is required"},
 		{[]string{"--prot=1"}, 2, "flag provided but not defined: -prot"},
 		{[]string{"--max_batch=0", "--model_base_path=x"}, 2, "--max_batch=0 is out of range; it must be 1..4096"},
+		{[]string{"--load_pauses=-1", "--model_base_path=x"}, 2, "--load_pauses=-1 is out of range; it must be 0..100"},
+		{[]string{"--load_pauses=101", "--model_base_path=x"}, 2, "--load_pauses=101 is out of range; it must be 0..100"},
+		{[]string{"--load_patience=-1s", "--model_base_path=x"}, 2, "--load_patience and --lazy_load_timeout cannot be negative"},
 		{[]string{"--image_workers=0", "--model_base_path=x"}, 2, "--image_workers=0 is out of range; it must be 1..256"},
 		{[]string{"--max_images=4097", "--model_base_path=x"}, 2, "--max_images=4097 is out of range; it must be 1..4096"},
 		{[]string{"x", "--model_base_path=x"}, 2, `unexpected argument "x"`},

@@ -28,9 +28,14 @@ const keepBuffer = 1 << 20
 
 // Limits bound what one request may cost, and say what of it is heard.
 type Limits struct {
-	MaxBody  int    // bytes, as it arrives and, if it is compressed, as it becomes
-	GzipFrom int    // bytes of an answer from which it is gzipped for a client that asks for that; 0: never
-	Priority string // header in which a request says its class; empty: none does
+	MaxBody  int     // bytes, as it arrives and, if it is compressed, as it becomes
+	Bodies   *Budget // of all bodies together; nil: not bounded
+	Answer   int     // bytes of an answer; 0: not bounded
+	GzipFrom int     // bytes of an answer from which it is gzipped for a client that asks for that; 0: never
+	Priority string  // header in which a request says its class; empty: none does
+
+	// TrustPriority believes requests that they are more urgent than others. Without it they can only be less.
+	TrustPriority bool
 }
 
 // Exchange is one request in work. Body and Answer live in pooled memory: nothing of them may be kept after the operation returns.
@@ -42,8 +47,12 @@ type Exchange struct {
 	Answer  []byte
 	Header  http.Header // of the answer; to be touched only by an operation that succeeds
 
+	TrustPriority bool // as in Limits, of an operation that reads a priority in the body
+
 	unread int    // bytes of the body after the head that are still on their way
 	rest   []byte // bytes of the body after the head, if they were read with it
+	budget *Budget
+	held   int // bytes of it
 }
 
 // Operation answers one request: it appends JSON to x.Answer.
@@ -57,13 +66,13 @@ var jsonType = []string{"application/json"}
 func Serve(w http.ResponseWriter, r *http.Request, limits Limits, operation Operation) int {
 	x := exchanges.Get().(*Exchange)
 	defer x.recycle()
-	x.Request, x.Context, x.Header = r, r.Context(), w.Header()
+	x.Request, x.Context, x.Header, x.budget = r, r.Context(), w.Header(), limits.Bodies
 	cancel, err := x.deadline()
 	if cancel != nil {
 		defer cancel()
 	}
 	if err == nil {
-		x.Class, err = Class(r, limits.Priority)
+		x.Class, err = Class(r, limits)
 	}
 	if err == nil {
 		err = x.read(limits.MaxBody)
@@ -71,11 +80,21 @@ func Serve(w http.ResponseWriter, r *http.Request, limits Limits, operation Oper
 	if err == nil {
 		err = operation(x)
 	}
+	if err == nil {
+		err = limits.checkAnswer(len(x.Answer))
+	}
 	if err != nil {
 		return Refuse(w, err)
 	}
 	x.finish(w, limits)
 	return http.StatusOK
+}
+
+func (l *Limits) checkAnswer(bytes int) error {
+	if l.Answer == 0 || bytes <= l.Answer {
+		return nil
+	}
+	return status.Errorf(status.InvalidArgument, "the answer has %d bytes, more than the %d that --max_answer allows; ask for fewer rows", bytes, l.Answer)
 }
 
 // finish writes the answer, which is JSON unless the operation said otherwise.
@@ -109,6 +128,7 @@ func Refuse(w http.ResponseWriter, err error) int {
 }
 
 func (x *Exchange) recycle() {
+	x.letGo()
 	x.Request, x.Context, x.Header = nil, nil, nil
 	x.unread, x.rest = 0, nil
 	if cap(x.Body) > keepBuffer {
@@ -121,20 +141,20 @@ func (x *Exchange) recycle() {
 	exchanges.Put(x)
 }
 
-// Class is how urgent a request says it is, in the header of that name (critical, default or batch). On a link the gateway may say it
-// with the frame instead.
-func Class(r *http.Request, header string) (batch.Class, error) {
-	if header != "" {
-		if value := r.Header.Get(header); value != "" {
-			class, err := batch.ParseClass(value)
+// Class is how urgent a request is: as its frame says, if it came on a link, for that is the gateway's word, else ordinary; and what it
+// says itself in the header (critical, default or batch) as far as that is believed.
+func Class(r *http.Request, limits Limits) (batch.Class, error) {
+	granted, _ := r.Context().Value(batch.ContextKey).(batch.Class)
+	if limits.Priority != "" {
+		if value := r.Header.Get(limits.Priority); value != "" {
+			claimed, err := batch.ParseClass(value)
 			if err != nil {
-				return class, status.Errorf(status.InvalidArgument, "%s: %v", header, err)
+				return granted, status.Errorf(status.InvalidArgument, "%s: %v", limits.Priority, err)
 			}
-			return class, nil
+			return batch.Claim(claimed, granted, limits.TrustPriority), nil
 		}
 	}
-	class, _ := r.Context().Value(batch.ContextKey).(batch.Class)
-	return class, nil
+	return granted, nil
 }
 
 // deadline narrows the context if the client said how long it will wait.
@@ -157,19 +177,22 @@ var grpcUnits = map[byte]time.Duration{
 	'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
 }
 
+// longest is the most patience that counts: days, so that it can be added to the time.
+const longest = 1000 * time.Hour
+
 // Patience reads a timeout: grpc-timeout syntax (digits and one unit of HMSmun) first, else a Go duration.
 func Patience(value string) (time.Duration, error) {
 	digits, unit := value[:len(value)-1], value[len(value)-1]
 	if factor, known := grpcUnits[unit]; known && len(digits) <= 8 {
 		if n, err := strconv.ParseUint(digits, 10, 32); err == nil {
-			return time.Duration(n) * factor, nil
+			return min(time.Duration(n), longest/factor) * factor, nil
 		}
 	}
 	patience, err := time.ParseDuration(value)
 	if err != nil || patience < 0 {
 		return 0, status.Errorf(status.InvalidArgument, "%s: %q is not a duration; write for instance 250ms", TimeoutHeader, value)
 	}
-	return patience, nil
+	return min(patience, longest), nil
 }
 
 // read reads the whole body into the pooled buffer.
@@ -182,16 +205,11 @@ func (x *Exchange) read(limit int) error {
 		return tooLarge(limit)
 	}
 	if length := int(r.ContentLength); length >= 0 {
-		if cap(x.Body) < length {
-			x.Body = make([]byte, 0, length)
-		}
-		n, err := io.ReadFull(r.Body, x.Body[:length])
-		x.Body = x.Body[:n]
-		return bodyError(err)
+		return x.readAnnounced(length)
 	}
 	for len(x.Body) <= limit {
-		if len(x.Body) == cap(x.Body) {
-			x.Body = append(x.Body, 0)[:len(x.Body)]
+		if err := x.grow(); err != nil {
+			return err
 		}
 		n, err := r.Body.Read(x.Body[len(x.Body):cap(x.Body)])
 		x.Body = x.Body[:len(x.Body)+n]

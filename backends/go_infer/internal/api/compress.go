@@ -76,8 +76,8 @@ func (x *Exchange) decompress(encoding string, limit int) error {
 		defer gunzips.Put(pooled)
 	}
 	for err == nil {
-		if len(x.Body) == cap(x.Body) {
-			x.Body = append(x.Body, 0)[:len(x.Body)]
+		if err := x.grow(); err != nil {
+			return err
 		}
 		var n int
 		n, err = reader.Read(x.Body[len(x.Body):cap(x.Body)])

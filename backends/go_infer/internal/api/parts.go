@@ -17,16 +17,23 @@ const smallBody = 4 << 10
 func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int, operation Operation) int {
 	x := exchanges.Get().(*Exchange)
 	defer x.recycle()
-	x.Request, x.Context, x.Header = r, r.Context(), w.Header()
+	x.Request, x.Context, x.Header, x.budget = r, r.Context(), w.Header(), limits.Bodies
 	cancel, err := x.deadline()
 	if cancel != nil {
 		defer cancel()
+	}
+	if err == nil {
+		x.TrustPriority = limits.TrustPriority
+		x.Class, err = Class(r, limits)
 	}
 	if err == nil {
 		err = x.open(limits.MaxBody, head)
 	}
 	if err == nil {
 		err = operation(x)
+	}
+	if err == nil {
+		err = limits.checkAnswer(len(x.Answer))
 	}
 	if err != nil {
 		return Refuse(w, err)
@@ -39,13 +46,8 @@ func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int,
 func (x *Exchange) open(limit, head int) error {
 	r := x.Request
 	if head >= 0 && encoded(r) == "" && r.ContentLength > smallBody && r.ContentLength <= int64(limit) && int64(head) <= r.ContentLength {
-		if cap(x.Body) < head {
-			x.Body = make([]byte, 0, head)
-		}
-		n, err := io.ReadFull(r.Body, x.Body[:head])
-		x.Body = x.Body[:n]
 		x.unread = int(r.ContentLength) - head
-		return bodyError(err)
+		return x.readAnnounced(head)
 	}
 	if err := x.read(limit); err != nil {
 		return err
@@ -59,6 +61,9 @@ func (x *Exchange) open(limit, head int) error {
 // Left is how many bytes after the head were not read yet.
 func (x *Exchange) Left() int { return x.unread + len(x.rest) }
 
+// Coming says that the rest of the body is read from the connection, at the pace of the client.
+func (x *Exchange) Coming() bool { return x.unread > 0 }
+
 // Read gives the next bytes after the head.
 func (x *Exchange) Read(memory []byte) (int, error) {
 	if len(x.rest) > 0 {
@@ -71,6 +76,9 @@ func (x *Exchange) Read(memory []byte) (int, error) {
 	}
 	n, err := x.Request.Body.Read(memory[:min(len(memory), x.unread)])
 	x.unread -= n
+	if over := x.hold(int(x.Request.ContentLength) - x.unread); over != nil {
+		return n, over
+	}
 	if err == io.EOF && x.unread == 0 {
 		err = nil
 	} else if err == io.EOF {

@@ -70,25 +70,42 @@ func (b *Batcher[T]) admit(j *job, now int64) *Refusal {
 	return nil
 }
 
-// Full refuses a request of a class whose rows nobody has counted yet, if there is no room for even one: reading a body to find that out
-// would cost more than the refusal. nil: ask with Do.
-func (b *Batcher[T]) Full(class Class) *Refusal {
+// Hopeless says that a request of a class whose rows nobody has counted yet would be refused, and why: there is no room for even one, or
+// not even one could be answered before the deadline (zero: none). Reading a body to find that out would cost more than the refusal.
+func (b *Batcher[T]) Hopeless(class Class, deadline time.Time) (reason Reason, hopeless bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || b.rows() < b.limits.MaxQueue {
-		return nil
+	switch {
+	case b.closed:
+		return Closing, false // Do says so
+	case b.rows() >= b.limits.MaxQueue && !b.below(class):
+		return Rows, true
+	case deadline.IsZero() || b.rows() == 0:
+		return Late, false
 	}
-	for _, lower := range b.waiting[class.line()+1:] {
-		if lower > 0 {
-			return nil
-		}
-	}
+	return Late, b.late(&job{class: class, rows: 1, deadline: int64(deadline.Sub(b.epoch))}, b.clock())
+}
+
+// TurnAway counts a request that was hopeless, and says when to come again.
+func (b *Batcher[T]) TurnAway(reason Reason) *Refusal {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	now := b.clock()
-	refusal := b.refusal(Rows, now)
+	refusal := b.refusal(reason, now)
 	b.turned.add(time.Duration(now), 1)
 	b.tally.received.Add(1)
-	b.tally.refused[Rows].Add(1)
+	b.tally.refused[reason].Add(1)
 	return refusal
+}
+
+// below says whether something of a lower class waits.
+func (b *Batcher[T]) below(class Class) bool {
+	for _, lower := range b.waiting[class.line()+1:] {
+		if lower > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // refusal says when what waits, and what was turned away of late, will be done.

@@ -179,6 +179,27 @@ func TestALargeRequestIsSplitAndAnsweredOnce(t *testing.T) {
 	}
 }
 
+func TestWithWholeALargeRequestIsOneRunOfItsOwn(t *testing.T) {
+	b := newBench(t, Limits{MaxBatch: 8, MaxQueue: 64, Slots: 1, Coalesce: true, Whole: true})
+	replies := make(chan reply, 8)
+	b.occupy(replies)
+	for id, rows := range []int{3, 20, 8, 2} {
+		b.send(context.Background(), &work{id: id}, rows, replies)
+	}
+	b.finish <- nil
+	for _, want := range [][]int{{3}, {20}, {8}, {2}} {
+		if got := rowsOf(<-b.started); !slices.Equal(got, want) {
+			t.Errorf("a Run of %v rows, want %v", got, want)
+		}
+		b.finish <- nil
+	}
+	for range 5 {
+		if r := <-replies; r.err != nil {
+			t.Error(r.err)
+		}
+	}
+}
+
 func TestOneFailedPartFailsTheRequest(t *testing.T) {
 	b := newBench(t, one)
 	replies := make(chan reply, 1)

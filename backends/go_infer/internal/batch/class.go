@@ -47,6 +47,18 @@ func ClassOfLevel(level uint64) Class {
 	return Batch
 }
 
+// Claim is the class of a request that claims one, while another was granted by who is in front: Default claims nothing, a less urgent
+// one is always believed, a more urgent one if the request is trusted.
+func Claim(claimed, granted Class, trusted bool) Class {
+	switch {
+	case claimed == Default:
+		return granted
+	case trusted:
+		return claimed
+	}
+	return max(claimed, granted)
+}
+
 type contextKey struct{}
 
 // ContextKey is where a transport that has a field for the class of a request puts it into the request's context.

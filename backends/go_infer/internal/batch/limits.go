@@ -12,6 +12,7 @@ type Limits struct {
 	MaxQueue int  // rows that may wait
 	Slots    int  // Runs at the same time
 	Coalesce bool // false: one request per Run, never split
+	Whole    bool // a request larger than a batch is run whole and by itself, and not in parts
 
 	Sizes    []int         // what a batch is padded to, ascending, the last is MaxBatch; nil: the powers of two below it, and itself
 	Exact    bool          // true: a batch is run as large as it is, without padding

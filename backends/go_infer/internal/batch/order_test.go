@@ -119,14 +119,17 @@ func TestAFullQueueIsToldBeforeTheBodyIsRead(t *testing.T) {
 	replies := make(chan reply, 16)
 	b.occupy(replies)
 	b.ask(1, 3, replies, Options{})
-	if refusal := b.Full(Default); refusal != nil {
-		t.Errorf("there is room for a row: %v", refusal)
+	if _, hopeless := b.Hopeless(Default, time.Time{}); hopeless {
+		t.Error("there is room for a row")
 	}
 	b.ask(2, 1, replies, Options{Class: Batch})
 	for class, full := range map[Class]bool{Critical: false, Default: false, Batch: true} {
-		if refusal := b.Full(class); (refusal != nil) != full {
-			t.Errorf("%v: %v, want full: %v", class, refusal, full)
+		if reason, hopeless := b.Hopeless(class, time.Time{}); hopeless != full || full && reason != Rows {
+			t.Errorf("%v: %v %v, want full: %v", class, hopeless, reason, full)
 		}
+	}
+	if refusal := b.TurnAway(Rows); refusal.Reason != Rows || refusal.Waiting != 4 {
+		t.Errorf("turned away with %+v", refusal)
 	}
 	if tally := b.Tally(); tally.Received != 4 || tally.Refused[Rows] != 1 {
 		t.Errorf("counted %+v", tally)
@@ -199,6 +202,11 @@ func TestWhatCannotBeAnsweredInTimeIsRefusedAtOnce(t *testing.T) {
 	b.ask(2000, 1, replies, low)
 	if got := b.Tally().Refused[Late]; got != 2 {
 		t.Errorf("%d refusals, want 2: what is of a lower class waits for all of the higher", got)
+	}
+	for left, late := range map[time.Duration]bool{19 * ms: true, 5 * time.Second: false} { // before its rows are counted
+		if reason, hopeless := b.Hopeless(Default, b.clock().Add(left)); hopeless != late || reason != Late {
+			t.Errorf("with %s left: %v %v, want late: %v", left, hopeless, reason, late)
+		}
 	}
 	b.release()
 	for range 86 {

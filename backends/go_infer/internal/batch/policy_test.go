@@ -264,3 +264,19 @@ func TestClassesByNameAndByLevel(t *testing.T) {
 		}
 	}
 }
+
+func TestAClaimIsBelievedIfItIsTrustedOrModest(t *testing.T) {
+	for _, c := range []struct {
+		claimed, granted Class
+		trusted          bool
+		want             Class
+	}{
+		{Critical, Default, false, Default}, {Critical, Default, true, Critical}, {Critical, Batch, false, Batch},
+		{Batch, Default, false, Batch}, {Batch, Critical, false, Batch}, {Batch, Critical, true, Batch},
+		{Default, Critical, false, Critical}, {Default, Batch, true, Batch}, {Critical, Critical, false, Critical},
+	} {
+		if got := Claim(c.claimed, c.granted, c.trusted); got != c.want {
+			t.Errorf("%s claimed, %s granted, trusted %v: %s, want %s", c.claimed, c.granted, c.trusted, got, c.want)
+		}
+	}
+}

@@ -185,12 +185,12 @@ func (b *Batcher[T]) fill(s *slot[T], number, most, rows int, now, usual int64) 
 		}
 		room := b.limit - rows
 		switch {
-		case len(s.parts) == 0 && !b.limits.Coalesce, b.limits.Coalesce && next.Rows <= room:
+		case len(s.parts) == 0 && (!b.limits.Coalesce || b.limits.Whole && next.Rows > b.limit), b.limits.Coalesce && next.Rows <= room:
 			rows += next.Rows
 			j.taken += next.Rows
 			b.leave(j, next.Rows)
 			s.parts = append(s.parts, b.queue.pop(number))
-		case b.limits.Coalesce && next.Rows > b.limit && room > 0:
+		case b.limits.Coalesce && !b.limits.Whole && next.Rows > b.limit && room > 0:
 			part := *next
 			part.Rows = room
 			part.Payload.Retain()

@@ -83,7 +83,7 @@ func run(ctx context.Context, servable *model.Servable, serialized [][]byte) (*m
 	err := request.SetStrings(0, serialized, int64(len(serialized)))
 	if err == nil {
 		request.Rows = 1
-		if servable.Batchable() {
+		if servable.Rowwise() {
 			request.Rows = len(serialized)
 		}
 		err = servable.Run(ctx, request)

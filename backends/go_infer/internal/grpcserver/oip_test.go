@@ -234,7 +234,7 @@ func TestTheServerTellsWhatItServes(t *testing.T) {
 	refused(t, r, service+"RepositoryModelLoad", &pb.RepositoryModelLoadRequest{ModelName: "cats"}, &pb.RepositoryModelLoadResponse{}, codes.NotFound,
 		"failed to load 'cats', no version is available: no such model")
 	refused(t, start(t, nil, usual), service+"RepositoryModelLoad", &pb.RepositoryModelLoadRequest{ModelName: "m"}, &pb.RepositoryModelLoadResponse{},
-		codes.Unavailable, "failed to load 'm': explicit model load / unload is not allowed on this server")
+		codes.PermissionDenied, "failed to load 'm': explicit model load / unload is not allowed on this server; start it with --allow_model_control, or ask on its --control_port")
 }
 
 var streamDesc = &grpc.StreamDesc{StreamName: "ModelStreamInfer", ServerStreams: true, ClientStreams: true}

@@ -8,9 +8,7 @@ package grpcserver
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -39,6 +37,7 @@ type Options struct {
 	MaxMessage    int    // bytes of a message, received (after decompression) or sent; also of one tensor
 	MaxStreams    uint32 // calls at a time on one connection
 	TensorContent bool   // answer with tensor_content instead of the typed fields
+	TrustPriority bool   // believe requests that they are more urgent than others
 	Release       string // this server's version, for ServerMetadata
 }
 
@@ -80,7 +79,8 @@ func New(o Options, parts Parts) *Server {
 	serving := &tfserving.Service{Models: parts.Models, Reloader: parts.Reloader, MaxTensor: o.MaxMessage,
 		Writer: tensorproto.Writer{Content: o.TensorContent}}
 	serving.Register(s.grpc, parts.Around)
-	inference := &oip.Service{Models: parts.Models, Ready: s.health.serving, Control: parts.Control, MaxTensor: o.MaxMessage, Release: o.Release, Draining: s.streams}
+	inference := &oip.Service{Models: parts.Models, Ready: s.health.serving, Control: parts.Control, MaxTensor: o.MaxMessage, Release: o.Release, Draining: s.streams,
+		TrustPriority: o.TrustPriority}
 	inference.Register(s.grpc, parts.Around)
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
@@ -118,21 +118,4 @@ func (s *Server) Stop() {
 	s.health.drain()
 	s.end.Do(func() { close(s.streams) })
 	s.grpc.Stop()
-}
-
-// ListenUnix listens on a UNIX socket. A socket that a dead process left is replaced; one on which somebody listens is not.
-func ListenUnix(path string) (net.Listener, error) {
-	if info, err := os.Lstat(path); err == nil {
-		if info.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("%s is there and is no socket", path)
-		}
-		if other, err := net.DialTimeout("unix", path, time.Second); err == nil {
-			other.Close()
-			return nil, fmt.Errorf("another process listens on %s", path)
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-	}
-	return net.Listen("unix", path)
 }

@@ -399,8 +399,8 @@ func TestAConfigurationIsReloadedOrRefused(t *testing.T) {
 	list := &serving.ModelServerConfig{Config: &serving.ModelServerConfig_ModelConfigList{ModelConfigList: &serving.ModelConfigList{
 		Config: []*serving.ModelConfig{{Name: "digits", BasePath: "/models/digits"}}}}}
 	r := start(t, nil, usual)
-	refused(t, r, reload, &serving.ReloadConfigRequest{Config: list}, &serving.ReloadConfigResponse{}, codes.Unimplemented,
-		"this server does not take a configuration over gRPC")
+	refused(t, r, reload, &serving.ReloadConfigRequest{Config: list}, &serving.ReloadConfigResponse{}, codes.PermissionDenied,
+		"HandleReloadConfigRequest is not allowed on this server; start it with --allow_model_control, or ask on its --control_port")
 	taken := &reloader{}
 	r = start(t, nil, usual, func(_ *Options, p *Parts) { p.Reloader = taken })
 	refused(t, r, reload, &serving.ReloadConfigRequest{}, &serving.ReloadConfigResponse{}, codes.InvalidArgument,

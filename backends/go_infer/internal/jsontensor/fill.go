@@ -78,6 +78,9 @@ func (f *filler) fill(at, level int) (int, error) {
 	start := at
 	at, more := first(f.text, at)
 	n := 0
+	if !more {
+		at++ // after the empty list
+	}
 	for more {
 		if n == want {
 			return at, wrongSize(count(f.text, start), level, want, start)
@@ -114,6 +117,9 @@ func (f *filler) row(at, level, want int) (int, error) {
 	}
 	if n != want {
 		return end, wrongSize(n, level, want, at)
+	}
+	if n == 0 {
+		end++ // after the empty list
 	}
 	f.element += n
 	return end, nil

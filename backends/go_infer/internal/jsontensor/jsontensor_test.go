@@ -41,6 +41,34 @@ func read(t *testing.T, s *model.Signature, body string) (*model.Request, error)
 	return request, err
 }
 
+func TestEmptyListsAreRowsLikeOthers(t *testing.T) {
+	for _, c := range []struct {
+		body string
+		dims []int64
+		says string
+	}{
+		{`{"inputs":[[],[]]}`, []int64{2, 0}, ""},
+		{`{"inputs":[ [ ] , [ ] , [] ]}`, []int64{3, 0}, ""},
+		{`{"instances":[[],[]]}`, []int64{2, 0}, ""},
+		{`{"inputs":[[]]}`, []int64{1, 0}, ""},
+		{`{"inputs":[]}`, []int64{0, 0}, ""},
+		{`{"inputs":[[],[1]]}`, nil, "unexpected size: 1"},
+		{`{"instances":[[],[1]]}`, nil, "size"},
+	} {
+		request, err := read(t, takes(info("x", tensor.Float32, -1, -1)), c.body)
+		if c.says != "" {
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%s: %v, want %s", c.body, err, c.says)
+			}
+		} else if err != nil || !slices.Equal(request.In[0].Dims, c.dims) {
+			t.Errorf("%s: %v, want shape %v", c.body, err, c.dims)
+		}
+	}
+	if request, err := read(t, takes(info("x", tensor.Float32, -1, 0)), `{"inputs":[[],[]]}`); err != nil || request.Rows != 2 {
+		t.Errorf("without an element a row: %v", err)
+	}
+}
+
 func TestReading(t *testing.T) {
 	vector := takes(info("x", tensor.Float32, -1, 3))
 	for _, c := range []struct {

@@ -37,8 +37,8 @@ func (d *Document) Read(s *model.Signature, pool *tensor.Pool) (*model.Request, 
 	} else {
 		err = r.columns(d.Inputs)
 	}
-	if err == nil && s.Batchable() {
-		err = r.sameRows()
+	if err == nil {
+		err = request.CountRows(s)
 	}
 	if err != nil {
 		request.Release()
@@ -56,22 +56,6 @@ type requestReader struct {
 	given   []int // for each input, the last instance that gave it, counted from 1
 }
 
-// sameRows sets the number of rows, which every input must have.
-func (r *requestReader) sameRows() error {
-	for i := range r.request.In {
-		n := int(r.request.In[i].Dims[0])
-		if i > 0 && n != r.request.Rows {
-			return status.Errorf(status.InvalidArgument, "inputs %q and %q have %d and %d rows; they must have the same",
-				r.s.Inputs[0].Alias, r.s.Inputs[i].Alias, r.request.Rows, n)
-		}
-		r.request.Rows = n
-	}
-	if r.request.Rows == 0 {
-		return status.Errorf(status.InvalidArgument, "the request has no rows; input %q wants shape %s", r.s.Inputs[0].Alias, r.s.Inputs[0].Shape())
-	}
-	return nil
-}
-
 // instances reads {"instances": [...]}: a list of so many values of the only input, or of objects with every input by name.
 func (r *requestReader) instances(span Span, total int) error {
 	body := r.body
@@ -81,6 +65,9 @@ func (r *requestReader) instances(span Span, total int) error {
 	at, more := first(body, span.Start)
 	if !more {
 		return status.Errorf(status.InvalidArgument, "JSON Value: %s No values in 'instances' array", Quote(body))
+	}
+	if err := r.s.CheckRows(int64(total)); err != nil {
+		return err
 	}
 	named := r.named(at)
 	if body[at] != '{' && len(r.s.Inputs) > 1 {
@@ -240,6 +227,11 @@ func (r *requestReader) columns(span Span) error {
 func (r *requestReader) column(input int, span Span) error {
 	info := &r.s.Inputs[input]
 	dims := Shape(r.body, span, slices.Clone(info.Dims), info.Known)
+	if len(dims) > 0 {
+		if err := r.s.CheckRows(dims[0]); err != nil {
+			return err
+		}
+	}
 	if err := r.make(input, info, dims); err != nil {
 		return err
 	}

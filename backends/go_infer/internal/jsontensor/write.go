@@ -30,6 +30,9 @@ func AppendRows(text []byte, s *model.Signature, request *model.Request) ([]byte
 	}
 	text = append(text, '[')
 	for row := range int(n) {
+		if err := s.CheckAnswer(len(text)); err != nil {
+			return text, err
+		}
 		if row > 0 {
 			text = append(text, ',')
 		}

@@ -111,6 +111,7 @@ type frame struct {
 	stream    uint32
 	body      []byte // of REQUEST, RESPONSE and DATA; else the payload
 	extra     []byte // fields beside the head, checked
+	told      bool   // the handler is to see them
 	deadline  uint32 // microseconds; 0: none
 	credit    uint32
 	head      *head
@@ -150,7 +151,7 @@ func (d *decoder) next(data []byte, f *frame) (taken, need int, err error) {
 	}
 	f.kind, f.end, f.code, f.stream = kind, flags == flagEnd, binary.LittleEndian.Uint16(data[6:]), binary.LittleEndian.Uint32(data[8:])
 	payload := data[headerSize:total:total]
-	f.body, f.extra, f.head = payload, nil, nil
+	f.body, f.extra, f.head, f.told = payload, nil, nil, false
 	switch {
 	case kind == typeHello && !d.greeted && flags == 0 && f.stream == 0:
 		err = readHello(f, payload)
@@ -227,6 +228,16 @@ func (d *decoder) response(f *frame, flags byte, payload []byte) error {
 	return checkStream(f)
 }
 
+// vouching says that a field beside a head is one that every request of a gateway has and no handler of ours asks for, so that it is
+// not worth a copy of the head's fields.
+func vouching(name string) bool {
+	switch name {
+	case "X-Request-Id", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "Via":
+		return true
+	}
+	return false
+}
+
 // lengths reads what REQUEST and RESPONSE have in common: slot, extra fields, head, body.
 func (d *decoder) lengths(f *frame, payload []byte) error {
 	slot, extra := binary.LittleEndian.Uint16(payload), int(binary.LittleEndian.Uint16(payload[2:]))
@@ -258,7 +269,7 @@ func (d *decoder) lengths(f *frame, payload []byte) error {
 		}
 	}
 	if extra > 0 {
-		return eachField(f.extra, nil)
+		return eachField(f.extra, func(name string, _ []byte) { f.told = f.told || !vouching(name) })
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package link
 
 import (
 	"encoding/binary"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -75,6 +76,15 @@ func readHead(data []byte, request bool) (*head, error) {
 		err = breach(errHead, "more than %d fields", maxFields)
 	}
 	return h, err
+}
+
+// with is the head's fields and those beside it, which have been checked.
+func (h *head) with(extra []byte) http.Header {
+	fields := maps.Clone(h.fields)
+	_ = eachField(extra, func(name string, value []byte) {
+		fields[name] = append(slices.Clip(fields[name]), string(value))
+	})
+	return fields
 }
 
 // eachField checks the fields in data and tells them one by one, with their canonical names.

@@ -153,6 +153,9 @@ func newStream(c *conn, f *frame, now time.Time) *stream {
 		s.url = *f.head.url
 	}
 	r.Method, r.URL, r.RequestURI, r.Host, r.Header = f.head.method, &s.url, f.head.target, f.head.host, f.head.fields
+	if f.told {
+		r.Header = f.head.with(f.extra)
+	}
 	r.RemoteAddr = c.remote
 	r.ContentLength = -1
 	if f.end {

@@ -330,3 +330,24 @@ func FuzzStreams(f *testing.F) {
 		s.dismiss()
 	})
 }
+
+func TestAHandlerSeesWhatIsSaidBesideARememberedHead(t *testing.T) {
+	seen := make(chan http.Header, 1)
+	p := serve(t, func(w http.ResponseWriter, r *http.Request) { seen <- r.Header }).open(t, silent)
+	head := appendRequestHead(nil, "GET", "/x", "Host", "a", "Accept", "*/*", "Baggage", "a=1")
+	usual := appendField(nil, "X-Request-Id", "1")
+	for i, c := range []struct{ extra, head []byte }{
+		{usual, head},
+		{appendField(appendField(usual, "Traceparent", "00-1-2-01"), "Baggage", "b=2"), nil},
+		{usual, nil},
+	} {
+		stream := uint32(i + 1)
+		p.send(appendRequest(nil, stream, 0, 0, 1, c.extra, c.head, nil, true))
+		p.want(typeResponse, stream, 200, "")
+		fields := <-seen
+		trace, baggage := fields.Get("Traceparent"), strings.Join(fields.Values("Baggage"), ", ")
+		if told := i == 1; fields.Get("Accept") != "*/*" || trace != "" != told || baggage != map[bool]string{false: "a=1", true: "a=1, b=2"}[told] {
+			t.Errorf("request %d: %v", stream, fields)
+		}
+	}
+}

@@ -72,8 +72,10 @@ type Registry struct {
 	models   atomic.Pointer[[]*Model]
 	gauges   []gauge
 	serving  atomic.Pointer[map[string]*Serving]
+	retiring sync.RWMutex // for reading: a scrape
 	loading  sync.Mutex
 	loads    map[string]*load
+	attempts int64
 }
 
 type gauge struct {
@@ -145,14 +147,18 @@ type Model struct {
 	expired, gone atomic.Int64
 }
 
-// Model finds the counters of one version, or makes them: a version that is loaded again goes on counting.
+// Model finds the counters of one version, or makes them.
 func (r *Registry) Model(name string, version int64) *Model {
+	return r.find(name, strconv.FormatInt(version, 10))
+}
+
+func (r *Registry) find(name, version string) *Model {
 	for _, known := range *r.models.Load() {
-		if known.name == name && known.version == strconv.FormatInt(version, 10) {
+		if known.name == name && known.version == version {
 			return known
 		}
 	}
-	m := &Model{name: name, version: strconv.FormatInt(version, 10)}
+	m := &Model{name: name, version: version}
 	m.rows.bounds, m.rows.unit = batchBounds, 1
 	m.run.bounds, m.run.unit = runBounds, 1e-9
 	for {

@@ -1,7 +1,10 @@
 package metrics
 
 import (
+	"cmp"
 	"math"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +32,6 @@ const (
 	PredictAPI API = iota
 	ClassifyAPI
 	RegressAPI
-	MultiInferenceAPI
 )
 
 // The entry points.
@@ -39,7 +41,7 @@ const (
 )
 
 var (
-	apis           = [...]string{"Predict", "Classify", "Regress", "MultiInference"}
+	apis           = [...]string{"Predict", "Classify", "Regress"}
 	entrypoints    = [...]string{"REST", "GRPC"}
 	shadowOutcomes = [...]string{"answered", "failed", "skipped"}
 )
@@ -106,6 +108,8 @@ func (s *Serving) Shadow(outcome int) { s.shadows[outcome].Add(1) }
 // load is what loading a version took, all attempts together.
 type load struct {
 	micros, good, bad int64
+	last              int64 // attempt, in attempts of the process
+	over              bool  // it was unloaded
 }
 
 // Loaded counts an attempt to load a version, MODEL/NUMBER.
@@ -120,10 +124,36 @@ func (r *Registry) Loaded(version string, good bool, took time.Duration) {
 		l = &load{}
 		r.loads[version] = l
 	}
+	r.attempts++
+	l.last, l.over = r.attempts, false
 	l.micros += took.Microseconds()
 	if good {
 		l.good++
 	} else {
 		l.bad++
 	}
+	r.fold(mostLoads, func(*load) bool { return true })
+}
+
+// fold keeps apart at most so many of the versions that count: the loads of the others, tried least recently, are those of their
+// models' unloaded versions from now on. Called with the lock held.
+func (r *Registry) fold(most int, counts func(*load) bool) {
+	var versions []string
+	for version, l := range r.loads {
+		if counts(l) && !strings.HasSuffix(version, "/"+unloaded) {
+			versions = append(versions, version)
+		}
+	}
+	if len(versions) <= most {
+		return
+	}
+	version := slices.MinFunc(versions, func(a, b string) int { return cmp.Compare(r.loads[a].last, r.loads[b].last) })
+	total := version[:strings.LastIndexByte(version, '/')+1] + unloaded
+	l, sum := r.loads[version], r.loads[total]
+	if sum == nil {
+		sum = &load{}
+		r.loads[total] = sum
+	}
+	sum.micros, sum.good, sum.bad = sum.micros+l.micros, sum.good+l.good, sum.bad+l.bad
+	delete(r.loads, version)
 }

@@ -9,6 +9,8 @@ import (
 // Append prints every counter in Prometheus' text exposition format, version 0.0.4.
 func (r *Registry) Append(text []byte) []byte {
 	t := page(text)
+	r.retiring.RLock()
+	defer r.retiring.RUnlock()
 	t.head("go_infer_requests_total", "counter", "Requests answered, by endpoint and HTTP code.")
 	for e := range r.requests {
 		for c := range r.requests[e] {
@@ -66,9 +68,7 @@ func (t *page) outcomes(models []*Model) {
 		"go_infer_batch_refused_total", "go_infer_batch_wasted_rows_total"
 	tallies := make([]batch.Tally, len(models))
 	for i, m := range models {
-		if read := m.tally.Load(); read != nil {
-			tallies[i] = (*read)()
-		}
+		tallies[i] = m.outcome()
 	}
 	t.head(received, "counter", "Requests that came to a model's queue.")
 	for i, m := range models {

@@ -31,8 +31,9 @@ type Declaration struct {
 		Scores string            `json:"scores"`
 		More   map[string]Output `json:"more"` // by the name that answers give it
 	} `json:"outputs"`
-	Labels  []string `json:"labels"`
-	HeldOut struct {
+	Labels   []string `json:"labels"`
+	Batching Batching `json:"batching"`
+	HeldOut  struct {
 		Accuracy float64 `json:"accuracy"`
 		Examples int     `json:"examples"`
 	} `json:"heldout"`
@@ -42,6 +43,39 @@ type Declaration struct {
 type Output struct {
 	Tensor string   `json:"tensor"`
 	Labels []string `json:"labels"`
+}
+
+// Batching says of all signatures (true, false) or of each ({"serving_default": false}) whether requests may share a Run, be padded and be
+// divided. What is not said is found out.
+type Batching struct {
+	all  *bool
+	each map[string]bool
+}
+
+// UnmarshalJSON reads true, false or an object of them.
+func (b *Batching) UnmarshalJSON(text []byte) error {
+	if json.Unmarshal(text, &b.all) == nil {
+		return nil
+	}
+	b.all = nil
+	if json.Unmarshal(text, &b.each) == nil {
+		return nil
+	}
+	return errors.New(`batching must be true, false or an object as in {"serving_default": false}`)
+}
+
+// of is what is said of a signature; nil: nothing.
+func (b *Batching) of(signature string) *bool {
+	if said, known := b.each[signature]; known {
+		return &said
+	}
+	return b.all
+}
+
+// bare says that nothing is declared of a signature's tensors.
+func (d *Declaration) bare() bool {
+	return d.Signature == DefaultSignature && d.Input.Tensor == "" && d.Input.Preprocess == nil && d.Outputs.Label == "" &&
+		d.Outputs.Scores == "" && len(d.Outputs.More) == 0
 }
 
 // readDeclaration returns nil without an error if the version has no declaration.

@@ -97,7 +97,7 @@ func TestASignatureOfAnotherTypeThanTheGraphIsRefused(t *testing.T) {
 		m.Close()
 		t.Fatal("it was loaded")
 	}
-	if !strings.Contains(err.Error(), "warming batch size 1") || !strings.Contains(err.Error(), "int32") {
+	if !strings.Contains(err.Error(), "in the graph") || !strings.Contains(err.Error(), "int32") {
 		t.Errorf("got %v", err)
 	}
 	if pool.Live() != 0 || session.Live() != 0 {

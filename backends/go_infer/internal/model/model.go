@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/savedmodel"
@@ -24,12 +26,19 @@ const initSignature = "__saved_model_init_op"
 
 // Options say how a model is run.
 type Options struct {
-	Limits  batch.Limits
-	IntraOp int // threads inside one op
-	Nice    int // by how much threads that load and warm give way to those that serve
-	Pool    *tensor.Pool
-	Events  batch.Events
-	Weight  int // of this model among those that have Limits.Share in common; 0 is 1
+	Limits             batch.Limits
+	IntraOp            int // threads inside one op
+	Nice               int // by how much threads that load and warm give way to those that serve
+	Pool               *tensor.Pool
+	Events             batch.Events
+	Tell               func(text string)             // what an operator should know; nil: nobody is told
+	MaxRows, MaxAnswer int                           // see Signature
+	Apart              func(signature string) string // why an operator wants a signature's requests to run one by one, empty: he does not; nil: none
+	Trust              bool                          // do not find out whether rows are independent: where nobody says otherwise, they are
+	Weight             int                           // of this model among those that have Limits.Share in common; 0 is 1
+
+	Patience time.Duration     // for how long a load gives way at most; 0: however long it takes
+	Overdue  func(raised bool) // is told when that is over; whether the system let the load's threads have normal priority; nil: nobody is
 }
 
 // Model is one loaded version.
@@ -45,6 +54,9 @@ type Model struct {
 	session *session.Session
 	pool    *tensor.Pool
 	shadow  atomic.Pointer[Shadow]
+
+	mu    sync.Mutex
+	notes []string
 }
 
 // Servable is a signature that can be run.
@@ -58,7 +70,8 @@ type Servable struct {
 
 // Load reads, checks and warms the version in directory.
 func Load(name string, version int64, directory string, options Options) (*Model, error) {
-	if err := savedmodel.Complete(directory); err != nil {
+	defer options.giveWay()()
+	if err := savedmodel.Complete(directory, session.PauseAfter); err != nil {
 		return nil, err
 	}
 	declared, err := readDeclaration(directory)
@@ -72,6 +85,13 @@ func Load(name string, version int64, directory string, options Options) (*Model
 	m := &Model{
 		Name: name, Version: version, Directory: directory, Declared: declared, Limits: options.Limits,
 		Signatures: map[string]*Servable{}, session: loaded, pool: options.Pool,
+	}
+	said := options.Tell
+	options.Tell = func(text string) {
+		m.note(text)
+		if said != nil {
+			said(text)
+		}
 	}
 	err = m.prepare(metaGraph, options)
 	if err == nil {
@@ -88,6 +108,20 @@ func Load(name string, version int64, directory string, options Options) (*Model
 	}
 	m.count()
 	return m, nil
+}
+
+// note keeps what an operator should know.
+func (m *Model) note(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.notes = append(m.notes, text)
+}
+
+// Notes are what an operator should know: signatures that are not batched, or not warmed, and why.
+func (m *Model) Notes() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.notes)
 }
 
 // count begins to count: what warming took is not a request.
@@ -115,19 +149,15 @@ func (m *Model) prepare(metaGraph []byte, options Options) error {
 			servable.Refused = fmt.Sprintf("signature %q cannot be served: tensor %q is %v", name, bad.Alias, bad.Type)
 			continue
 		}
-		limits := options.Limits
-		limits.Coalesce = limits.Coalesce && signature.Batchable()
-		if servable.runner, err = newRunner(m.session, signature, options.Pool, limits); err != nil {
+		if servable.runner, err = newRunner(m.session, signature, options.Pool, options.Limits); err != nil {
 			return fmt.Errorf("signature %q: %w", name, err)
 		}
 		servable.runner.nice = options.Nice
-		// A shape with unknown inner dimensions cannot be made up, so it is left to the first request.
-		if signature.Batchable() {
-			if err := servable.runner.warm(); err != nil {
-				return fmt.Errorf("signature %q: %w", name, err)
-			}
+		signature.MaxRows, signature.MaxAnswer = options.MaxRows, options.MaxAnswer
+		if err := servable.runner.ready(m.Declared, options); err != nil {
+			return fmt.Errorf("signature %q: %w", name, err)
 		}
-		servable.start(limits, options)
+		servable.start(servable.runner.limits, options)
 	}
 	return m.checkDeclared()
 }
@@ -138,7 +168,15 @@ func (m *Model) checkDeclared() error {
 	if d == nil {
 		return nil
 	}
+	for name := range d.Batching.each {
+		if m.Signatures[name] == nil {
+			return fmt.Errorf("%s: batching names signature %q, which does not exist; there are %q", DeclarationFile, name, m.SignatureNames())
+		}
+	}
 	servable, known := m.Signatures[d.Signature]
+	if !known && d.bare() {
+		return nil
+	}
 	if !known {
 		return fmt.Errorf("%s: signature %q does not exist; there are %q", DeclarationFile, d.Signature, m.SignatureNames())
 	}

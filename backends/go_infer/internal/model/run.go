@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"time"
+	"unsafe"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/status"
@@ -40,6 +41,9 @@ func (s *Servable) Run(ctx context.Context, request *Request) error {
 	for i := range request.In {
 		options.Bytes += held(&request.In[i])
 	}
+	if err := s.CheckRows(int64(request.Rows)); err != nil {
+		return err
+	}
 	request.Begun = time.Now()
 	err := s.batcher.Do(ctx, request, request.Rows, options)
 	if s.runner.statistics != nil {
@@ -48,33 +52,52 @@ func (s *Servable) Run(ctx context.Context, request *Request) error {
 	if err != nil {
 		return s.explain(err)
 	}
+	answer := 0
+	for i := range request.Out {
+		answer += held(&request.Out[i])
+	}
+	if err := s.CheckAnswer(answer); err != nil {
+		return err
+	}
 	if shadow := s.Model.shadow.Load(); shadow != nil {
 		shadow.copy(s, request)
 	}
 	return nil
 }
 
-// Overloaded refuses a request before its body is parsed, if whatever signature it may name has no room for it; nil: go on.
-func (m *Model) Overloaded(class batch.Class) error {
+// Overloaded refuses a request before its body is parsed, if whatever signature it may name has no room for it, or cannot answer it
+// before the deadline of ctx; nil: go on. It costs nothing while nothing waits.
+func (m *Model) Overloaded(ctx context.Context, class batch.Class) error {
+	deadline, hurried := ctx.Deadline()
 	for _, servable := range m.Signatures {
-		if servable.batcher == nil || servable.batcher.Waiting() < servable.batcher.Room() {
+		if servable.batcher == nil || servable.batcher.Waiting() == 0 || !hurried && servable.batcher.Waiting() < servable.batcher.Room() {
 			return nil
 		}
 	}
+	var last *Servable
+	var why batch.Reason
 	for _, servable := range m.Signatures {
-		if refusal := servable.batcher.Full(class); refusal != nil {
-			return servable.explain(refusal)
+		reason, hopeless := servable.batcher.Hopeless(class, deadline)
+		if !hopeless {
+			return nil
 		}
+		last, why = servable, reason
 	}
-	return nil
+	if last == nil {
+		return nil
+	}
+	return last.explain(last.batcher.TurnAway(why))
 }
+
+// stringHeader is what a string takes beside its bytes.
+const stringHeader = int(unsafe.Sizeof([]byte(nil)))
 
 // held is the memory that a tensor keeps.
 func held(value *tensor.Value) int {
 	if value.Strings == nil {
 		return value.Size()
 	}
-	size := 0
+	size := len(value.Strings) * stringHeader
 	for _, each := range value.Strings {
 		size += len(each)
 	}

@@ -1,6 +1,9 @@
 package model
 
 import (
+	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -25,9 +28,11 @@ type runner struct {
 	signature *Signature
 	pool      *tensor.Pool
 	limits    batch.Limits // its Coalesce says whether there are batches
-	batchable bool         // first dimension is rows
 	slots     []slot
 	warmed    map[int]time.Duration // how long a Run of so many rows takes
+	made      content               // of the rows that are made up to warm it
+	apart     atomic.Bool           // requests run one by one, as they are: see Signature.Apart, which says why
+	tell      func(text string)     // what an operator should know
 
 	statistics *statistics.Recorder // nil: not counted
 	nice       int                  // while it is warmed: by how much Runs give way to serving
@@ -35,6 +40,7 @@ type runner struct {
 
 type slot struct {
 	call   *session.Call
+	rows   bool // in this Run the first dimension is rows, of any requests
 	dims   []int64
 	gather []*tensor.Slab // batch memory of each input while a Run lasts
 	landed []*tensor.Slab // where each output lands, until it is scattered or handed over
@@ -45,9 +51,10 @@ func newRunner(s *session.Session, signature *Signature, pool *tensor.Pool, limi
 		signature: signature,
 		pool:      pool,
 		limits:    limits,
-		batchable: signature.Batchable(),
 		slots:     make([]slot, limits.Slots),
+		tell:      func(string) {},
 	}
+	r.apart.Store(!signature.Rowwise())
 	names := func(infos []TensorInfo) (all []string) {
 		for i := range infos {
 			all = append(all, infos[i].Name)
@@ -66,6 +73,18 @@ func newRunner(s *session.Session, signature *Signature, pool *tensor.Pool, limi
 			landed: make([]*tensor.Slab, len(signature.Outputs)),
 		}
 	}
+	for i := range signature.Inputs {
+		if got := r.slots[0].call.FeedType(i); got != signature.Inputs[i].Type {
+			r.close()
+			return nil, fmt.Errorf("input %q is %v in the graph; the signature says %v", signature.Inputs[i].Alias, got, signature.Inputs[i].Type)
+		}
+	}
+	for i := range signature.Outputs {
+		if got := r.slots[0].call.FetchType(i); got != signature.Outputs[i].Type {
+			r.close()
+			return nil, fmt.Errorf("output %q is %v in the graph; the signature says %v", signature.Outputs[i].Alias, got, signature.Outputs[i].Type)
+		}
+	}
 	return r, nil
 }
 
@@ -79,26 +98,60 @@ func (r *runner) close() {
 
 // run is the batcher's runner. What TensorFlow refuses because of a row's content must not cost its neighbours their answers: then
 // every part runs alone, and only those that are refused again fail.
+// What does not answer row by row, though its shapes and the trial (see trial) said so, runs apart from then on.
 func (r *runner) run(number int, parts []batch.Part[*Request]) error {
-	err := r.once(number, parts)
+	if r.apart.Load() {
+		return r.each(number, parts)
+	}
+	err := r.once(number, parts, true)
+	if errors.Is(err, errRows) {
+		if !r.apart.Swap(true) {
+			r.tell(fmt.Sprintf("signature %q: %v; from now on its requests are run one by one", r.signature.Name, err))
+		}
+		return r.each(number, parts)
+	}
 	if err == nil || len(parts) == 1 || !ofContent[status.From(err).Code] {
 		return err
 	}
 	for i := range parts {
-		if err := r.once(number, parts[i:i+1]); err != nil {
+		if err := r.once(number, parts[i:i+1], true); err != nil {
 			parts[i].Fail(err)
 		}
 	}
 	return nil
 }
 
+// each runs requests one by one and as they are. Of one that was divided already no part can be answered.
+func (r *runner) each(number int, parts []batch.Part[*Request]) error {
+	for i := range parts {
+		part := &parts[i]
+		var err error = status.Errorf(status.Internal, "signature %q does not answer row by row, and the request of %d rows was divided; "+
+			`declare "batching": false in %s, or send fewer rows`, r.signature.Name, part.Payload.Rows, DeclarationFile)
+		if part.Start == 0 && part.Rows == part.Payload.Rows {
+			err = r.once(number, parts[i:i+1], false)
+		}
+		if len(parts) == 1 {
+			return err
+		}
+		if err != nil {
+			part.Fail(err)
+		}
+	}
+	return nil
+}
+
+// errRows says that outputs have not the rows that inputs had.
+var errRows = errors.New("not one row per input row")
+
 // ofContent are the codes with which operations refuse what they are fed.
 var ofContent = map[status.Code]bool{
 	status.InvalidArgument: true, status.OutOfRange: true, status.NotFound: true, status.FailedPrecondition: true, status.Unimplemented: true,
 }
 
-func (r *runner) once(number int, parts []batch.Part[*Request]) error {
+// once runs parts as one Run. With together they are rows of a batch; without, there is one part, the tensors of one request as they are.
+func (r *runner) once(number int, parts []batch.Part[*Request], together bool) error {
 	slot := &r.slots[number]
+	slot.rows = together
 	defer slot.free()
 	run := statistics.Run{Begun: time.Now()}
 	rows := 0
@@ -109,7 +162,10 @@ func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 			run.Queued += run.Begun.Sub(parts[i].Payload.Begun)
 		}
 	}
-	bucket := r.limits.Bucket(rows)
+	bucket := rows
+	if together {
+		bucket = r.limits.Bucket(rows)
+	}
 	for input := range r.signature.Inputs {
 		if err := r.feed(slot, input, parts, rows, bucket); err != nil {
 			return err
@@ -126,6 +182,9 @@ func (r *runner) once(number int, parts []batch.Part[*Request]) error {
 	}
 	run.Ran = time.Now()
 	defer slot.call.Release()
+	if err := r.aligned(slot, bucket); err != nil {
+		return err
+	}
 	start := 0
 	for i := range parts {
 		if err := r.scatter(slot, &parts[i], start, rows, bucket); err != nil {
@@ -179,14 +238,14 @@ func (r *runner) place(slot *slot, output, bucket int) error {
 func (r *runner) feed(slot *slot, input int, parts []batch.Part[*Request], rows, bucket int) error {
 	first := &parts[0].Payload.In[input]
 	slot.dims = append(slot.dims[:0], first.Dims...)
-	if r.batchable {
+	if slot.rows {
 		slot.dims[0] = int64(bucket)
 	}
 	if first.Type == tensor.String {
 		return r.feedStrings(slot, input, parts, bucket-rows)
 	}
 	size := first.Size()
-	if !r.batchable {
+	if !slot.rows {
 		return slot.call.SetInput(input, first.Type, slot.dims, first.Slab.Pointer(), size)
 	}
 	rowBytes := size / int(first.Dims[0])
@@ -221,6 +280,17 @@ func (r *runner) gather(slot *slot, input, size int) ([]byte, error) {
 	return slab.Bytes(size), nil
 }
 
+// aligned checks that every output of a batch has its rows.
+func (r *runner) aligned(slot *slot, bucket int) error {
+	for i := range r.signature.Outputs {
+		_, rank, _ := slot.call.Output(i)
+		if slot.rows && (rank == 0 || slot.call.Dim(i, 0) != int64(bucket)) {
+			return fmt.Errorf("output %q has %w (%d)", r.signature.Outputs[i].Alias, errRows, bucket)
+		}
+	}
+	return nil
+}
+
 // scatter gives a request its rows of every output: the slab itself where it is all of the request's own, else a copy.
 func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, rows, bucket int) error {
 	request := part.Payload
@@ -236,16 +306,13 @@ func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, rows, bu
 		if rank > session.MaxRank || dtype != info.Type {
 			return status.Errorf(status.Internal, "output %q is %v of rank %d; the signature says %v", info.Alias, dtype, rank, info.Type)
 		}
-		if r.batchable && (rank == 0 || slot.call.Dim(i, 0) != int64(bucket)) {
-			return status.Errorf(status.Internal, "output %q has not one row per input row (%d)", info.Alias, bucket)
-		}
 		value := &request.Out[i]
 		fresh := value.Slab == nil && value.Strings == nil
 		if fresh {
 			r.shape(slot, value, i, dtype, rank, request.Rows)
 		}
 		if dtype == tensor.String {
-			if err := r.unpack(info, value, fresh, data, part, start, bucket); err != nil {
+			if err := r.unpack(slot, info, value, fresh, data, part, start, bucket); err != nil {
 				return err
 			}
 			continue
@@ -261,7 +328,7 @@ func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, rows, bu
 			}
 			value.Slab = slab
 		}
-		if !r.batchable {
+		if !slot.rows {
 			copy(value.Bytes(), data)
 			continue
 		}
@@ -286,7 +353,7 @@ func (r *runner) shape(slot *slot, value *tensor.Value, i int, dtype tensor.DTyp
 	for d := range rank {
 		value.Dims = append(value.Dims, slot.call.Dim(i, d))
 	}
-	if r.batchable {
+	if slot.rows {
 		value.Dims[0] = int64(rows)
 	}
 }

@@ -11,7 +11,7 @@ import (
 func (r *runner) feedStrings(slot *slot, input int, parts []batch.Part[*Request], padding int) error {
 	of := func(part *batch.Part[*Request]) (strings [][]byte, perRow int) {
 		value := &part.Payload.In[input]
-		if !r.batchable {
+		if !slot.rows {
 			return value.Strings, 0
 		}
 		perRow = len(value.Strings) / int(value.Dims[0])
@@ -44,12 +44,12 @@ func (r *runner) feedStrings(slot *slot, input int, parts []batch.Part[*Request]
 }
 
 // unpack copies a part's strings out of those of the whole batch.
-func (r *runner) unpack(info *TensorInfo, value *tensor.Value, fresh bool, packed []byte, part *batch.Part[*Request], start, bucket int) error {
+func (r *runner) unpack(slot *slot, info *TensorInfo, value *tensor.Value, fresh bool, packed []byte, part *batch.Part[*Request], start, bucket int) error {
 	if fresh {
 		value.Strings = make([][]byte, tensor.Elements(value.Dims))
 	}
 	n := len(value.Strings)
-	if !r.batchable {
+	if !slot.rows {
 		tensor.Unpack(value.Strings, packed, 0, n, n)
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 	"sluicegate/go_infer/internal/wire"
 )
@@ -53,14 +54,46 @@ type Signature struct {
 	Method  string
 	Inputs  []TensorInfo
 	Outputs []TensorInfo
+
+	// Apart is why requests never share a Run, nor are padded or divided, though the shapes would allow it; empty: they do. Set by Load.
+	Apart string
+
+	MaxRows   int // of one request; 0: not bounded
+	MaxAnswer int // bytes of one answer; 0: not bounded
+}
+
+// CheckRows refuses more rows than one request may have.
+func (s *Signature) CheckRows(rows int64) error {
+	if s.MaxRows == 0 || rows <= int64(s.MaxRows) {
+		return nil
+	}
+	return status.Errorf(status.InvalidArgument, "the request has %d rows, more than the %d that --max_rows allows; send several requests", rows, s.MaxRows)
+}
+
+// CheckAnswer refuses more bytes than one answer may have.
+func (s *Signature) CheckAnswer(bytes int) error {
+	if s.MaxAnswer == 0 || bytes <= s.MaxAnswer {
+		return nil
+	}
+	return status.Errorf(status.InvalidArgument, "the answer has more than the %d bytes that --max_answer allows; ask for fewer rows", s.MaxAnswer)
 }
 
 // DefaultSignature is used when a request names none.
 const DefaultSignature = "serving_default"
 
-// Batchable says whether rows of different requests may share a Run: every tensor has a free first dimension, and every other
-// dimension of the inputs is fixed, so that rows of any two requests fit together.
-func (s *Signature) Batchable() bool {
+// Batchable says whether rows of different requests may share a Run: the shapes allow it and nothing else forbids it.
+func (s *Signature) Batchable() bool { return s.Apart == "" && s.Rowwise() }
+
+// Open says whether the size of an output's row is left open, so that it may depend on what is in the rows.
+func (s *Signature) Open() bool {
+	return slices.ContainsFunc(s.Outputs, func(info TensorInfo) bool {
+		return !info.Known || len(info.Dims) > 0 && slices.ContainsFunc(info.Dims[1:], func(dim int64) bool { return dim < 0 })
+	})
+}
+
+// Rowwise says whether the shapes are those of rows: every tensor has a free first dimension, and every other dimension of the inputs
+// is fixed, so that rows of any two requests fit together.
+func (s *Signature) Rowwise() bool {
 	free := func(info *TensorInfo) bool { return info.Known && len(info.Dims) > 0 && info.Dims[0] < 0 }
 	for i := range s.Inputs {
 		info := &s.Inputs[i]

@@ -1,27 +1,28 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/status"
-	"sluicegate/go_infer/internal/tensor"
 )
 
-// warm runs every bucket once, so that no client pays for TensorFlow's first look at a shape. Made-up strings are empty; a model that
-// refuses those as content (serialized messages with something required) is warmed no further, and that is no reason not to load it.
+// warm runs every bucket once, so that no client pays for TensorFlow's first look at a shape. What is made up may be refused as content
+// (serialized messages with something required, assertions); then it is warmed no further, and that is no reason not to load it.
 func (r *runner) warm() error {
-	sizes := []int{1}
-	if r.batchable {
-		sizes = r.limits.Buckets()
-	}
 	r.warmed = map[int]time.Duration{}
-	for _, size := range sizes {
+	for _, size := range r.limits.Buckets() {
 		for number := range r.slots {
 			err := r.warmOne(number, size)
-			if err != nil && r.signature.takesStrings() && ofContent[status.From(err).Code] {
+			if err != nil && ofContent[status.From(err).Code] {
+				r.tell(fmt.Sprintf("signature %q is not warmed from %d rows on: made-up rows are refused: %v", r.signature.Name, size, err))
 				return nil
+			}
+			if errors.Is(err, errRows) { // nobody has tried that before
+				r.part(err.Error())
+				return r.warm()
 			}
 			if err != nil {
 				return fmt.Errorf("warming batch size %d: %w", size, err)
@@ -36,29 +37,14 @@ func (r *runner) warm() error {
 }
 
 func (r *runner) warmOne(number, size int) error {
-	request := NewRequest(len(r.signature.Inputs))
-	defer request.Release()
-	request.Rows = size
-	for i := range r.signature.Inputs {
-		info := &r.signature.Inputs[i]
-		dims := make([]int64, len(info.Dims))
-		for d, dim := range info.Dims {
-			dims[d] = max(dim, 1)
-		}
-		if r.batchable {
-			dims[0] = int64(size)
-		}
-		if info.Type == tensor.String {
-			if err := request.SetStrings(i, make([][]byte, tensor.Elements(dims)), dims...); err != nil {
-				return err
-			}
-			continue
-		}
-		value, err := request.SetInput(i, r.pool, info.Type, dims...)
-		if err != nil {
-			return err
-		}
-		clear(value.Bytes())
+	rows := make([]int, size)
+	for row := range rows {
+		rows[row] = row % 4
 	}
-	return r.once(number, []batch.Part[*Request]{{Payload: request, Rows: size}})
+	request, err := r.made.make(r.signature, r.pool, rows)
+	if err != nil {
+		return err
+	}
+	defer request.Release()
+	return r.once(number, []batch.Part[*Request]{{Payload: request, Rows: size}}, !r.apart.Load())
 }

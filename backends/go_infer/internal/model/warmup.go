@@ -49,7 +49,7 @@ func (m *Model) replayOne(s *Servable, slot int, w savedmodel.Warmup) error {
 		}
 		dims := request.In[i].Dims
 		switch {
-		case !s.runner.batchable:
+		case !s.Batchable():
 			request.Rows = 1
 		case len(dims) == 0 || dims[0] < 1 || i > 0 && dims[0] != int64(request.Rows):
 			return status.Errorf(status.InvalidArgument, "input %q has the shape %s: not one row per example", info.Alias, tensor.ShapeText(dims, true))

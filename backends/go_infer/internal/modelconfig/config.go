@@ -1,7 +1,8 @@
 // Package modelconfig reads the files that say which models are served: TensorFlow Serving's model config file, its monitoring config
 // file, and our own of how traffic is shared between versions.
 //
-// Contract: a file is read wholly or refused with FILE:LINE:COLUMN and what to do; nothing is guessed and no field is ignored.
+// Contract: a file is read wholly or refused with FILE:LINE:COLUMN and what to do; nothing is guessed and no field is ignored
+// without a warning.
 // Sources: tensorflow_serving/config/model_server_config.proto and monitoring_config.proto,
 // tensorflow_serving/sources/storage_path/file_system_storage_path_source.proto.
 package modelconfig
@@ -19,6 +20,8 @@ import (
 type Config struct {
 	Models  []Model
 	Traffic []Traffic // nil: as it is
+
+	Warnings []string // what is in the file and has no effect, with its place
 }
 
 // Model is one entry of model_config_list.
@@ -156,7 +159,10 @@ func (s source) model(n *node, config *Config) error {
 		},
 		"model_version_policy": s.inside(func(n *node) error { return s.policy(n, &m.Policy) }),
 		"version_labels":       s.inside(func(n *node) error { return s.label(n, &m) }),
-		"logging_config":       s.refuse("is not served; remove it"),
+		"logging_config": s.inside(func(n *node) error {
+			config.Warnings = append(config.Warnings, fmt.Sprintf("%s: logging_config has no effect: requests are not recorded here", position(s.file, n.line, n.column)))
+			return nil
+		}),
 	})
 	switch {
 	case err != nil:

@@ -57,7 +57,7 @@ func TestEveryMistakeHasItsPlaceAndItsText(t *testing.T) {
 		{"half a label", wrap("name:'a' base_path:'/a' version_labels { key: 'x' }"), `m.config:3:25: version_labels needs a key and a value, as in version_labels { key: "stable" value: 2 }`},
 		{"label twice", wrap("name:'a' base_path:'/a' version_labels { key: 'x' value: 1 } version_labels { key: 'x' value: 2 }"), `m.config:3:62: version_labels has the key "x" twice`},
 		{"custom", "custom_model_config {}", "m.config:1:1: custom_model_config is not served: write a model_config_list"},
-		{"logging", wrap("name:'a' base_path:'/a' logging_config {}"), "m.config:3:25: logging_config is not served; remove it"},
+		{"logging", wrap("name:'a' base_path:'/a' logging_config: 3"), "m.config:3:25: logging_config must be a message, as in logging_config { ... }"},
 		{"escape", wrap(`name: "\q"`), `m.config:3:11: the string of name: "\\q" is no escape`},
 		{"list", wrap("name:'a' base_path:'/a' model_version_policy { specific { versions: [1 2] } }"), "m.config:3:72: ',' or ']' is expected in the list of versions"},
 		{"depth", strings.Repeat("a {", 17), "messages are nested deeper than 16"},
@@ -66,6 +66,14 @@ func TestEveryMistakeHasItsPlaceAndItsText(t *testing.T) {
 		if _, err := Parse("m.config", c.text); err == nil || !strings.HasSuffix(err.Error(), c.says) {
 			t.Errorf("%s: %v\nwant %s", c.name, err, c.says)
 		}
+	}
+}
+
+func TestALoggingConfigIsToleratedAndTold(t *testing.T) {
+	config, err := Parse("m.config", `model_config_list { config { name: 'a' base_path: '/a'
+		logging_config { log_collector_config { type: "x" filename_prefix: "/tmp/a" } sampling_config { sampling_rate: 0.1 } } } }`)
+	if err != nil || len(config.Models) != 1 || len(config.Warnings) != 1 || !strings.HasPrefix(config.Warnings[0], "m.config:2:3: logging_config has no effect") {
+		t.Errorf("%v, %v", config, err)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"math"
 
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/status"
@@ -82,13 +81,10 @@ func checkShape(name string, dtype tensor.DType, size int, dims []int64) error {
 	if !dtype.Moved() {
 		return status.Errorf(status.Unimplemented, "input %q: %v is not served", name, dtype)
 	}
-	elements := int64(1)
-	for _, dim := range dims {
-		if dim < 0 || dim > 0 && elements > math.MaxInt32/dim {
-			return status.Errorf(status.InvalidArgument, "input %q: the shape %s is not possible", name, tensor.ShapeText(dims, true))
-		}
-		elements *= dim
+	if !tensor.Possible(dims) {
+		return status.Errorf(status.InvalidArgument, "input %q: the shape %s is not possible", name, tensor.ShapeText(dims, true))
 	}
+	elements := tensor.Elements(dims)
 	if dtype == tensor.String {
 		if size < 0 || int64(size) < prefix*elements {
 			return status.Errorf(status.InvalidArgument, "input %q: %d strings in shape %s take at least %d bytes; got %d",

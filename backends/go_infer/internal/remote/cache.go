@@ -37,7 +37,11 @@ func NewCache(directory string, bytes int64) *Cache {
 
 // Base is the directory for a source's versions: a model base path with what is in the cache.
 func (c *Cache) Base(source Source) string {
-	sum := sha256.Sum256([]byte(source.String()))
+	address := source.String()
+	if s, known := source.(interface{ Identity() string }); known {
+		address = s.Identity()
+	}
+	sum := sha256.Sum256([]byte(address))
 	return filepath.Join(c.directory, fmt.Sprintf("%x", sum[:12]))
 }
 
@@ -54,7 +58,7 @@ func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string
 			c.Release(directory)
 		}
 	}()
-	unlock, err := lock(ctx, filepath.Join(base, ".lock-"+strconv.FormatInt(version, 10)))
+	unlock, err := lock(ctx, lockOf(directory))
 	if err != nil {
 		return "", err
 	}
@@ -66,7 +70,25 @@ func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string
 		_ = c.Prune() // what cannot be removed today is no reason not to serve; who calls Prune itself is told
 	}
 	now := time.Now()
-	return directory, os.Chtimes(directory, now, now) // when it was used last
+	return directory, os.Chtimes(lockOf(directory), now, now) // when it was used last; the version's own times stay as they are
+}
+
+// lockOf is the file whose lock a version's fetch holds, and whose date says when the version was used last.
+func lockOf(directory string) string {
+	return filepath.Join(filepath.Dir(directory), ".lock-"+filepath.Base(directory))
+}
+
+// Versions lists what is whole in the cache, ascending.
+func (c *Cache) Versions(source Source) []int64 {
+	entries, _ := os.ReadDir(c.Base(source))
+	var all []int64
+	for _, entry := range entries {
+		if n, err := number(entry.Name()); err == nil && entry.IsDir() {
+			all = append(all, n)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 func (c *Cache) hold(directory string) {
@@ -115,14 +137,13 @@ func (c *Cache) Prune() error {
 }
 
 func (c *Cache) remove(path string) (bool, error) {
-	version := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "."), ".partial")
-	base := filepath.Dir(path)
+	base, directory := filepath.Dir(path), versionOf(path)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.held[filepath.Join(base, version)] > 0 {
+	if c.held[directory] > 0 {
 		return false, nil
 	}
-	unlock, err := tryLock(filepath.Join(base, ".lock-"+version))
+	unlock, err := tryLock(lockOf(directory))
 	if err != nil || unlock == nil {
 		return false, err
 	}
@@ -135,6 +156,11 @@ func (c *Cache) remove(path string) (bool, error) {
 		return false, err
 	}
 	return true, os.RemoveAll(gone)
+}
+
+// versionOf is the version's directory that a path in the cache is, or is a part of.
+func versionOf(path string) string {
+	return filepath.Join(filepath.Dir(path), strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "."), ".partial"))
 }
 
 // contents lists what is in the cache, and how large it is; what a crash left of a removal is removed.
@@ -159,6 +185,9 @@ func (c *Cache) contents() (all []kept, total int64, err error) {
 			continue // another process was faster
 		}
 		one := kept{path: path, used: info.ModTime()}
+		if lock, err := os.Lstat(lockOf(versionOf(path))); err == nil && info.IsDir() && !strings.HasPrefix(name, ".") {
+			one.used = lock.ModTime()
+		}
 		_ = filepath.WalkDir(path, func(_ string, entry fs.DirEntry, err error) error {
 			if err == nil && entry.Type().IsRegular() {
 				if info, err := entry.Info(); err == nil {

@@ -49,7 +49,7 @@ func TestAVersionIsFetchedOnceAndTheLeastRecentlyUsedGoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		old := time.Now().Add(time.Duration(version-10) * time.Hour)
-		if err := os.Chtimes(directory, old, old); err != nil { // 1 was used first
+		if err := os.Chtimes(lockOf(directory), old, old); err != nil { // 1 was used first
 			t.Fatal(err)
 		}
 		places[version] = directory

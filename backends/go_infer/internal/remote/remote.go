@@ -125,7 +125,12 @@ func Open(address string, limits Limits) (Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", redacted(parsed), err)
 	}
-	return &source{name: redacted(parsed), store: store, limits: limits}, nil
+	s := &source{name: redacted(parsed), store: store, limits: limits}
+	s.place = s.name
+	if endpoint := parsed.Query().Get("endpoint"); endpoint != "" {
+		s.place += "?endpoint=" + endpoint
+	}
+	return s, nil
 }
 
 // redacted is the address without user, password and query, where signatures and tokens are.

@@ -14,11 +14,15 @@ import (
 // source is a store with versions in it.
 type source struct {
 	name   string
+	place  string // name, and what of the query says where it is
 	store  Store
 	limits Limits
 }
 
 func (s *source) String() string { return s.name }
+
+// Identity tells sources apart: buckets of one name at different endpoints are different ones.
+func (s *source) Identity() string { return s.place }
 
 // Close ends what the store holds.
 func (s *source) Close() error { return s.store.Close() }

@@ -11,10 +11,17 @@ import (
 	"sluicegate/go_infer/internal/status"
 )
 
+// Forbidden is the refusal of a request that would change what is served where requests may not. Triton refuses so with
+// --model-control-mode=none, its default, but with a code that promises that it passes.
+func Forbidden(what string) error {
+	return status.Errorf(status.PermissionDenied, "%s is not allowed on this server; start it with --allow_model_control, or ask on its --control_port", what)
+}
+
 // What operators say, at any time. Each function changes everything it was asked to or nothing.
 
 // Apply replaces what is served. Models that are new are loaded, those that are no longer named are unloaded, the others keep their
 // versions. A label may be moved only to a version that is loaded, and given only to one that is or, for a model that is new, will be.
+// A label that operators moved, or Rollback, stays where it is until the config says something else of it than before.
 // The error says why the old config stays. It does not wait for loads: Settle does.
 func (r *Repository) Apply(config modelconfig.Config) error {
 	r.applying.Lock()
@@ -28,7 +35,7 @@ func (r *Repository) Apply(config modelconfig.Config) error {
 	for _, c := range config.Models {
 		named[c.Name] = true
 		if m := r.models[c.Name]; m != nil && !m.removed {
-			if err := m.relabelable(c.Labels); err != nil {
+			if err := m.relabelable(m.news(c)); err != nil {
 				return err
 			}
 		}
@@ -42,7 +49,11 @@ func (r *Repository) Apply(config modelconfig.Config) error {
 		if at < 0 {
 			return unknownTraffic(t.Model, slices.Collect(maps.Keys(named)))
 		}
-		if err := checkShares(t, config.Models[at].Labels); err != nil {
+		sets := []map[string]int64{config.Models[at].Labels}
+		if m := r.models[t.Model]; m != nil && !m.removed {
+			sets = append(sets, m.relabelled(config.Models[at], m.labels), m.relabelled(config.Models[at], m.pending))
+		}
+		if err := checkShares(t, sets...); err != nil {
 			return err
 		}
 	}
@@ -63,12 +74,36 @@ func (r *Repository) Apply(config modelconfig.Config) error {
 		if m.config.BasePath != c.BasePath {
 			m.withdrawn = map[int64]bool{}
 		}
-		m.config, m.labels, m.pending = c, clone(c.Labels), map[string]int64{}
+		labels, pending := m.relabelled(c, m.labels), m.relabelled(c, m.pending)
+		maps.Copy(labels, m.news(c))
+		m.config, m.labels, m.pending = c, labels, pending
 		m.look()
 	}
 	r.share()
 	r.broadcast()
 	return nil
+}
+
+// news is what a config says of labels that the one before did not.
+func (m *served) news(config modelconfig.Model) map[string]int64 {
+	news := clone(config.Labels)
+	maps.DeleteFunc(news, func(label string, number int64) bool {
+		before, said := m.config.Labels[label]
+		return said && before == number
+	})
+	return news
+}
+
+// relabelled is what is left of labels under a new config: not those of which it says something new, or nothing any more.
+func (m *served) relabelled(config modelconfig.Model, labels map[string]int64) map[string]int64 {
+	left, news := clone(labels), m.news(config)
+	maps.DeleteFunc(left, func(label string, _ int64) bool {
+		_, said := m.config.Labels[label]
+		_, still := config.Labels[label]
+		_, new := news[label]
+		return new || said && !still
+	})
+	return left
 }
 
 func clone(labels map[string]int64) map[string]int64 {
@@ -82,7 +117,7 @@ func clone(labels map[string]int64) map[string]int64 {
 func (r *Repository) begin(config modelconfig.Model, before *served) {
 	m := before
 	if m == nil {
-		m = &served{name: config.Name, wake: make(chan struct{}, 1)}
+		m = &served{name: config.Name, lazy: r.options.Lazy, wake: make(chan struct{}, 1)}
 		r.models[config.Name] = m
 	}
 	m.config, m.labels, m.pending = config, map[string]int64{}, clone(config.Labels)
@@ -96,188 +131,23 @@ func (r *Repository) begin(config modelconfig.Model, before *served) {
 	go r.tend(r.context, m)
 }
 
-// relabelable refuses labels that would point at a version that is not loaded.
+// relabelable refuses labels that would point at a version that is not loaded, nor will be when it is asked for.
 func (m *served) relabelable(labels map[string]int64) error {
 	for _, label := range slices.Sorted(maps.Keys(labels)) {
 		number := labels[label]
 		if now, known := m.labels[label]; known && now == number {
 			continue
 		}
-		if v := m.version(number); v == nil || v.lease == nil {
+		v := m.version(number)
+		if m.lazy && v != nil && v.aspired && v.err == nil { // who asks for it gets it loaded
+			continue
+		}
+		if v == nil || v.lease == nil {
 			return status.Errorf(status.FailedPrecondition, "Request to assign label to version %d of model %s, which is not currently "+
 				"available for inference (label %q)", number, m.name, label)
 		}
 	}
 	return nil
-}
-
-// SetTraffic replaces how traffic is shared between versions, of all models. A share is refused whose model or label there is not.
-func (r *Repository) SetTraffic(traffic []modelconfig.Traffic) error {
-	r.applying.Lock()
-	defer r.applying.Unlock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, t := range traffic {
-		m := r.models[t.Model]
-		if m == nil || m.removed {
-			return unknownTraffic(t.Model, slices.Collect(maps.Keys(r.models)))
-		}
-		if err := checkShares(t, m.labels, m.pending); err != nil {
-			return err
-		}
-	}
-	r.traffic = traffic
-	r.share()
-	r.broadcast()
-	return nil
-}
-
-func unknownTraffic(name string, there []string) error {
-	slices.Sort(there)
-	return status.Errorf(status.NotFound, "traffic: there is no model %q; there are: %s", name, strings.Join(there, ", "))
-}
-
-// checkShares refuses a share of a label that none of the sets has.
-func checkShares(t modelconfig.Traffic, sets ...map[string]int64) error {
-	shares := slices.Clone(t.Split)
-	if t.Shadow != nil {
-		shares = append(shares, *t.Shadow)
-	}
-	for _, s := range shares {
-		known := s.Label == ""
-		for _, labels := range sets {
-			_, has := labels[s.Label]
-			known = known || has
-		}
-		if !known {
-			return status.Errorf(status.FailedPrecondition, "traffic of model %s: there is no label %q", t.Model, s.Label)
-		}
-	}
-	return nil
-}
-
-// share gives every model its part of the traffic config. Called with the lock held for writing.
-func (r *Repository) share() {
-	for _, m := range r.models {
-		m.split, m.shadow, m.mirror = nil, nil, nil
-	}
-	for _, t := range r.traffic {
-		m := r.models[t.Model]
-		if m == nil {
-			continue
-		}
-		for _, s := range t.Split {
-			m.split = append(m.split, share{s.Version, s.Label, s.Weight})
-		}
-		if t.Shadow != nil {
-			m.shadow = &share{t.Shadow.Version, t.Shadow.Label, t.Shadow.Weight}
-			m.mirror = r.mirror(m, t.Shadow.Weight)
-		}
-		m.look()
-	}
-	for _, m := range r.models {
-		m.settleAnswer()
-	}
-}
-
-// SetLabel points a label at a version that is loaded, at once.
-func (r *Repository) SetLabel(name, label string, number int64) error {
-	r.applying.Lock()
-	defer r.applying.Unlock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	m, err := r.known(name)
-	if err != nil {
-		return err
-	}
-	if label == "" {
-		return status.Errorf(status.InvalidArgument, "a label needs a name")
-	}
-	if err := m.relabelable(map[string]int64{label: number}); err != nil {
-		return err
-	}
-	m.labels[label] = number
-	delete(m.pending, label)
-	m.look()
-	r.options.Log.Info("label moved", "model", name, "label", label, "version", number)
-	return nil
-}
-
-// Rollback withdraws the version that answers now: the policy chooses again as if it were not there, and labels that point at it move
-// to the version that answers instead. If that one is loaded the change is immediate, else the old one answers until it is. It returns
-// both versions. Newer versions than the one withdrawn are not held back. Restore undoes it.
-func (r *Repository) Rollback(ctx context.Context, name string) (from, to int64, err error) {
-	r.applying.Lock()
-	defer r.applying.Unlock()
-	r.mu.RLock()
-	m, err := r.known(name)
-	if err != nil {
-		r.mu.RUnlock()
-		return 0, 0, err
-	}
-	base, policy, answer := m.config.BasePath, m.config.Policy, m.answer
-	r.mu.RUnlock()
-	if answer == nil {
-		return 0, 0, status.Errorf(status.FailedPrecondition, "model %s has no version that answers", name)
-	}
-	places, err := r.options.Scan(ctx, base)
-	if err != nil {
-		return 0, 0, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	from = answer.place.Number
-	without := maps.Clone(m.withdrawn)
-	without[from] = true
-	var numbers []int64
-	for _, place := range places {
-		if place.Number < from {
-			numbers = append(numbers, place.Number)
-		}
-	}
-	left := aspired(policy, numbers, without, nil)
-	if len(left) == 0 {
-		return from, 0, status.Errorf(status.FailedPrecondition, "model %s has no version below %d that its version policy would choose", name, from)
-	}
-	to = left[len(left)-1]
-	m.withdrawn = without
-	v := m.version(to)
-	for label, number := range m.labels {
-		switch {
-		case number != from:
-		case v != nil && v.lease != nil:
-			m.labels[label] = to
-		default:
-			m.pending[label] = to // until it is loaded, the old one answers
-		}
-	}
-	r.aspire(m, places)
-	m.look()
-	r.broadcast()
-	r.options.Log.Info("rolled back", "model", name, "from", from, "to", to)
-	return from, to, nil
-}
-
-// Restore serves again what Rollback withdrew.
-func (r *Repository) Restore(name string) error {
-	r.applying.Lock()
-	defer r.applying.Unlock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	m, err := r.known(name)
-	if err != nil {
-		return err
-	}
-	m.withdrawn = map[int64]bool{}
-	m.look()
-	return nil
-}
-
-func (r *Repository) known(name string) (*served, error) {
-	if m := r.models[name]; m != nil && !m.removed {
-		return m, nil
-	}
-	return nil, status.Errorf(status.NotFound, "Could not find any versions of model %s", name)
 }
 
 // Load loads a model's versions now: those that Unload took away, that lazy loading left, or whose files have changed. It returns when
@@ -356,7 +226,7 @@ func (r *Repository) Settle(ctx context.Context) error {
 	r.mu.RUnlock()
 	err := r.until(ctx, func() bool {
 		for m, n := range asked {
-			if !m.removed && m.done < n {
+			if !m.removed && m.done < n && m.stuck < n {
 				return false
 			}
 		}
@@ -388,6 +258,23 @@ func (r *Repository) Reload(ctx context.Context, config modelconfig.Config) erro
 type Entry struct {
 	Name string
 	Version
+}
+
+// Lost are the versions that labels point at and that are in no base path, each with the reason and its label.
+func (r *Repository) Lost() []Entry {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var all []Entry
+	for _, name := range slices.Sorted(maps.Keys(r.models)) {
+		m := r.models[name]
+		for _, label := range slices.Sorted(maps.Keys(m.lost)) {
+			if number, waits := m.pending[label]; waits {
+				err := status.Errorf(status.NotFound, "label %q points at it, but it is not in %s", label, m.config.BasePath)
+				all = append(all, Entry{name, Version{Number: number, State: End, Err: err, Labels: []string{label}}})
+			}
+		}
+	}
+	return all
 }
 
 // Index lists all versions of all models, by name and newest first.

@@ -11,49 +11,65 @@ import (
 var errWaited = errors.New("waited long enough")
 
 // await asks for a version to be loaded and waits until it is: for Options.LazyWait and no longer than ctx. All who ask for the same
-// version wait for one load; it goes on if they leave, for the next who asks.
+// version wait for one load; it goes on if they leave, for the next who asks. If it cannot be loaded and the request means no version
+// in particular, the next best is asked for.
 func (r *Repository) await(ctx context.Context, name string, wanted Wanted, refusal error) (*Lease, error) {
-	r.mu.Lock()
-	m := r.models[name]
-	if m == nil {
-		r.mu.Unlock()
-		return nil, refusal
-	}
-	lease, v, err := r.acquire(name, wanted)
-	if lease != nil || v == nil || !v.aspired || v.err != nil && v.due.After(time.Now()) {
-		r.mu.Unlock()
-		return lease, err
-	}
-	before := v.failures
-	if v.state == Start && !v.wanted {
-		v.wanted = true
-		m.look()
-	}
-	r.mu.Unlock()
-
 	ctx, cancel := context.WithTimeoutCause(ctx, r.options.LazyWait, errWaited)
 	defer cancel()
-	waited := r.until(ctx, func() bool {
+	for failed := (*version)(nil); ; {
+		r.mu.Lock()
+		m := r.models[name]
+		if m == nil {
+			r.mu.Unlock()
+			return nil, refusal
+		}
+		lease, v, err := r.acquire(name, wanted)
+		if lease != nil || v == nil || !v.aspired && !v.spare || v.err != nil && v.due.After(time.Now()) {
+			r.mu.Unlock()
+			return lease, err
+		}
+		if v == failed {
+			r.mu.Unlock()
+			return nil, refusal
+		}
+		before := v.failed
+		if !v.wanted { // also while it is being unloaded: it is loaded again then
+			v.wanted = true
+			m.look()
+		}
+		v.waiters++
+		r.mu.Unlock()
+
+		waited := r.until(ctx, func() bool { return v.lease != nil || v.failed != before || v.state == End })
+		r.mu.Lock()
 		lease, err = nil, nil
 		if v.lease != nil {
 			lease, _, err = r.acquire(name, wanted)
-			return true
 		}
-		if v.failures > before {
-			err = status.Errorf(status.Unavailable, "%s cannot be loaded: %v", wanted.request(name), v.err)
-			return true
+		if v.failed != before && v.err != nil {
+			refusal, failed = status.Errorf(status.Unavailable, "%s cannot be loaded: %v", wanted.request(name), v.err), v
 		}
-		return v.state == End
-	})
-	switch {
-	case errors.Is(waited, context.DeadlineExceeded):
-		return nil, status.Errorf(status.DeadlineExceeded, "the request's deadline passed while %s was loaded", wanted.request(name))
-	case errors.Is(waited, errWaited):
-		return nil, status.Errorf(status.Unavailable, "Servable is still loading: %s", wanted.request(name))
-	case waited != nil:
-		return nil, status.Errorf(status.Cancelled, "the client went away")
-	case lease == nil && err == nil:
-		return nil, refusal
+		r.leave(v)
+		r.mu.Unlock()
+		switch {
+		case lease != nil:
+			return lease, nil
+		case errors.Is(waited, context.DeadlineExceeded):
+			return nil, status.Errorf(status.DeadlineExceeded, "the request's deadline passed while %s was loaded", wanted.request(name))
+		case errors.Is(waited, errWaited):
+			return nil, status.Errorf(status.Unavailable, "Servable is still loading: %s", wanted.request(name))
+		case waited != nil:
+			return nil, status.Errorf(status.Cancelled, "the client went away")
+		case failed != v && v.state == End:
+			return nil, refusal
+		}
 	}
-	return lease, err
+}
+
+// leave notes that somebody no longer waits for a version: from then on it may be unloaded for others. Called with the lock held for
+// writing.
+func (r *Repository) leave(v *version) {
+	if v.waiters--; v.waiters == 0 {
+		r.broadcast()
+	}
 }

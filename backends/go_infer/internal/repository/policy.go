@@ -41,6 +41,7 @@ type view struct {
 	state   State
 	failed  bool      // in END because it could not be loaded
 	aspired bool      // it shall be served
+	spare   bool      // it may be loaded again until one that shall be served is
 	wanted  bool      // load it: always true if models are not lazy, else once somebody asked for it
 	due     time.Time // not to be loaded before
 }
@@ -60,8 +61,8 @@ func next(views []view, now time.Time) (what action, index int, until time.Time)
 	covered, any := false, false
 	for i, v := range slices.Backward(views) {
 		any = any || v.aspired
-		covered = covered || v.aspired && (v.state == Available || v.state == Start && !v.wanted)
-		if !v.aspired || !v.wanted || v.state != Start && !(v.state == End && v.failed) {
+		covered = covered || v.aspired && v.state == Available
+		if !v.aspired && !v.spare || !v.wanted || v.state != Start && !(v.state == End && v.failed) {
 			continue
 		}
 		if !v.due.After(now) {

@@ -28,10 +28,11 @@ type Loader func(name string, version int64, directory string) (*model.Model, er
 
 // Options say how a repository works. Load is required; the zero value of everything else is good.
 type Options struct {
-	Load  Loader
-	Close func(*model.Model)                                      // frees what Load made; default (*model.Model).Close
-	Scan  func(ctx context.Context, base string) ([]Place, error) // what lies below a base path; default Scan, without URLs
-	Log   *slog.Logger                                            // default: none
+	Load   Loader
+	Close  func(*model.Model)                                      // frees what Load made; default (*model.Model).Close
+	Scan   func(ctx context.Context, base string) ([]Place, error) // what lies below a base path; default Scan
+	Remote Remote                                                  // of base paths that are URLs; default: they are refused
+	Log    *slog.Logger                                            // default: none
 
 	Poll    time.Duration    // between two looks at the base paths; 0: only when asked to
 	Settle  time.Duration    // a version's files must have been left alone for so long before it is loaded
@@ -61,6 +62,7 @@ type Repository struct {
 	mu       sync.RWMutex
 	models   map[string]*served
 	traffic  []modelconfig.Traffic
+	line     []*version    // that need something unloaded, who came first first
 	changed  chan struct{} // closed and replaced whenever a state changes
 }
 
@@ -69,9 +71,12 @@ type served struct {
 	name     string
 	config   modelconfig.Model
 	versions []*version // ascending
+	lazy     bool       // versions are loaded when they are asked for
 	answer   *version   // to requests that ask for nothing in particular; nil: none can
+	latest   *version   // lazy models: what such requests mean, loaded or not; nil: answer
 	labels   map[string]int64
 	pending  map[string]int64 // labels of a model that is new: to be set once their versions are loaded
+	lost     map[string]int64 // those of them whose versions are not in the base path
 	split    []share
 	shadow   *share
 	mirror   *model.Shadow // what shadow comes to, for those who answer
@@ -81,6 +86,8 @@ type served struct {
 	removed   bool           // by Apply
 	scanError error          // of the last look at the base path
 	asked     int64          // looks asked for
+	looked    int64          // those of them that were begun
+	stuck     int64          // those of them after which a version waits for memory
 	done      int64          // looks that were followed by everything there was to do
 	wake      chan struct{}
 	end       context.CancelFunc
@@ -92,7 +99,7 @@ func New(options Options) *Repository {
 		options.Close = (*model.Model).Close
 	}
 	if options.Scan == nil {
-		options.Scan = Fetched("", nil)
+		options.Scan = Scan
 	}
 	if options.Log == nil {
 		options.Log = slog.New(slog.DiscardHandler)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -543,29 +544,9 @@ func TestScanTakesWholeNumbersOnly(t *testing.T) {
 	for _, name := range []string{"10", "9", "tmp", "-1", "1.5", "00000123", "123"} {
 		must(t, os.Mkdir(filepath.Join(base, name), 0o750))
 	}
-	want := []Place{{9, filepath.Join(base, "9")}, {10, filepath.Join(base, "10")}, {123, filepath.Join(base, "00000123")}}
+	want := []Place{{9, filepath.Join(base, "9"), ""}, {10, filepath.Join(base, "10"), ""}, {123, filepath.Join(base, "00000123"), ""}}
 	if places, err := Scan(context.Background(), base); err != nil || !slices.Equal(places, want) {
 		t.Errorf("got %v, %v", places, err)
-	}
-}
-
-func TestABasePathThatIsAURLIsFetchedIntoADirectoryOfItsOwn(t *testing.T) {
-	cache := t.TempDir()
-	scan := Fetched(cache, func(_ context.Context, url, into string) error {
-		if url != "s3://bucket/m" {
-			return errors.New("no such bucket")
-		}
-		return os.MkdirAll(filepath.Join(into, "7"), 0o750)
-	})
-	places, err := scan(context.Background(), "s3://bucket/m")
-	if err != nil || len(places) != 1 || places[0].Number != 7 || !strings.HasPrefix(places[0].Directory, cache) {
-		t.Errorf("got %v, %v", places, err)
-	}
-	if _, err := scan(context.Background(), "s3://other/m"); err == nil || err.Error() != "model base path s3://other/m: no such bucket" {
-		t.Errorf("got %v", err)
-	}
-	if _, err := Fetched(cache, nil)(context.Background(), "gs://b/m"); err == nil || !strings.Contains(err.Error(), "remote base paths are not served") {
-		t.Errorf("got %v", err)
 	}
 }
 
@@ -586,7 +567,8 @@ func TestTheNextStepIsTheRightOne(t *testing.T) {
 		"and not before":                        {[]view{old, {state: Loading, aspired: true, wanted: true}}, rest, 0},
 		"nor if the new one failed":             {[]view{old, later}, rest, 0},
 		"it goes if none shall be":              {[]view{old}, unload, 0},
-		"a lazy one covers without being there": {[]view{old, {state: Start, aspired: true}}, unload, 0},
+		"a lazy one that is not there is none":  {[]view{old, {state: Start, aspired: true}}, rest, 0},
+		"a spare one is loaded when asked for":  {[]view{{state: Start, spare: true, wanted: true}, {state: Start, aspired: true}}, load, 0},
 		"a lazy one is not loaded":              {[]view{{state: Start, aspired: true}}, rest, 0},
 		"a failed one is tried when it is due":  {[]view{{state: End, failed: true, aspired: true, wanted: true, due: now}}, load, 0},
 		"one that was unloaded stays":           {[]view{{state: End, aspired: true, wanted: true}}, rest, 0},
@@ -653,4 +635,102 @@ func BenchmarkAcquire(b *testing.B) {
 		}
 		lease.Release()
 	}
+}
+
+// A copy with a pause longer than the settling time was looked at again only when the next retry was due.
+func TestFilesThatChangedAreNotHeldBackByTheRetriesOfThoseBefore(t *testing.T) {
+	s := newStage(t, Options{Retries: 5, Every: time.Hour})
+	s.put("m", 1, "")
+	must(t, s.reload(s.config("m", modelconfig.Policy{}, nil)))
+	s.put("m", 2, "half copied")
+	for held := false; !held; time.Sleep(time.Millisecond) {
+		s.mu.RLock()
+		v := s.models["m"].version(2)
+		held = v != nil && time.Until(v.due) > time.Minute
+		s.mu.RUnlock()
+	}
+	must(t, os.Remove(filepath.Join(s.base, "m/2/bad")))
+	s.eventually("m", "2 AVAILABLE, 1 END")
+}
+
+func TestWhatOperatorsDidToLabelsOutlivesAReloadThatSaysNothingNewOfThem(t *testing.T) {
+	s := newStage(t, Options{})
+	for number := 1; number <= 3; number++ {
+		s.put("m", number, "")
+	}
+	s.put("other", 1, "")
+	all := modelconfig.Policy{All: true}
+	config := s.config("m", all, map[string]int64{"stable": 3, "old": 1})
+	must(t, s.reload(config))
+	_, _, err := s.Rollback(soon(t), "m")
+	must(t, err)
+	s.answers("m", Wanted{Label: "stable"}, 2)
+	must(t, s.SetLabel("m", "canary", 1))
+	must(t, s.reload(config, s.config("other", modelconfig.Policy{}, nil))) // an unrelated change
+	s.answers("m", Wanted{Label: "stable"}, 2)
+	s.answers("m", Wanted{Label: "canary"}, 1)
+	s.answers("m", Wanted{Label: "old"}, 1)
+	must(t, s.reload(s.config("m", all, map[string]int64{"stable": 1}))) // a related one
+	s.answers("m", Wanted{Label: "stable"}, 1)
+	s.refuses("m", Wanted{Label: "old"}, status.InvalidArgument, "Unrecognized")
+	if err := s.reload(s.config("m", all, map[string]int64{"stable": 3})); status.From(err).Code != status.FailedPrecondition {
+		t.Errorf("a label moved to what was withdrawn: %v", err)
+	}
+}
+
+func TestALabelOfAVersionThatThereIsNotIsTold(t *testing.T) {
+	var log lines
+	s := newStage(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	s.put("m", 1, "")
+	must(t, s.reload(s.config("m", modelconfig.Policy{}, map[string]int64{"one": 1, "none": 9})))
+	for range 3 {
+		s.Look()
+		must(t, s.Settle(soon(t)))
+	}
+	if n := log.count("a label points at a version that there is not"); n != 1 {
+		t.Errorf("%d lines in the log", n)
+	}
+	lost := s.Lost()
+	if len(lost) != 1 || lost[0].Number != 9 || !slices.Equal(lost[0].Labels, []string{"none"}) || !strings.Contains(lost[0].Err.Error(), "is not in") {
+		t.Errorf("lost: %+v", lost)
+	}
+	s.put("m", 9, "")
+	s.eventually("m", "9 AVAILABLE, 1 AVAILABLE")
+	s.answers("m", Wanted{Label: "none"}, 9)
+	if lost := s.Lost(); len(lost) != 0 {
+		t.Errorf("lost: %+v", lost)
+	}
+}
+
+func TestAVersionWhoseBasePathChangedIsToldToBeServedFromTheOldOne(t *testing.T) {
+	var log lines
+	s := newStage(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	s.put("m", 1, "")
+	s.put("elsewhere", 1, "")
+	must(t, s.reload(s.config("m", modelconfig.Policy{}, nil)))
+	moved := s.config("m", modelconfig.Policy{}, nil)
+	moved.BasePath = filepath.Join(s.base, "elsewhere")
+	must(t, s.reload(moved))
+	must(t, s.reload(moved))
+	if n := log.count("a version lies elsewhere now"); n != 1 {
+		t.Errorf("%d lines in the log", n)
+	}
+}
+
+// lines is a log in memory.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *lines) count(message string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), message)
 }

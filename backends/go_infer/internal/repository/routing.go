@@ -39,7 +39,7 @@ func (m *served) version(number int64) *version {
 // also tells those that can of their shadow.
 func (m *served) settleAnswer() {
 	var fallback *version
-	m.answer = nil
+	m.answer, m.latest = nil, nil
 	for _, v := range m.versions { // ascending
 		if v.lease != nil {
 			v.lease.Model.Mirror(m.mirror)
@@ -55,13 +55,26 @@ func (m *served) settleAnswer() {
 	if m.answer == nil {
 		m.answer = fallback
 	}
+	for _, v := range m.versions {
+		if good := v.lease != nil || v.err == nil; m.lazy && good && (v.aspired && !v.aside || v.spare && (m.latest == nil || m.latest.spare)) {
+			m.latest = v
+		}
+	}
+}
+
+// usual is who answers a request that asks for nothing in particular, shares of the traffic apart.
+func (m *served) usual() *version {
+	if m.latest != nil {
+		return m.latest
+	}
+	return m.answer
 }
 
 // choose is who answers a request that asks for nothing in particular. Shares whose version cannot answer are left out, so that a
 // canary that failed costs nobody an answer. nil if none can.
 func (m *served) choose() *version {
 	if len(m.split) == 0 {
-		return m.answer
+		return m.usual()
 	}
 	sum := 0
 	for i := range m.split {
@@ -70,7 +83,7 @@ func (m *served) choose() *version {
 		}
 	}
 	if sum == 0 {
-		return m.answer
+		return m.usual()
 	}
 	at := rand.IntN(sum)
 	for i := range m.split {
@@ -80,7 +93,7 @@ func (m *served) choose() *version {
 			}
 		}
 	}
-	return m.answer
+	return m.usual()
 }
 
 func (m *served) able(s *share) *version {
@@ -96,6 +109,10 @@ func (m *served) able(s *share) *version {
 func (m *served) find(wanted Wanted) (*version, error) {
 	if wanted.Label != "" {
 		number, known := m.labels[wanted.Label]
+		if !known && m.lazy { // it is set when its version is loaded, which who asks brings about
+			number, known = m.pending[wanted.Label]
+			known = known && m.version(number) != nil
+		}
 		if !known {
 			return nil, unknownLabel(wanted.Label)
 		}

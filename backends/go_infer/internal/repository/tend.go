@@ -15,26 +15,30 @@ import (
 func (r *Repository) tend(ctx context.Context, m *served) {
 	defer r.tending.Done()
 	for {
-		r.mu.RLock()
+		r.mu.Lock()
 		asked, removed, base := m.asked, m.removed, m.config.BasePath
-		r.mu.RUnlock()
+		m.looked = asked
+		r.mu.Unlock()
 		if !removed {
-			places, err := r.options.Scan(ctx, base)
+			places, err := r.scan(ctx, base)
 			if ctx.Err() != nil {
 				return
 			}
 			r.found(m, places, err)
+			r.renew(m)
 		}
 		until := r.act(ctx, m)
 		if ctx.Err() != nil {
 			return
 		}
 		r.mu.Lock()
-		if !slices.ContainsFunc(m.versions, func(v *version) bool { return v.aspired && v.wanted && v.state == Start }) {
+		if !slices.ContainsFunc(m.versions, func(v *version) bool {
+			return v.aspired && v.wanted && (v.state == Start && v.err == nil || v.giveUp != nil)
+		}) {
 			m.done = max(m.done, asked)
 		}
 		if m.removed {
-			m.versions = slices.DeleteFunc(m.versions, func(v *version) bool { return v.state == End || v.state == Start })
+			m.versions = slices.DeleteFunc(m.versions, func(v *version) bool { return v.giveUp == nil && (v.state == End || v.state == Start) })
 		}
 		gone := m.removed && len(m.versions) == 0
 		if gone && r.models[m.name] == m {
@@ -74,6 +78,11 @@ func (m *served) wait(ctx context.Context, until time.Time, poll time.Duration) 
 // look asks for another look at a model's directory. Called with the lock held for writing.
 func (m *served) look() {
 	m.asked++
+	m.nudge()
+}
+
+// nudge has the model tended now.
+func (m *served) nudge() {
 	select {
 	case m.wake <- struct{}{}:
 	default: // somebody has asked already
@@ -100,9 +109,23 @@ func (r *Repository) found(m *served, places []Place, err error) {
 	// What ended and is gone from disk is forgotten.
 	m.versions = slices.DeleteFunc(m.versions, func(v *version) bool {
 		_, there := on[v.place.Number]
-		return !there && (v.state == End || v.state == Start)
+		gone := !there && (v.state == End || v.state == Start)
+		if gone {
+			v.leave()
+		}
+		return gone
 	})
 	r.aspire(m, places)
+	lost := map[string]int64{}
+	for label, number := range m.pending {
+		if _, there := on[number]; !there {
+			lost[label] = number
+			if before, known := m.lost[label]; !known || before != number {
+				r.options.Log.Warn("a label points at a version that there is not", "model", m.name, "label", label, "version", number)
+			}
+		}
+	}
+	m.lost = lost
 }
 
 // aspire decides which versions shall be served and makes those known that were not. Called with the lock held for writing.
@@ -136,25 +159,55 @@ func (r *Repository) aspire(m *served, places []Place) {
 		}
 	}
 	slices.SortFunc(m.versions, func(a, b *version) int { return cmp.Compare(a.place.Number, b.place.Number) })
+	highest := int64(-1)
+	for number := range shall {
+		highest = max(highest, number)
+	}
 	for _, v := range m.versions {
-		was := v.aspired
-		v.aspired = shall[v.place.Number]
+		was, number := v.aspired, v.place.Number
+		v.aspired = shall[number]
 		if v.aspired && !was {
-			v.wanted = v.wanted || !r.options.Lazy
+			v.aside = m.lazy && number == highest && m.answer != nil && (number > m.answer.place.Number || !shall[m.answer.place.Number])
+			v.wanted = v.wanted || !m.lazy || v.aside
 			if v.state == End {
 				v.state, v.err, v.failures, v.due = Start, nil, 0, time.Time{}
 			}
 		}
-		if !v.aspired && v.state == Start {
-			v.state = End
-		}
 		for _, place := range places {
-			if place.Number == v.place.Number && place != v.place && v.lease == nil {
+			switch {
+			case place.Number != v.place.Number || place == v.place || v.trying:
+			case v.lease == nil:
+				v.leave()
 				v.place = place
+			case v.moved != place:
+				v.moved = place
+				r.options.Log.Warn("a version lies elsewhere now; what is loaded goes on being served until it is unloaded", "model", m.name,
+					"version", place.Number, "served", v.place.Directory, "now", place.Directory)
 			}
 		}
 	}
+	m.settleSpares()
+	for _, v := range m.versions {
+		if !v.aspired && !v.spare && v.lease == nil && v.state != Unloading && !v.trying {
+			v.leave()
+		}
+	}
 	m.settleAnswer()
+}
+
+// settleSpares finds what may still be loaded although it shall no longer be served: of lazy models, as long as nothing that shall has
+// been loaded, for that may turn out to be broken.
+func (m *served) settleSpares() {
+	any, proven := false, false
+	for _, v := range m.versions {
+		any, proven = any || v.aspired, proven || v.aspired && v.proven
+	}
+	for _, v := range m.versions {
+		v.spare = m.lazy && any && !proven && !v.aspired && v.proven && v.state != End
+		if !v.aspired && !v.spare && v.state == Start {
+			v.state = End
+		}
+	}
 }
 
 func shadows(s *share) []share {
@@ -183,55 +236,81 @@ func (r *Repository) act(ctx context.Context, m *served) time.Time {
 			r.mu.Unlock()
 			continue
 		}
+		if v.place.From != "" && v.held == nil {
+			r.fetch(m, v)
+			r.mu.Unlock()
+			continue
+		}
+		v.trying = true
 		r.mu.Unlock()
-		r.attempt(ctx, m, v)
+		if !r.attempt(ctx, m, v) {
+			return time.Now()
+		}
 	}
 	return time.Time{}
 }
 
-// attempt loads a version aside, and publishes it if it is whole.
-func (r *Repository) attempt(ctx context.Context, m *served, v *version) {
-	select {
-	case r.loads <- struct{}{}:
-		defer func() { <-r.loads }()
-	case <-ctx.Done():
-		return
-	}
-	before, unseen := savedmodel.Look(v.place.Directory) // what cannot be seen, the loader explains
+// attempt loads a version aside, and publishes it if it is whole. False: there is something else to do for the model first.
+func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if v.trying = false; v.lease == nil && v.state != Unloading { // it did not come to be loaded
+			v.letGo()
+		}
+	}()
+	r.mu.RLock()
+	place := v.place // it stays while the version is tried
+	r.mu.RUnlock()
+	before, unseen := savedmodel.Look(place.Directory) // what cannot be seen, the loader explains
 	if unseen == nil {
 		if due := r.notYet(v, before, time.Now()); !due.IsZero() {
 			r.mu.Lock()
 			v.due = due
 			r.mu.Unlock()
-			return
+			return true
 		}
 	}
-	if err := r.room(ctx, m, v, before.Bytes); err != nil {
+	if made, err := r.room(ctx, m, v, before.Bytes); err != nil {
 		r.failed(m, v, before, err)
-		return
+		return true
+	} else if !made {
+		return false
+	}
+	// Only now: who waits for room must not keep others from loading.
+	select {
+	case r.loads <- struct{}{}:
+		defer func() { <-r.loads }()
+	case <-ctx.Done():
+		return false
 	}
 	r.mu.Lock()
-	v.state, v.err, v.bytes = Loading, nil, reckon(before.Bytes)
+	v.state, v.err = Loading, nil
+	r.mu.Unlock()
+	before, unseen = savedmodel.Look(place.Directory)
+	r.mu.Lock()
+	v.bytes = reckon(before.Bytes)
 	r.broadcast()
 	r.mu.Unlock()
 
 	started := time.Now()
-	loaded, err := r.options.Load(m.name, v.place.Number, v.place.Directory)
+	loaded, err := r.options.Load(m.name, place.Number, place.Directory)
 	took := time.Since(started)
 	if err == nil {
-		if after, look := savedmodel.Look(v.place.Directory); look != unseen || after != before {
+		if after, look := savedmodel.Look(place.Directory); look != unseen || after != before {
 			r.options.Close(loaded)
-			err = status.Errorf(status.Unavailable, "%s: its files changed while it was loaded; not copied completely", v.place.Directory)
+			err = status.Errorf(status.Unavailable, "%s: its files changed while it was loaded; not copied completely", place.Directory)
 		}
 	}
 	if err != nil {
 		r.failed(m, v, before, err)
-		return
+		return true
 	}
 	r.mu.Lock()
 	v.took, v.failures, v.tried = took, 0, savedmodel.Print{}
 	v.used.Store(r.clock.Add(1))
-	v.lease, v.state = newLease(loaded), Available
+	v.lease, v.state, v.proven, v.aside = newLease(loaded), Available, true, false
+	m.settleSpares()
 	for label, number := range m.pending {
 		if number == v.place.Number {
 			m.labels[label] = number
@@ -241,46 +320,8 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) {
 	m.settleAnswer()
 	r.broadcast()
 	r.mu.Unlock()
-	r.options.Log.Info("model loaded", "model", m.name, "version", v.place.Number, "ms", took.Milliseconds(), "signatures", loaded.SignatureNames())
-}
-
-// notYet is when a version may be tried, if that is not now: its files must have been left alone for a while, and what could not be
-// loaded is tried again when they changed, or so many times more as a load may be repeated.
-func (r *Repository) notYet(v *version, found savedmodel.Print, now time.Time) time.Time {
-	if quiet := found.Changed.Add(r.options.Settle); quiet.After(now) {
-		return quiet
-	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if v.failures == 0 || found != v.tried || r.options.Lazy || status.From(v.err).Code == status.ResourceExhausted {
-		return time.Time{}
-	}
-	later := now.Add(max(r.options.Poll, r.options.Backoff[1]))
-	if v.failures > r.options.Retries {
-		return later // nothing changed: no reason to hope
-	}
-	if at := v.failed.Add(r.options.Every); at.After(now) {
-		return at
-	}
-	return time.Time{}
-}
-
-// failed notes why a version could not be loaded, and when to try again.
-func (r *Repository) failed(m *served, v *version, tried savedmodel.Print, err error) {
-	r.mu.Lock()
-	news := v.err == nil || v.err.Error() != err.Error()
-	v.state, v.err, v.bytes, v.tried = End, err, 0, tried
-	v.failures++
-	v.failed = time.Now()
-	v.due = v.failed.Add(min(r.options.Backoff[0]<<min(v.failures-1, 20), r.options.Backoff[1]))
-	if r.options.Lazy { // the next who asks tries again
-		v.wanted, v.state = false, Start
-	}
-	r.broadcast()
-	r.mu.Unlock()
-	if news {
-		r.options.Log.Error("model not loaded", "model", m.name, "version", v.place.Number, "error", err.Error())
-	}
+	r.options.Log.Info("model loaded", "model", m.name, "version", place.Number, "ms", took.Milliseconds(), "signatures", loaded.SignatureNames())
+	return true
 }
 
 // retire takes a version out of service at once, and frees it when the last request has let go; after is its state then. Called with
@@ -297,11 +338,12 @@ func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} 
 		r.options.Close(lease.Model)
 		r.options.Log.Info("model unloaded", "model", m.name, "version", number)
 		r.mu.Lock()
+		v.letGo()
 		v.state, v.bytes = after, 0
 		if after == End && v.aspired && r.context.Err() == nil { // it was asked for again meanwhile
 			v.state = Start
 		}
-		m.look()
+		m.nudge()
 		r.broadcast()
 		r.mu.Unlock()
 	}()

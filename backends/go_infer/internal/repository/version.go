@@ -36,13 +36,24 @@ type Version struct {
 // version is one version in a repository. Guarded by the repository's lock but for used.
 type version struct {
 	place   Place
+	moved   Place // where it lies now, if that is elsewhere than what is served
 	state   State
 	err     error
 	took    time.Duration
 	bytes   int64
+	claim   int64  // bytes that it will take once they are free
+	need    int64  // bytes that something must be unloaded for, while it stands in line
 	lease   *Lease // not nil exactly while AVAILABLE
 	aspired bool
 	wanted  bool // somebody asked for it, or models are not lazy
+	waiters int  // requests that wait for it to be loaded
+	proven  bool // it has been loaded
+	aside   bool // lazy models: others answer until it is loaded, as it is new or could not be loaded
+	spare   bool // lazy models: it shall no longer be served, but nothing that shall has been loaded yet
+
+	held   func() // lets go of what was fetched; nil if there is nothing
+	giveUp func() // ends the fetch that runs; nil if there is none
+	trying bool   // to load it
 
 	failures int
 	failed   time.Time        // the last time
@@ -53,7 +64,7 @@ type version struct {
 }
 
 func (v *version) view() view {
-	return view{state: v.state, failed: v.err != nil, aspired: v.aspired, wanted: v.wanted, due: v.due}
+	return view{state: v.state, failed: v.err != nil, aspired: v.aspired, spare: v.spare, wanted: v.wanted, due: v.due}
 }
 
 func (v *version) coming() bool { return v.state == Start || v.state == Loading }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"sluicegate/go_infer/internal/wire"
 )
@@ -20,9 +21,10 @@ const (
 	indexFile = "variables/variables.index"
 )
 
-// Complete refuses a version that was not copied completely, or was damaged.
-func Complete(directory string) error {
-	if err := checkManifest(directory); err != nil {
+// Complete refuses a version that was not copied completely, or was damaged. If files are to be hashed, pause is called after every piece
+// with how long it took.
+func Complete(directory string, pause func(worked time.Duration)) error {
+	if err := checkManifest(directory, pause); err != nil {
 		return fmt.Errorf("%s: %w", directory, err)
 	}
 	if err := present(directory, graphFile); err != nil {

@@ -59,6 +59,8 @@ func cut(name string, off int64) func(string) error {
 	}
 }
 
+func unpaused(time.Duration) {}
+
 // manifest writes one over all files, and then lets change damage the copy.
 func manifest(change func(string) error) func(string) error {
 	return func(directory string) error {
@@ -67,7 +69,7 @@ func manifest(change func(string) error) func(string) error {
 			if err != nil || entry.IsDir() {
 				return err
 			}
-			sum, err := digest(path)
+			sum, err := digest(path, unpaused)
 			name, _ := filepath.Rel(directory, path)
 			fmt.Fprintf(&lines, "%s  ./%s\n", sum, name)
 			return err
@@ -113,7 +115,7 @@ func TestWhatIsNotWholeIsRefusedWithTheReason(t *testing.T) {
 		{"a manifest that climbs out", write(ManifestFile, strings.Repeat("0", 64)+"  ../x\n"), "manifest.sha256:1: not a line of sha256sum"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := Complete(spoil(t, c.change))
+			err := Complete(spoil(t, c.change), unpaused)
 			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 				t.Errorf("got %v\nwant %s", err, c.says)
 			}

@@ -42,11 +42,11 @@ type Server struct {
 	Simple    *simple.Handler
 	Registry  *metrics.Registry
 	Log       *slog.Logger
-	LogEach   bool          // one line per request
-	Scrape    string        // where metrics are beside /metrics; "": nowhere
-	Link      *link.Server  // nil: an Upgrade to the link is ignored, as HTTP allows
-	Load      func() Load   // how busy the server is; nil: not told
-	Spans     *trace.Writer // of requests that their caller traces; nil: nobody is told
+	LogEach   bool         // one line per request
+	Scrape    string       // where metrics are beside /metrics; "": nowhere
+	Link      *link.Server // nil: an Upgrade to the link is ignored, as HTTP allows
+	Load      func() Load  // how busy the server is; nil: not told
+	Spans     trace.Sink   // of requests that their caller traces; nil: nobody is told
 
 	ready    atomic.Bool
 	draining atomic.Bool

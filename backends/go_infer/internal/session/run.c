@@ -1,11 +1,11 @@
 #include "run.h"
+#include "pace.h"
 #include "strings.h"
 
 #include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -56,7 +56,7 @@ typedef struct {
 
 static void *run_errand(void *argument) {
 	sg_errand *errand = argument;
-	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), errand->nice);
+	if (!sg_hurried()) sg_set_niceness((int)syscall(SYS_gettid), errand->nice);
 	errand->work(errand->argument);
 	return NULL;
 }
@@ -263,7 +263,7 @@ static int no_memory(sg_call *call) {
 	return TF_RESOURCE_EXHAUSTED;
 }
 
-int sg_run(sg_call *call) {
+static int run(sg_call *call) {
 	int code = TF_OK;
 	call->held = 0;
 	for (int i = 0; i < call->inputs && code == TF_OK; i++) {
@@ -287,7 +287,12 @@ int sg_run(sg_call *call) {
 	return code;
 }
 
-static void run_call(void *call) { sg_run(call); }
+int sg_run(sg_call *call) {
+	sg_served();
+	return run(call);
+}
+
+static void run_call(void *call) { run(call); }
 
 int sg_run_aside(sg_call *call, int nice) {
 	aside(nice, run_call, call);

@@ -144,11 +144,24 @@ func (s *Session) find(name string, found *C.TF_Output) error {
 	return nil
 }
 
+// FeedType is the type that the graph has at input i.
+func (c *Call) FeedType(i int) tensor.DType {
+	return tensor.DType(C.TF_OperationOutputType(unsafe.Slice(c.call.feeds, len(c.in))[i]))
+}
+
+// FetchType is the type that the graph has at output i.
+func (c *Call) FetchType(i int) tensor.DType {
+	return tensor.DType(C.TF_OperationOutputType(unsafe.Slice(c.call.fetches, len(c.out))[i]))
+}
+
 // SetInput says what input i is for the next Run: memory of a slab, which must stay until Run returns; strings are packed in it
 // (tensor.Packer). It refuses more than MaxRank dimensions.
 func (c *Call) SetInput(i int, dtype tensor.DType, dims []int64, data unsafe.Pointer, bytes int) error {
 	if len(dims) > MaxRank {
 		return status.Errorf(status.InvalidArgument, "a tensor of %d dimensions; at most %d are served", len(dims), MaxRank)
+	}
+	if !tensor.Possible(dims) {
+		return status.Errorf(status.InvalidArgument, "a tensor of shape %s is not possible", tensor.ShapeText(dims, true))
 	}
 	value := &c.in[i]
 	value._type = C.TF_DataType(dtype)

@@ -171,4 +171,8 @@ func TestTooManyDimensionsAreRefused(t *testing.T) {
 	if err == nil || err.Error() != "a tensor of 9 dimensions; at most 8 are served" {
 		t.Errorf("got %v", err)
 	}
+	err = call.SetInput(0, tensor.Float32, []int64{1 << 62, 1 << 62, 0}, memory.Pointer(), 0)
+	if err == nil || err.Error() != "a tensor of shape [4611686018427387904,4611686018427387904,0] is not possible" {
+		t.Errorf("%v", err)
+	}
 }

@@ -1,6 +1,7 @@
 package tensor
 
 import (
+	"math"
 	"strconv"
 	"strings"
 )
@@ -20,6 +21,19 @@ func Elements(dims []int64) int64 {
 		count *= dim
 	}
 	return count
+}
+
+// Possible says whether a tensor may have that shape. TensorFlow ends the process over dimensions whose product overflows, also where a
+// further one is 0, so zeros count as one here; 2^31 elements are more than any request holds.
+func Possible(dims []int64) bool {
+	count := int64(1)
+	for _, dim := range dims {
+		if dim < 0 || dim > math.MaxInt32/count {
+			return false
+		}
+		count *= max(dim, 1)
+	}
+	return true
 }
 
 // Size is the tensor's length in bytes; 0 for strings.

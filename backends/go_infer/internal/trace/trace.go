@@ -33,6 +33,19 @@ type Span struct {
 	Failed   bool           `json:"failed"`
 }
 
+// Sink takes finished spans. Put does not wait: a span that there is no room for is dropped and counted.
+type Sink interface{ Put(span *Span) }
+
+// Sinks hand a span to each of several.
+type Sinks []Sink
+
+// Put hands the span over.
+func (s Sinks) Put(span *Span) {
+	for _, each := range s {
+		each.Put(span)
+	}
+}
+
 // Begin makes the span of a request with that traceparent; nil if it is not to be traced.
 func Begin(traceparent string, now time.Time) *Span {
 	// version "-" trace-id "-" parent-id "-" flags; only version 00 has exactly this length.

@@ -1,6 +1,6 @@
 // Package control is the operators' API, on a listener of its own: which versions there are, and what shall be served.
 //
-//	GET  /models                         every version of every model, its state, labels and memory
+//	GET  /models                         every version of every model, its state, labels and memory; and those that labels miss
 //	POST /reload                         read the config files again, as SIGHUP does
 //	POST /models/M/rollback              withdraw the version that answers; the one before answers instead
 //	POST /models/M/restore               serve again what was withdrawn
@@ -54,7 +54,7 @@ func Handler(repo *repository.Repository, reload func() error) http.Handler {
 	done := map[string]string{"status": "done"}
 	answer("GET /models", func(*http.Request) (any, error) {
 		all := []entry{}
-		for _, e := range repo.Index() {
+		for _, e := range append(repo.Index(), repo.Lost()...) {
 			said := entry{Model: e.Name, Version: e.Number, State: e.State.String(), Labels: e.Labels, LoadMS: e.Took.Milliseconds(), Bytes: e.Bytes}
 			if e.Err != nil {
 				said.Error = e.Err.Error()

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"sluicegate/go_infer/internal/classification"
 	"sluicegate/go_infer/internal/jsontensor"
 	"sluicegate/go_infer/internal/rawtensor"
 	"sluicegate/go_infer/internal/status"
@@ -28,9 +29,11 @@ func (f *inference) answer() error {
 		w := &f.outputs[i]
 		w.value = f.request.Out[w.output]
 		if w.classes > 0 {
-			if err := f.classify(w); err != nil {
-				return err
+			best, ordered := classification.Best(f.signature, w.output, w.value, w.classes)
+			if !ordered {
+				return refuse("output '%s' is %s, which has no best classes", f.signature.Outputs[w.output].Alias, datatypes[w.value.Type])
 			}
+			w.value = best
 		}
 		if i > 0 {
 			text = append(text, ',')

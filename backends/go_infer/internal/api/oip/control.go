@@ -81,7 +81,7 @@ func (h *Handler) control(x *api.Exchange, t *target, verb string, do func(Contr
 		}
 	}
 	if h.Control == nil {
-		return status.Errorf(status.FailedPrecondition, "failed to %s '%s': explicit model load / unload is not allowed on this server", verb, t.model)
+		return repository.Forbidden("failed to " + verb + " '" + t.model + "': explicit model load / unload")
 	}
 	err := do(h.Control)
 	if err == nil {

@@ -19,6 +19,15 @@ func (h *Handler) find(ctx context.Context, t *target) (*repository.Lease, error
 	return lease, nil
 }
 
+// again finds the model that a request was read for, after that took a while; or, if that version is not served any more, the one
+// that answers now.
+func (h *Handler) again(ctx context.Context, t *target, m *model.Model) (*repository.Lease, error) {
+	if lease, err := h.Repository.Acquire(ctx, m.Name, repository.Wanted{Version: m.Version, Exact: true}); err == nil {
+		return lease, nil
+	}
+	return h.find(ctx, t)
+}
+
 // unknown words a model that cannot answer as Triton does: its clients look at the text.
 func (h *Handler) unknown(t *target, err error) error {
 	var known *status.Error

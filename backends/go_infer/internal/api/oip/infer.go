@@ -2,6 +2,7 @@ package oip
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"time"
 
@@ -52,15 +53,32 @@ func (h *Handler) infer(x *api.Exchange, t *target) error {
 	if err != nil {
 		return err
 	}
-	defer lease.Release()
+	defer func() {
+		if lease != nil {
+			lease.Release()
+		}
+	}()
 	m := lease.Model
+	if err := m.Overloaded(x.Context, x.Class); err != nil {
+		return err
+	}
 	f := inferences.Get().(*inference)
 	*f = inference{x: x, model: m, body: x.Body, outputs: f.outputs[:0]}
 	defer f.recycle()
+	slow := x.Coming() && h.Repository.Evicts()
+	if slow { // at the client's pace; what a request's tensors must be like is known without the model's memory
+		lease.Release()
+		lease = nil
+	}
 	if t.head == 0 {
 		err = f.readRaw()
 	} else {
 		err = f.read(t.head)
+	}
+	if err == nil && slow {
+		if lease, err = h.again(x.Context, t, m); err == nil {
+			err = f.adopt(lease.Model)
+		}
 	}
 	if err == nil {
 		err = f.run()
@@ -69,6 +87,23 @@ func (h *Handler) infer(x *api.Exchange, t *target) error {
 		return err
 	}
 	return f.answer()
+}
+
+// adopt continues a request that was read for one model with another: the same version loaded again, or the one that took its place.
+func (f *inference) adopt(m *model.Model) error {
+	if m == f.model {
+		return nil
+	}
+	before := f.signature.Signature
+	after, err := m.Signature(before.Name)
+	if err == nil && (!reflect.DeepEqual(before.Inputs, after.Inputs) || !reflect.DeepEqual(before.Outputs, after.Outputs)) {
+		err = status.Errorf(status.Unavailable, "model '%s' was replaced by version %d, which takes other tensors, while the request was "+
+			"read; send it again", m.Name, m.Version)
+	}
+	if err == nil {
+		f.model, f.signature = m, after
+	}
+	return err
 }
 
 func (f *inference) recycle() {
@@ -87,7 +122,7 @@ func (f *inference) run() error {
 		ctx, cancel = context.WithTimeout(ctx, f.policy.timeout)
 		defer cancel()
 	}
-	f.request.Class = f.policy.class
+	f.request.Class = batch.Claim(f.policy.class, f.x.Class, f.x.TrustPriority)
 	return f.signature.Run(ctx, f.request)
 }
 

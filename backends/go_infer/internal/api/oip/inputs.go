@@ -1,7 +1,6 @@
 package oip
 
 import (
-	"math"
 	"slices"
 	"strings"
 
@@ -58,7 +57,7 @@ func present(value *tensor.Value) bool { return value.Slab != nil || value.Strin
 func (f *inference) countRows() error {
 	f.request.Rows = 1
 	if !f.signature.Batchable() {
-		return nil
+		return f.request.CountRows(f.signature.Signature)
 	}
 	rows := f.request.In[0].Dims[0]
 	for i := range f.request.In {
@@ -143,28 +142,17 @@ func (f *inference) shape(dims []int64, span jsontensor.Span, info *model.Tensor
 		return nil, refuse("unexpected shape for input '%s' for model '%s'. Expected %s, got %s",
 			info.Alias, f.model.Name, info.Shape(), tensor.ShapeText(dims, true))
 	}
+	if !tensor.Possible(dims) {
+		return nil, refuse("unexpected shape for input '%s' for model '%s'. The shape %s is not possible",
+			info.Alias, f.model.Name, tensor.ShapeText(dims, true))
+	}
 	return dims, nil
-}
-
-// count is how many elements a shape has, but at most a little more than most.
-func count(dims []int64, most int64) int64 {
-	if slices.Contains(dims, 0) {
-		return 0
-	}
-	n := int64(1)
-	for _, dim := range dims {
-		if dim > most/n {
-			return most + 1
-		}
-		n *= dim
-	}
-	return n
 }
 
 // readBinary reads size bytes of the body to where the tensor shall lie.
 func (f *inference) readBinary(input int, dims []int64, size int64) error {
 	info := &f.signature.Inputs[input]
-	if want := count(dims, math.MaxInt32) * int64(info.Type.Size()); info.Type != tensor.String && want != size {
+	if want := tensor.Elements(dims) * int64(info.Type.Size()); info.Type != tensor.String && want != size {
 		return refuse("input byte size mismatch for input '%s' for model '%s'. Expected %d, got %d", info.Alias, f.model.Name, want, size)
 	}
 	if left := int64(f.x.Left()); size > left {
@@ -180,7 +168,7 @@ func (f *inference) readJSON(input int, dims []int64, data jsontensor.Span) erro
 		return refuse("Unable to parse 'data': it must be an array (input '%s')", info.Alias)
 	}
 	// Every element takes at least two bytes of JSON, so a larger tensor cannot be filled by this body.
-	n := count(dims, int64(len(f.body)))
+	n := tensor.Elements(dims)
 	if n > int64(len(f.body)) {
 		return refuse("input '%s' has shape %s; the request has not that many values", info.Alias, tensor.ShapeText(dims, true))
 	}

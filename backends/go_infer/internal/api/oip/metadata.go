@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
+	"strings"
 
 	"sluicegate/go_infer/internal/api"
 	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
 )
@@ -110,21 +112,19 @@ func describe(infos []model.TensorInfo) []tensorMetadata {
 // The part of Triton's ModelConfig (model_config.proto) that has a meaning here, as protobuf prints it.
 type (
 	configJSON struct {
-		Name     string `json:"name"`
-		Platform string `json:"platform"`
-		Backend  string `json:"backend"`
-		Policy   struct {
-			Latest struct {
-				Versions int `json:"num_versions"`
-			} `json:"latest"`
-		} `json:"version_policy"`
+		Name      string        `json:"name"`
+		Platform  string        `json:"platform"`
+		Backend   string        `json:"backend"`
+		Policy    any           `json:"version_policy"`
 		MaxBatch  int           `json:"max_batch_size"`
 		Input     []configIO    `json:"input"`
 		Output    []configIO    `json:"output"`
 		Instances []configGroup `json:"instance_group"`
 		Batching  *configBatch  `json:"dynamic_batching,omitempty"`
+		Notes     configNotes   `json:"parameters,omitempty"`
 	}
-	configIO struct {
+	configNotes map[string]map[string]string
+	configIO    struct {
 		Name string  `json:"name"`
 		Type string  `json:"data_type"`
 		Dims []int64 `json:"dims"`
@@ -151,20 +151,34 @@ func (h *Handler) config(x *api.Exchange, t *target) error {
 	if err != nil {
 		return err
 	}
-	batched := s.Batchable()
+	batched := s.Batchable() || s.Rowwise() && !m.Limits.Coalesce
 	c := configJSON{
 		Name: m.Name, Platform: platform, Backend: "tensorflow",
 		Input: configure(s.Inputs, batched), Output: configure(s.Outputs, batched),
 		Instances: []configGroup{{m.Name, "KIND_CPU", m.Limits.Slots}},
 	}
-	c.Policy.Latest.Versions = 1
+	c.Policy = versionPolicy(h.Repository.Policy(m.Name))
 	if batched {
 		c.MaxBatch = m.Limits.MaxBatch
 	}
 	if batched && m.Limits.Coalesce {
 		c.Batching = &configBatch{[]int{m.Limits.MaxBatch}, m.Limits.Delay.Microseconds()}
 	}
+	if notes := m.Notes(); len(notes) > 0 {
+		c.Notes = configNotes{"notes": {"string_value": strings.Join(notes, "\n")}}
+	}
 	return print(x, c)
+}
+
+// versionPolicy is a version policy as Triton's ModelVersionPolicy.
+func versionPolicy(p modelconfig.Policy) any {
+	switch {
+	case p.All:
+		return map[string]any{"all": struct{}{}}
+	case len(p.Specific) > 0:
+		return map[string]any{"specific": map[string][]int64{"versions": p.Specific}}
+	}
+	return map[string]any{"latest": map[string]int{"num_versions": max(p.Latest, 1)}}
 }
 
 // configure leaves out the dimension of a batch, as Triton's configurations do.

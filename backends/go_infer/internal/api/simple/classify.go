@@ -24,6 +24,9 @@ func (h *Handler) classify(x *api.Exchange) error {
 	if err != nil {
 		return err
 	}
+	if err := lease.Model.Overloaded(x.Context, x.Class); err != nil {
+		return err // and not after decoding pictures
+	}
 	sent, err := read(x, h.Images.Limits.Pictures)
 	if err != nil {
 		return err
@@ -76,7 +79,7 @@ func (h *Handler) rows(x *api.Exchange, pictures [][]byte, servable *model.Serva
 	}
 	request := model.NewRequest(1)
 	request.Rows = 1
-	if servable.Batchable() {
+	if servable.Rowwise() {
 		request.Rows = len(pictures)
 	}
 	value, err := request.SetInput(0, servable.Model.Pool(), info.Type, dims...)

@@ -84,6 +84,9 @@ func (h *Handler) predict(x *api.Exchange) error {
 		return err
 	}
 	defer lease.Release()
+	if err := lease.Model.Overloaded(x.Context, x.Class); err != nil {
+		return err
+	}
 	answer, err := newAnswer(lease.Model, "")
 	if err != nil {
 		return err

@@ -1,9 +1,12 @@
 package tfserving
 
 import (
+	"time"
+
 	"sluicegate/go_infer/internal/api"
 	"sluicegate/go_infer/internal/examples"
 	"sluicegate/go_infer/internal/jsontensor"
+	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
 )
 
@@ -45,8 +48,20 @@ func (h *Handler) regress(x *api.Exchange, target target) error {
 	})
 }
 
+// counted is what a method is called where requests are counted.
+var counted = map[string]metrics.API{examples.ClassifyMethod: metrics.ClassifyAPI, examples.RegressMethod: metrics.RegressAPI}
+
 // onExamples reads the examples of a request, finds the signature, which must be of the method, and lets answer do the rest.
-func (h *Handler) onExamples(x *api.Exchange, target target, method string, answer func(*model.Servable, [][]byte) error) error {
+func (h *Handler) onExamples(x *api.Exchange, target target, method string, answer func(*model.Servable, [][]byte) error) (err error) {
+	begun := time.Now()
+	lease, unknown := h.Repository.Acquire(x.Context, target.model, target.wanted)
+	if unknown == nil {
+		defer lease.Release()
+		defer func() { h.answered(counted[method], lease.Model.Name, begun, err) }()
+		if err := lease.Model.Overloaded(x.Context, x.Class); err != nil {
+			return err
+		}
+	}
 	document, err := jsontensor.Scan(x.Body)
 	if err != nil {
 		return err
@@ -59,11 +74,9 @@ func (h *Handler) onExamples(x *api.Exchange, target target, method string, answ
 	if err != nil {
 		return err
 	}
-	lease, err := h.Repository.Acquire(x.Context, target.model, target.wanted)
-	if err != nil {
-		return err
+	if unknown != nil {
+		return unknown
 	}
-	defer lease.Release()
 	servable, err := examples.Signature(lease.Model, name, method)
 	if err != nil {
 		return err

@@ -47,7 +47,8 @@ func (h *Handler) predict(x *api.Exchange, target target) (err error) {
 	lease, unknown := h.Repository.Acquire(x.Context, target.model, target.wanted)
 	if unknown == nil {
 		defer lease.Release()
-		if err := lease.Model.Overloaded(x.Class); err != nil {
+		defer func() { h.answered(metrics.PredictAPI, lease.Model.Name, begun, err) }()
+		if err := lease.Model.Overloaded(x.Context, x.Class); err != nil {
 			return err // at once, and not after reading all that cannot be served
 		}
 	}
@@ -57,11 +58,6 @@ func (h *Handler) predict(x *api.Exchange, target target) (err error) {
 	}
 	if unknown != nil {
 		return unknown
-	}
-	if h.Registry != nil {
-		defer func() {
-			h.Registry.Serving(lease.Model.Name).Answered(metrics.PredictAPI, metrics.REST, err, time.Since(begun))
-		}()
 	}
 	name, err := document.SignatureName()
 	if err != nil {
@@ -89,6 +85,13 @@ func (h *Handler) predict(x *api.Exchange, target target) (err error) {
 	}
 	x.Answer = append(x.Answer, '}', '\n')
 	return err
+}
+
+// answered counts a request under TF-Serving's names.
+func (h *Handler) answered(method metrics.API, name string, begun time.Time, err error) {
+	if h.Registry != nil {
+		h.Registry.Serving(name).Answered(method, metrics.REST, err, time.Since(begun))
+	}
 }
 
 func (h *Handler) status(x *api.Exchange, target target) error {

@@ -67,7 +67,7 @@ func (s *Service) unload(ctx context.Context, in *pb.RepositoryModelUnloadReques
 // controlError says why a model was not loaded or unloaded; without an error it is because clients may not.
 func controlError(verb, name string, err error) error {
 	if err == nil {
-		return status.Errorf(status.Unavailable, "failed to %s '%s': explicit model load / unload is not allowed on this server", verb, name)
+		return repository.Forbidden("failed to " + verb + " '" + name + "': explicit model load / unload")
 	}
 	refusal := *status.From(err)
 	reason := "': "

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 
+	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/classification"
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/grpcserver/wire"
 	"sluicegate/go_infer/internal/metrics"
@@ -41,6 +43,15 @@ func (s *Service) run(ctx context.Context, q *inferRequest, streamed bool) (*rpc
 		return nil, err
 	}
 	defer lease.Release()
+	if q.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, q.timeout)
+		defer cancel()
+	}
+	class := batch.Claim(q.class, rpc.Class(ctx), s.TrustPriority)
+	if err := lease.Model.Overloaded(ctx, class); err != nil {
+		return nil, err
+	}
 	servable, err := signature(lease.Model, q.signature)
 	if err != nil {
 		return nil, err
@@ -53,12 +64,7 @@ func (s *Service) run(ctx context.Context, q *inferRequest, streamed bool) (*rpc
 	if err := q.choose(servable); err != nil {
 		return nil, err
 	}
-	request.Class = q.class
-	if q.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, q.timeout)
-		defer cancel()
-	}
+	request.Class = class
 	if err := servable.Run(ctx, request); err != nil {
 		return nil, err
 	}
@@ -66,9 +72,11 @@ func (s *Service) run(ctx context.Context, q *inferRequest, streamed bool) (*rpc
 		out := &q.outputs[i]
 		out.value = request.Out[out.at]
 		if out.classes > 0 {
-			if err := classify(servable, out); err != nil {
-				return nil, err
+			best, ordered := classification.Best(servable, out.at, out.value, out.classes)
+			if !ordered {
+				return nil, refuse("output '%s' is %s, which has no best classes", servable.Outputs[out.at].Alias, datatypes[out.value.Type])
 			}
+			out.value = best
 		}
 	}
 	return q.answer(servable, streamed)

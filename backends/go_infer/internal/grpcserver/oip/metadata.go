@@ -4,8 +4,10 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 
 	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/modelconfig"
 	pb "sluicegate/go_infer/internal/pb/inference"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/tensor"
@@ -107,10 +109,10 @@ func (s *Service) modelConfig(ctx context.Context, in *pb.ModelConfigRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	batched := servable.Batchable()
+	batched := servable.Batchable() || servable.Rowwise() && !m.Limits.Coalesce
 	config := &pb.ModelConfig{
 		Name: m.Name, Platform: platform, Backend: "tensorflow",
-		VersionPolicy: &pb.ModelVersionPolicy{PolicyChoice: &pb.ModelVersionPolicy_Latest_{Latest: &pb.ModelVersionPolicy_Latest{NumVersions: 1}}},
+		VersionPolicy: versionPolicy(s.Models.Policy(m.Name)),
 		InstanceGroup: []*pb.ModelInstanceGroup{{Name: m.Name, Kind: pb.ModelInstanceGroup_KIND_CPU, Count: int32(m.Limits.Slots)}},
 	}
 	dims := func(info *model.TensorInfo) []int64 {
@@ -134,5 +136,19 @@ func (s *Service) modelConfig(ctx context.Context, in *pb.ModelConfigRequest) (*
 				DynamicBatching: &pb.ModelDynamicBatching{PreferredBatchSize: []int32{int32(m.Limits.MaxBatch)}}}
 		}
 	}
+	if notes := m.Notes(); len(notes) > 0 {
+		config.Parameters = map[string]*pb.ModelParameter{"notes": {StringValue: strings.Join(notes, "\n")}}
+	}
 	return &pb.ModelConfigResponse{Config: config}, nil
+}
+
+// versionPolicy is a version policy as Triton has it.
+func versionPolicy(p modelconfig.Policy) *pb.ModelVersionPolicy {
+	switch {
+	case p.All:
+		return &pb.ModelVersionPolicy{PolicyChoice: &pb.ModelVersionPolicy_All_{All: &pb.ModelVersionPolicy_All{}}}
+	case len(p.Specific) > 0:
+		return &pb.ModelVersionPolicy{PolicyChoice: &pb.ModelVersionPolicy_Specific_{Specific: &pb.ModelVersionPolicy_Specific{Versions: p.Specific}}}
+	}
+	return &pb.ModelVersionPolicy{PolicyChoice: &pb.ModelVersionPolicy_Latest_{Latest: &pb.ModelVersionPolicy_Latest{NumVersions: uint32(max(p.Latest, 1))}}}
 }

@@ -44,6 +44,9 @@ type Service struct {
 	Release   string          // this server's version
 	Draining  <-chan struct{} // closed when streams shall end; nil: never
 
+	// TrustPriority believes requests that they are more urgent than others. Without it they can only be less.
+	TrustPriority bool
+
 	around *rpc.Around
 }
 

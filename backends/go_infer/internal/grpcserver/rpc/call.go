@@ -17,8 +17,11 @@ import (
 // Around is what happens around every call.
 type Around struct {
 	Registry *metrics.Registry
-	Log      *slog.Logger  // one line per call; nil: none
-	Pushback time.Duration // after which a refused client may come again, if the refusal does not say; 0: never told
+	Log      *slog.Logger // one line per call; nil: none
+	Priority string       // metadata in which a call says its class; empty: in none
+	// TrustPriority believes calls that they are more urgent than others. Without it they can only be less.
+	TrustPriority bool
+	Pushback      time.Duration // after which a refused client may come again, if the refusal does not say; 0: never told
 	// Trace begins the span of a call. It is given the client's metadata, in which "traceparent" and "tracestate" are (W3C Trace
 	// Context); what it returns is called at the end. nil: no tracing.
 	Trace func(ctx context.Context, method string, incoming metadata.MD) (context.Context, func(error))
@@ -32,7 +35,10 @@ func (a *Around) Run(ctx context.Context, method string, endpoint metrics.Endpoi
 		incoming, _ := metadata.FromIncomingContext(ctx)
 		ctx, ended = a.Trace(ctx, method, incoming)
 	}
-	err := handle(ctx)
+	ctx, err := classified(ctx, a.Priority, a.TrustPriority)
+	if err == nil {
+		err = handle(ctx)
+	}
 	said := Status(err)
 	ended(err)
 	a.Registry.End(endpoint, status.Code(said.Code()).HTTP(), begun)

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 
+	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/repository"
 )
 
@@ -11,6 +12,7 @@ type Models interface {
 	Acquire(ctx context.Context, name string, wanted repository.Wanted) (*repository.Lease, error)
 	Names() []string
 	Versions(name string) []repository.Version // newest first; nil if the model is unknown
+	Policy(name string) modelconfig.Policy     // the version policy of a model
 }
 
 // Controller loads and unloads models on a client's wish. Without one those calls are refused.

@@ -2,10 +2,13 @@ package tfserving
 
 import (
 	"context"
+	"time"
 
+	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/examples"
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/grpcserver/wire"
+	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/pb/serving"
 	"sluicegate/go_infer/internal/repository"
@@ -123,14 +126,30 @@ func (s *Service) only(ctx context.Context, q *examplesRequest) (*repository.Lea
 	}
 	spec := &q.tasks[0].spec
 	lease, err := s.find(ctx, string(spec.name), spec.wanted)
-	return lease, string(spec.signature), err
+	if err != nil {
+		return nil, "", err
+	}
+	if err := lease.Model.Overloaded(ctx, batch.Default); err != nil {
+		lease.Release()
+		return nil, "", err
+	}
+	return lease, string(spec.signature), nil
 }
 
-func (s *Service) classify(ctx context.Context, in *rpc.Message) (any, error) {
-	q := examplesRequest{}
+// name is the model that the request names first, empty if none.
+func (q *examplesRequest) name() []byte {
+	if len(q.tasks) == 0 {
+		return nil
+	}
+	return q.tasks[0].spec.name
+}
+
+func (s *Service) classify(ctx context.Context, in *rpc.Message) (answer any, err error) {
+	begun, q := time.Now(), examplesRequest{}
 	if err := q.read(wire.Over(in.Data), false); err != nil {
 		return nil, err
 	}
+	defer func() { s.answered(metrics.ClassifyAPI, q.name(), begun, err) }()
 	lease, name, err := s.only(ctx, &q)
 	if err != nil {
 		return nil, err
@@ -144,11 +163,12 @@ func (s *Service) classify(ctx context.Context, in *rpc.Message) (any, error) {
 	return &serving.ClassificationResponse{Result: result, ModelSpec: specOf(servable)}, err
 }
 
-func (s *Service) regress(ctx context.Context, in *rpc.Message) (any, error) {
-	q := examplesRequest{}
+func (s *Service) regress(ctx context.Context, in *rpc.Message) (answer any, err error) {
+	begun, q := time.Now(), examplesRequest{}
 	if err := q.read(wire.Over(in.Data), false); err != nil {
 		return nil, err
 	}
+	defer func() { s.answered(metrics.RegressAPI, q.name(), begun, err) }()
 	lease, name, err := s.only(ctx, &q)
 	if err != nil {
 		return nil, err

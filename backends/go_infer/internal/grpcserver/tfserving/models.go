@@ -61,7 +61,7 @@ func statusProto(err error) *serving.StatusProto {
 // reload answers HandleReloadConfigRequest.
 func (s *Service) reload(ctx context.Context, in *serving.ReloadConfigRequest) (*serving.ReloadConfigResponse, error) {
 	if s.Reloader == nil {
-		return nil, status.Errorf(status.Unimplemented, "this server does not take a configuration over gRPC")
+		return nil, repository.Forbidden("HandleReloadConfigRequest")
 	}
 	if in.GetConfig().GetModelConfigList() == nil {
 		return nil, status.Errorf(status.InvalidArgument, "ServerModelConfig type not supported by HandleReloadConfigRequest."+

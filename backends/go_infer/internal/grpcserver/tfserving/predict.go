@@ -4,18 +4,21 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/grpcserver/wire"
+	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
 
 // predict answers Predict.
-func (s *Service) predict(ctx context.Context, in *rpc.Message) (any, error) {
+func (s *Service) predict(ctx context.Context, in *rpc.Message) (answer any, err error) {
+	begun := time.Now()
 	q := predictRequests.Get().(*predictRequest)
 	defer q.recycle()
 	if err := q.read(wire.Over(in.Data)); err != nil {
@@ -24,11 +27,15 @@ func (s *Service) predict(ctx context.Context, in *rpc.Message) (any, error) {
 	if !q.spec.given {
 		return nil, errMissingSpec
 	}
+	defer func() { s.answered(metrics.PredictAPI, q.spec.name, begun, err) }()
 	lease, err := s.find(ctx, string(q.spec.name), q.spec.wanted)
 	if err != nil {
 		return nil, err
 	}
 	defer lease.Release()
+	if err := lease.Model.Overloaded(ctx, rpc.Class(ctx)); err != nil {
+		return nil, err // at once, and not after copying what cannot be served
+	}
 	servable, err := predictable(lease.Model, q.spec.signature)
 	if err != nil {
 		return nil, err
@@ -38,6 +45,7 @@ func (s *Service) predict(ctx context.Context, in *rpc.Message) (any, error) {
 		return nil, err
 	}
 	defer request.Release()
+	request.Class = rpc.Class(ctx)
 	outputs, err := q.outputs(servable.Signature)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ package tfserving
 import (
 	"context"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -37,10 +38,13 @@ type Service struct {
 	Reloader  Reloader // nil: HandleReloadConfigRequest is refused
 	Writer    tensorproto.Writer
 	MaxTensor int // bytes of one tensor, however few bytes of message name it
+
+	registry *metrics.Registry
 }
 
 // Register adds the services to a gRPC server.
 func (s *Service) Register(server grpc.ServiceRegistrar, a *rpc.Around) {
+	s.registry = a.Registry
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: PredictionService,
 		HandlerType: (*any)(nil),
@@ -62,6 +66,15 @@ func (s *Service) Register(server grpc.ServiceRegistrar, a *rpc.Around) {
 		},
 		Metadata: "tensorflow_serving/apis/model_service.proto",
 	}, s)
+}
+
+// answered counts a request under TensorFlow Serving's names, as prediction_service_impl.cc does: Predict, Classify and Regress, answered
+// or refused, and not MultiInference. A name that no model has is not counted: clients could make up any number of them.
+func (s *Service) answered(api metrics.API, name []byte, begun time.Time, err error) {
+	if s.registry == nil || err != nil && s.Models.Versions(string(name)) == nil {
+		return
+	}
+	s.registry.Serving(string(name)).Answered(api, metrics.GRPC, err, time.Since(begun))
 }
 
 // acquire finds the model of a decoded ModelSpec.

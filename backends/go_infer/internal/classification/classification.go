@@ -1,4 +1,6 @@
-package oip
+// Package classification makes of scores the classification extension's answer, for the Open Inference Protocol over HTTP and over gRPC.
+// Source: triton-inference-server/server docs/protocol/extension_classification.md.
+package classification
 
 import (
 	"cmp"
@@ -10,26 +12,24 @@ import (
 	"sluicegate/go_infer/internal/tensor"
 )
 
-// classify makes of an output, for every row, its best classes: BYTES "score:index", and ":label" if the model declares labels.
-// Equal scores keep the order of their indices. Source: docs/protocol/extension_classification.md.
-func classify(servable *model.Servable, out *output) error {
-	values := out.value
-	alias := servable.Outputs[out.at].Alias
-	sort, known := sorts[values.Type]
-	if !known {
-		return refuse("output '%s' is %s, which has no best classes", alias, datatypes[values.Type])
+// Best makes of an output's values, for every row, its best classes: BYTES "score:index", and ":label" if the model declares labels of
+// that output. Equal scores keep the order of their indices. False if values are of a type that has no order.
+func Best(servable *model.Servable, output int, values tensor.Value, classes int) (best tensor.Value, ordered bool) {
+	sort, ordered := sorts[values.Type]
+	if !ordered {
+		return values, false
 	}
 	rows := 1
-	out.value = tensor.Value{Type: tensor.String}
-	if servable.Batchable() {
+	best = tensor.Value{Type: tensor.String}
+	if servable.Rowwise() && len(values.Dims) > 0 {
 		rows = int(values.Dims[0])
-		out.value.Dims = append(out.value.Dims, values.Dims[0])
+		best.Dims = append(best.Dims, values.Dims[0])
 	}
 	perRow := int(tensor.Elements(values.Dims)) / max(rows, 1)
-	classes := min(out.classes, perRow)
-	out.value.Dims = append(out.value.Dims, int64(classes))
+	classes = min(classes, perRow)
+	best.Dims = append(best.Dims, int64(classes))
 	var labels []string
-	if declared := servable.Model.Declared; declared != nil && declared.Outputs.Scores == alias {
+	if declared := servable.Model.Declared; declared != nil && declared.Outputs.Scores == servable.Outputs[output].Alias {
 		labels = declared.Labels
 	}
 	order := make([]int, perRow)
@@ -45,10 +45,10 @@ func classify(servable *model.Servable, out *output) error {
 			if index < len(labels) {
 				text = append(append(text, ':'), labels[index]...)
 			}
-			out.value.Strings = append(out.value.Strings, text)
+			best.Strings = append(best.Strings, text)
 		}
 	}
-	return nil
+	return best, true
 }
 
 // sorts has, for every type that has an order, what sorts positions of a tensor's elements, the largest element first.
