@@ -77,7 +77,7 @@ func (b *body) end() error {
 // nextChunk reads the line that begins a chunk, or the last chunk and the trailers.
 func (b *body) nextChunk() error {
 	if b.begun {
-		if line, err := b.c.line(2); err != nil || len(line) > 0 {
+		if line, err := b.c.line(0); err != nil || len(line) > 0 {
 			return firstError(err, errChunk)
 		}
 	}
@@ -87,10 +87,8 @@ func (b *body) nextChunk() error {
 		return err
 	}
 	digits, extension, _ := bytes.Cut(line, []byte(";"))
-	for _, c := range extension {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return errChunk
-		}
+	if controls(extension) {
+		return errChunk
 	}
 	if len(digits) == 0 || len(digits) > 15 {
 		return errChunk
@@ -115,7 +113,7 @@ func (b *body) nextChunk() error {
 			b.ended = true
 			return nil
 		}
-		if name, _, found := bytes.Cut(line, []byte(":")); !found || !isToken(string(name)) {
+		if name, value, found := bytes.Cut(line, []byte(":")); !found || !isToken(string(name)) || controls(value) {
 			return errChunk
 		}
 	}

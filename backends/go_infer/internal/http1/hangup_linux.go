@@ -40,12 +40,15 @@ func (w *watcher) run(raw syscall.RawConn) {
 	events := make([]syscall.EpollEvent, 64)
 	for {
 		n := 0
+		var failed error
 		err := raw.Read(func(fd uintptr) bool {
-			got, err := syscall.EpollWait(int(fd), events, 0)
-			n = max(got, 0)
-			return n > 0 || err != nil && err != syscall.EINTR //nolint:errorlint // an errno
+			for {
+				if n, failed = syscall.EpollWait(int(fd), events, 0); failed != syscall.EINTR { //nolint:errorlint // an errno
+					return n != 0
+				}
+			}
 		})
-		if err != nil {
+		if err != nil || failed != nil {
 			return // closed
 		}
 		for _, event := range events[:n] {

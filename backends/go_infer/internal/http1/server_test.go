@@ -17,14 +17,19 @@ import (
 
 func run(t testing.TB, handler http.HandlerFunc) (*Server, string) {
 	t.Helper()
-	s := &Server{Handler: handler, HeaderTimeout: time.Second, BodyTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second,
-		IdleTimeout: 5 * time.Second, MaxHeader: 4096, Log: slog.New(slog.DiscardHandler)}
+	s := &Server{Handler: handler, Log: slog.New(slog.DiscardHandler), Limits: Limits{HeaderTimeout: time.Second,
+		BodyTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second, MaxHeader: 4096, MaxFields: 100}}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(listener) }()
+	until(t, "the server listens", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.listeners) == 1
+	})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -264,7 +269,7 @@ func FuzzParse(f *testing.F) {
 		if size == 0 {
 			return
 		}
-		h, problem := parse(data[:size])
+		h, problem := parse(data[:size], 100)
 		if problem != nil {
 			return
 		}
