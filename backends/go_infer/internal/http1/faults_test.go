@@ -226,7 +226,6 @@ func TestThousandsOfIdleConnectionsCostLittle(t *testing.T) {
 		t.Skip("too few descriptors, or no time")
 	}
 	s, address := run(t, echo)
-	s.Limits.IdleTimeout = time.Minute
 	check := nothingLeft(t, s)
 	used := func() uint64 {
 		runtime.GC()

@@ -18,7 +18,7 @@ import (
 func run(t testing.TB, handler http.HandlerFunc) (*Server, string) {
 	t.Helper()
 	s := &Server{Handler: handler, Log: slog.New(slog.DiscardHandler), Limits: Limits{HeaderTimeout: time.Second,
-		BodyTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second, MaxHeader: 4096, MaxFields: 100}}
+		BodyTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeader: 4096, MaxFields: 100}}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
