@@ -84,7 +84,9 @@ func (c *conn) serve() {
 		}
 	}()
 	if c.server.watcher != nil && c.raw != nil {
-		c.server.watcher.add(c)
+		if err := c.server.watcher.add(c); err != nil && !errors.Is(err, net.ErrClosed) {
+			c.server.blind.Do(func() { c.server.Log.Warn("clients that leave will not be noticed", "error", err) })
+		}
 	}
 	for c.next() && c.answer() {
 		if c.start == c.end && !c.state.CompareAndSwap(busy, idle) {

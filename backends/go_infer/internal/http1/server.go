@@ -53,7 +53,8 @@ type Server struct {
 
 	stopping  atomic.Bool
 	mu        sync.Mutex
-	watcher   *watcher // nil: the kernel cannot tell; made by the first Serve
+	watcher   *watcher  // nil: the kernel cannot tell; made by the first Serve
+	blind     sync.Once // to clients that leave: told once
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
 }
@@ -76,7 +77,7 @@ func (s *Server) Serve(listener net.Listener) error {
 		s.listeners, s.conns = map[net.Listener]struct{}{}, map[*conn]struct{}{}
 		var err error
 		if s.watcher, err = newWatcher(); err != nil {
-			s.Log.Warn("clients that leave will not be noticed", "error", err)
+			s.blind.Do(func() { s.Log.Warn("clients that leave will not be noticed", "error", err) })
 		}
 	}
 	s.listeners[listener] = struct{}{}

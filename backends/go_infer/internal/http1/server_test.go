@@ -43,6 +43,16 @@ func run(t testing.TB, handler http.HandlerFunc) (*Server, string) {
 	return s, listener.Addr().String()
 }
 
+// until waits for a condition for at most five seconds.
+func until(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not in time:", what)
+		}
+	}
+}
+
 // echo answers with the method, the path and the body.
 func echo(w http.ResponseWriter, r *http.Request) {
 	data, err := io.ReadAll(r.Body)

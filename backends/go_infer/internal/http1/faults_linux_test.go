@@ -17,16 +17,6 @@ import (
 	"time"
 )
 
-// until waits for a condition for at most five seconds.
-func until(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("not in time:", what)
-		}
-	}
-}
-
 func (s *Server) open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
