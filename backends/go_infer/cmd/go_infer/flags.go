@@ -30,6 +30,7 @@ type options struct {
 	drainTimeout, drainGrace   time.Duration
 	batching                   batching
 	grpc                       grpcOptions
+	http                       httpOptions
 }
 
 const usage = `go_infer serves TensorFlow SavedModels over HTTP and gRPC, in batches.
@@ -75,6 +76,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.BoolVar(&o.modelControl, "allow_model_control", false, "let requests on the public ports change what is served: load and unload of the Open Inference Protocol, HandleReloadConfigRequest")
 	f.BoolVar(&o.logRequests, "log_requests", false, "log every request")
 	f.BoolVar(&o.version, "version", false, "print versions and exit")
+	o.http.register(f)
 	o.grpc.register(f)
 	err := f.Parse(arguments)
 	o.grpc.parsed(f, o.host)
@@ -97,7 +99,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	if o.drainTimeout < 0 || o.drainGrace < 0 {
 		return o, fmt.Errorf("--drain_timeout=%s and --drain_grace=%s cannot be negative", o.drainTimeout, o.drainGrace)
 	}
-	if err := errors.Join(o.check(), o.tracing.check()); err != nil {
+	if err := errors.Join(o.check(), o.tracing.check(), o.http.check()); err != nil {
 		return o, err
 	}
 	for _, bound := range []struct {

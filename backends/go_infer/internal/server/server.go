@@ -20,18 +20,11 @@ import (
 	"sluicegate/go_infer/internal/api/oip"
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
+	"sluicegate/go_infer/internal/http1"
 	"sluicegate/go_infer/internal/link"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/trace"
-)
-
-const (
-	headerTimeout = 10 * time.Second // Apache 20, nginx 60, Caddy 60: a model's clients are programs
-	bodyTimeout   = 30 * time.Second // header and body together
-	writeTimeout  = 60 * time.Second // from the end of the header to the end of the answer
-	idleTimeout   = 2 * time.Minute  // longer than the gateway's pool keeps a connection
-	maxHeader     = 16 << 10         // node 16 KiB, nginx 32 KiB
 )
 
 // Server is one listener and what it answers.
@@ -41,6 +34,7 @@ type Server struct {
 	Simple    *simple.Handler
 	Registry  *metrics.Registry
 	Log       *slog.Logger
+	HTTP      http1.Limits // zero: the defaults
 	LogEach   bool         // one line per request
 	Scrape    string       // where metrics are beside /metrics; "": nowhere
 	Link      *link.Server // nil: an Upgrade to the link is ignored, as HTTP allows
@@ -49,7 +43,7 @@ type Server struct {
 
 	ready    atomic.Bool
 	draining atomic.Bool
-	http     http.Server
+	http     http1.Server
 }
 
 // Prepare makes the HTTP server; call it once, before Serve and Drain, which may come from different goroutines.
@@ -57,15 +51,10 @@ func (s *Server) Prepare() *Server {
 	if s.OIP != nil {
 		s.OIP.Ready = s.Readiness
 	}
-	s.http = http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       bodyTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	if s.HTTP == (http1.Limits{}) {
+		s.HTTP = http1.Defaults()
 	}
+	s.http = http1.Server{Handler: s, Limits: s.HTTP, Log: s.Log}
 	return s
 }
 
