@@ -34,7 +34,7 @@ func (r *Repository) await(ctx context.Context, name string, wanted Wanted, refu
 		}
 		before := v.failed
 		if !v.wanted { // also while it is being unloaded: it is loaded again then
-			v.wanted = true
+			v.wanted, v.since = true, time.Now()
 			m.look()
 		}
 		v.waiters++
@@ -49,6 +49,7 @@ func (r *Repository) await(ctx context.Context, name string, wanted Wanted, refu
 		if v.failed != before && v.err != nil {
 			refusal, failed = status.Errorf(status.Unavailable, "%s cannot be loaded: %v", wanted.request(name), v.err), v
 		}
+		after := r.retryAfter(v, time.Now())
 		r.leave(v)
 		r.mu.Unlock()
 		switch {
@@ -57,7 +58,7 @@ func (r *Repository) await(ctx context.Context, name string, wanted Wanted, refu
 		case errors.Is(waited, context.DeadlineExceeded):
 			return nil, status.Errorf(status.DeadlineExceeded, "the request's deadline passed while %s was loaded", wanted.request(name))
 		case errors.Is(waited, errWaited):
-			return nil, status.Errorf(status.Unavailable, "Servable is still loading: %s", wanted.request(name))
+			return nil, stillLoading(name, wanted, after)
 		case waited != nil:
 			return nil, status.Errorf(status.Cancelled, "the client went away")
 		case failed != v && v.state == End:
@@ -72,4 +73,14 @@ func (r *Repository) leave(v *version) {
 	if v.waiters--; v.waiters == 0 {
 		r.broadcast()
 	}
+}
+
+// stillLoading is the refusal of a request that has waited long enough; after is when the version may have memory, if it waits for that.
+func stillLoading(name string, wanted Wanted, after time.Duration) error {
+	refusal := status.Errorf(status.Unavailable, "Servable is still loading: %s", wanted.request(name))
+	if after > 0 {
+		refusal.Message += "; it waits for memory that other models use (--model_memory_budget)"
+		refusal.RetryAfter = after
+	}
+	return refusal
 }

@@ -47,6 +47,7 @@ type Options struct {
 	Lazy     bool          // load a version when it is first asked for
 	LazyWait time.Duration // that a request waits for that
 	Budget   int64         // bytes that all loaded versions may take together, as reckoned; 0: not bounded
+	Stay     Stay          // of a version just loaded, before it makes room for others
 }
 
 // Repository is the set of models. Safe for concurrent use.
@@ -62,7 +63,7 @@ type Repository struct {
 	mu       sync.RWMutex
 	models   map[string]*served
 	traffic  []modelconfig.Traffic
-	line     []*version    // that need something unloaded, who came first first
+	line     []*version    // that need something unloaded, who waits longest first
 	changed  chan struct{} // closed and replaced whenever a state changes
 }
 

@@ -308,6 +308,7 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 	}
 	r.mu.Lock()
 	v.took, v.failures, v.tried = took, 0, savedmodel.Print{}
+	v.loaded, v.idle, v.since = time.Now(), time.Time{}, time.Time{}
 	v.used.Store(r.clock.Add(1))
 	v.lease, v.state, v.proven, v.aside = newLease(loaded), Available, true, false
 	m.settleSpares()

@@ -41,9 +41,14 @@ type version struct {
 	err     error
 	took    time.Duration
 	bytes   int64
-	claim   int64  // bytes that it will take once they are free
-	need    int64  // bytes that something must be unloaded for, while it stands in line
-	lease   *Lease // not nil exactly while AVAILABLE
+	claim   int64     // bytes that it will take once they are free
+	need    int64     // bytes that something must be unloaded for, while it stands in line
+	free    time.Time // when what it is first in line for will no longer stay; zero: it is not known
+	since   time.Time // it is waited for, or waits for memory
+	loaded  time.Time
+	seen    int64     // used, when who waits for its memory last looked
+	idle    time.Time // since when that has been so
+	lease   *Lease    // not nil exactly while AVAILABLE
 	aspired bool
 	wanted  bool // somebody asked for it, or models are not lazy
 	waiters int  // requests that wait for it to be loaded
