@@ -39,6 +39,9 @@ func (r *Repository) room(ctx context.Context, m *served, v *version, disk int64
 	for (v.aspired || v.spare) && m.asked == m.looked && ctx.Err() == nil {
 		taken, staying := r.inUse(v)
 		fits := v.claim > 0 || staying+need <= r.options.Budget
+		if (!fits || len(r.line) > 0) && r.forgo(v) {
+			return false, nil
+		}
 		if need > r.options.Budget || !fits && !r.options.Lazy {
 			return false, status.Errorf(status.ResourceExhausted, "model %s version %d is reckoned to need %s; %s of the %s that "+
 				"--model_memory_budget allows are taken, and nothing can be unloaded for it", m.name, v.place.Number, size(need), size(taken), size(r.options.Budget))
@@ -142,7 +145,7 @@ type victim struct {
 }
 
 // victims are what may best be unloaded to free so many bytes for a version of a model, all at once: not what somebody waits for, rather
-// what need not stay, rather what is not in use, and rather not another version of the same model. due is when the last of them need
+// what need not stay, first what was loaded for a shadow, rather what is not in use, and rather not another version of the same model. due is when the last of them need
 // not stay, zero if that is now. nil: there is not enough that may ever be unloaded, until something changes.
 func (r *Repository) victims(same *served, but *version, bytes int64, now time.Time) (chosen []victim, due time.Time) {
 	var able []victim
@@ -151,14 +154,7 @@ func (r *Repository) victims(same *served, but *version, bytes int64, now time.T
 			if v == but || v.lease == nil || v.waiters > 0 {
 				continue
 			}
-			each := victim{owner: m, version: v, stays: r.stays(v, now)}
-			if m == same {
-				each.rank += 2
-			}
-			if v.lease.holds.Load() > 1 {
-				each.rank++
-			}
-			able = append(able, each)
+			able = append(able, victim{m, v, rank(v, m == same), r.stays(v, now)})
 		}
 	}
 	slices.SortFunc(able, func(a, b victim) int {
@@ -170,6 +166,20 @@ func (r *Repository) victims(same *served, but *version, bytes int64, now time.T
 		}
 	}
 	return nil, time.Time{}
+}
+
+// rank says how much rather another version is unloaded; related: for a version of the same model.
+func rank(v *version, related bool) (rank int) {
+	if v.used.Load() == onlyCopies {
+		return -1
+	}
+	if related {
+		rank += 2
+	}
+	if v.lease.holds.Load() > 1 {
+		rank++
+	}
+	return rank
 }
 
 // Memory is the bytes that all loaded versions are reckoned to take.

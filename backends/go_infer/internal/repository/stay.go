@@ -66,6 +66,9 @@ func (s Stay) of(took, wait time.Duration) time.Duration {
 // for as long as its load took: to keep it for somebody who may still come would cost the others more than loading it again. That is
 // looked at here, by who waits, so that it costs the requests nothing. Called with the lock held for writing.
 func (r *Repository) stays(v *version, now time.Time) time.Time {
+	if v.used.Load() == onlyCopies {
+		return time.Time{}
+	}
 	until := v.loaded.Add(r.options.Stay.of(v.took, r.options.LazyWait))
 	if used := v.used.Load(); v.idle.IsZero() || used != v.seen || v.lease.holds.Load() > 1 {
 		v.seen, v.idle = used, now
