@@ -75,6 +75,21 @@ def ask(port: int, name: str, end: float, waits: list[float], failed: list[int])
     connection.close()
 
 
+def ready(port: int, process: Process) -> None:
+    """Returns when the server is: with lazy loading that is when it knows what there is."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        connection.request("GET", "/readyz")
+        status = connection.getresponse().status
+        connection.close()
+        if status == 200:
+            return
+        if time.monotonic() > end or not process.running:
+            raise NotUp(f"go_infer is not ready:\n{process.tail()}")
+        time.sleep(0.01)
+
+
 def serve(work: Path, base: Path, flags: list[str], seconds: float) -> Round:
     """One round with a server of its own."""
     config = work / "models.config"
@@ -86,6 +101,7 @@ def serve(work: Path, base: Path, flags: list[str], seconds: float) -> Round:
     process = Process("go_infer", command, work)
     try:
         process.wait_for_port(port)
+        ready(port, process)
         waits: dict[str, list[float]] = {name: [] for name in NAMES}
         failed: list[int] = []
         end = time.monotonic() + seconds
