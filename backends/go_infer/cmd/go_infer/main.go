@@ -71,6 +71,7 @@ func serve(o options, log *slog.Logger) error {
 	signal.Notify(hangup, syscall.SIGHUP)
 
 	runtime.GOMAXPROCS(o.machine.Procs)
+	defer reserve(o.heapReserve)()
 	scrape, err := o.scrapePath()
 	if err != nil {
 		return err
