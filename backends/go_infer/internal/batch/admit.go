@@ -41,9 +41,17 @@ func (b *Batcher[T]) enter(j *job, payload T, now int64) {
 	switch {
 	case j.rows > b.limit && b.idle > 1:
 		b.wake.Broadcast() // it makes several batches
-	case b.gathers == 0 || b.rows() >= b.enough || j.deadline != never:
+	case b.gathers == 0 || b.rows() >= b.enough || b.urgent(j) < b.due:
 		b.wake.Signal()
 	}
+}
+
+// urgent is when a batch with what waits must begin, lest the job be late.
+func (b *Batcher[T]) urgent(j *job) int64 {
+	if j.deadline == never {
+		return never
+	}
+	return j.deadline - 2*int64(b.pace.run(b.rows()))
 }
 
 // key is when a job must be taken at the latest.

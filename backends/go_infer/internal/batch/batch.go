@@ -109,8 +109,9 @@ type Batcher[T Payload] struct {
 	pace    pace    // from when a slot could begin to the end of its Run
 	runs    pace    // of Runs alone
 	company company
-	gathers int // slots that wait for company
-	enough  int // rows that end that
+	gathers int   // slots that wait for company
+	enough  int   // rows that end that
+	due     int64 // and when it ends without them
 	adapter adapter
 	turned  turned
 	closed  bool

@@ -126,8 +126,8 @@ func (b *Batcher[T]) complete(now, free int64, waited *bool) bool {
 		return true
 	}
 	for _, line := range b.queue.lines {
-		if len(line) > 0 && line[0].job.deadline != never {
-			due = min(due, line[0].job.deadline-2*int64(b.pace.run(rows)))
+		if len(line) > 0 {
+			due = min(due, b.urgent(line[0].job))
 		}
 	}
 	if now >= due {
@@ -140,6 +140,9 @@ func (b *Batcher[T]) complete(now, free int64, waited *bool) bool {
 		b.wake.Broadcast()
 	})
 	b.enough = enough
+	if b.gathers == 0 || due < b.due {
+		b.due = due
+	}
 	b.gathers++
 	b.wake.Wait()
 	b.gathers--
