@@ -7,6 +7,10 @@ func (b *Batcher[T]) submit(j *job, payload T, now int64) *Refusal {
 	var displaced []Part[T]
 	var instead *Refusal
 	b.mu.Lock()
+	if j.told.Load() { // its context has ended since it was started
+		b.mu.Unlock()
+		return nil
+	}
 	refusal := b.admit(j, now)
 	if refusal != nil && refusal.Reason != Closing {
 		if displaced = b.displace(j, refusal.Reason); displaced != nil {
@@ -22,6 +26,7 @@ func (b *Batcher[T]) submit(j *job, payload T, now int64) *Refusal {
 	for i := range displaced {
 		b.finish(&displaced[i], instead)
 	}
+	b.teller.rouse()
 	return refusal
 }
 

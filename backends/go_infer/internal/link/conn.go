@@ -47,6 +47,7 @@ type conn struct {
 	loadAt   time.Time
 	loadSaid Load
 
+	roused  func() // rouse, bound once
 	wake    chan struct{}
 	written chan struct{} // closed when the writer has ended
 	sweeper *time.Timer
@@ -60,6 +61,7 @@ func newConn(s *Server, network net.Conn) *conn {
 	c := &conn{server: s, net: network, remote: network.RemoteAddr().String(), streams: map[uint32]*stream{}, theirs: silent,
 		allowed: int64(s.mine.connectionWindow), known: map[string]uint16{}, wake: make(chan struct{}, 1), written: make(chan struct{})}
 	c.arrived.L = &c.mu
+	c.roused = c.rouse
 	return c
 }
 
@@ -216,7 +218,11 @@ func (c *conn) open(f *frame, now time.Time) error {
 		}
 	}
 	c.mu.Unlock()
-	c.server.dispatch(s)
+	c.server.total.Add(1)
+	c.server.open.Add(1)
+	if !s.begin() {
+		c.server.hand(s)
+	}
 	return nil
 }
 

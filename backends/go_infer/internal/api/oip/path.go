@@ -33,8 +33,9 @@ var (
 		"ready":  {metrics.Status, http.MethodGet, (*Handler).modelReady},
 		"config": {metrics.Metadata, http.MethodGet, (*Handler).config},
 		"stats":  {metrics.Status, http.MethodGet, (*Handler).statistics},
-		"infer":  {metrics.ModelInfer, http.MethodPost, (*Handler).infer},
+		"infer":  inferring,
 	}
+	inferring    = &operation{metrics.ModelInfer, http.MethodPost, (*Handler).infer}
 	ofRepository = map[string]*operation{
 		"load":   {metrics.Control, http.MethodPost, (*Handler).load},
 		"unload": {metrics.Control, http.MethodPost, (*Handler).unload},
