@@ -14,12 +14,15 @@ const (
 
 // Steps are an Operation in steps, none of which waits but Run.
 type Steps interface {
-	Read() error                                                         // reads the body of the exchange
-	Quick(bytes int) bool                                                // whether the outputs will be no more than that
-	Write() error                                                        // appends to the answer of the exchange
-	Free(err error)                                                      // gives back what the operation holds; the last step, whatever became of the others, and told that
-	Run(context.Context) error                                           // as model.Servable.Run
-	Start(ctx batch.Context, ended func(err error) (after func())) error // as model.Servable.Start
+	Read() error          // reads the body of the exchange
+	Quick(bytes int) bool // whether the outputs will be no more than that
+
+	// As those of model.Servable; one of the two follows.
+	Run(ctx context.Context) error
+	Start(ctx batch.Context, ended func(err error) (after func())) error
+
+	Write() error   // appends to the answer of the exchange
+	Free(err error) // gives back what the operation holds: the last step, whatever became of the others, which it is told
 }
 
 // later is what an exchange that is answered later remembers.

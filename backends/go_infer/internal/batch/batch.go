@@ -76,6 +76,7 @@ type job struct {
 	failure  atomic.Pointer[error]
 
 	waiter  Waiter // who is told; nil: somebody waits in Do
+	owner   owner
 	context Context
 	told    atomic.Bool // somebody tells the waiter, or has told it
 
@@ -218,8 +219,8 @@ func (b *Batcher[T]) Start(ctx Context, payload T, rows int, options Options, wa
 	if err != nil {
 		return err
 	}
-	j.waiter, j.context = waiter, ctx
-	if err := ctx.Notify(func(reason error) { b.desert(j, reason) }); err != nil { // since job looked
+	j.waiter, j.owner, j.context = waiter, b, ctx
+	if err := ctx.Notify(j); err != nil { // since job looked
 		recycle(j)
 		b.events.Dropped(errors.Is(err, context.DeadlineExceeded))
 		b.interrupted(err)
@@ -309,7 +310,7 @@ var jobs = sync.Pool{New: func() any { return &job{done: make(chan error, 1)} }}
 func recycle(j *job) {
 	j.gone, j.taken = nil, 0
 	j.failure.Store(nil)
-	j.waiter, j.context = nil, nil
+	j.waiter, j.owner, j.context = nil, nil, nil
 	j.told.Store(false)
 	jobs.Put(j)
 }

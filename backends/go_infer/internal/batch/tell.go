@@ -15,11 +15,19 @@ type Waiter interface {
 // Context is one whose end Start can be told of, which spares a goroutine that waits for it.
 type Context interface {
 	context.Context
-	// Notify has f called when the context ends, and nobody any more who was to be called before; with nil, nobody. If it has ended
-	// already that is returned, and f not called. When Notify returns, what was to be called before is not running.
-	// f may be called with locks held: it must not call the context, nor wait.
-	Notify(f func(reason error)) (ended error)
+	// Notify has the listener told when the context ends, and nobody any more who was to be told before; with nil, nobody. If it has
+	// ended already that is returned, and the listener not told. When Notify returns, who was to be told before is not being told.
+	Notify(listener Listener) (ended error)
 }
+
+// Listener is told that a context has ended, perhaps with locks held: it must not call the context, nor wait.
+type Listener interface{ Over(reason error) }
+
+// Over is what a job's context says.
+func (j *job) Over(reason error) { j.owner.desert(j, reason) }
+
+// owner is a Batcher, of whatever payload.
+type owner interface{ desert(j *job, reason error) }
 
 // news is what a waiter is to be told.
 type news struct {

@@ -11,8 +11,8 @@ import (
 // notified makes any context a Context.
 type notified struct {
 	context.Context
-	mu sync.Mutex
-	f  func(error)
+	mu       sync.Mutex
+	listener Listener
 }
 
 func notify(ctx context.Context) *notified {
@@ -20,21 +20,21 @@ func notify(ctx context.Context) *notified {
 	context.AfterFunc(ctx, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.f != nil {
-			c.f(ctx.Err())
+		if c.listener != nil {
+			c.listener.Over(ctx.Err())
 		}
 	})
 	return c
 }
 
-func (c *notified) Notify(f func(error)) error {
+func (c *notified) Notify(listener Listener) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.f = nil
+	c.listener = nil
 	if err := c.Err(); err != nil {
 		return err
 	}
-	c.f = f
+	c.listener = listener
 	return nil
 }
 

@@ -22,8 +22,9 @@ const (
 	ourSlots    = 64       // response heads we ask a peer to remember
 )
 
-// conn is one link. One goroutine reads. Whoever finds that nobody writes does so, and takes along what gathers meanwhile: a goroutine that
-// has just answered (which saves waking another), or else the link's writer.
+// conn is one link. One goroutine reads, and begins to answer what can be begun without waiting (see Starter). Whoever finds that nobody
+// writes does so, and takes along what gathers meanwhile: a goroutine that has just answered and may wait (which saves waking another), or
+// else the link's writer.
 type conn struct {
 	server *Server
 	net    net.Conn

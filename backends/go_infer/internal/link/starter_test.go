@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluicegate/go_infer/internal/batch"
 )
 
 // twoSteps is a handler that answers below /later when it is told to, from a goroutine that must not wait.
@@ -41,6 +43,11 @@ func (s step) end(body string) {
 		after()
 	}
 }
+
+// listener passes on what a context says.
+type listener chan error
+
+func (l listener) Over(reason error) { l <- reason }
 
 func serveLater(t *testing.T) (*host, *twoSteps) {
 	t.Helper()
@@ -125,10 +132,8 @@ func TestWhoWaitsForALaterAnswerCanLeaveOrBeLate(t *testing.T) {
 			p := h.open(t, silent)
 			p.send(appendRequest(nil, 1, c.deadline, 0, 0, nil, appendRequestHead(nil, "POST", "/later"), nil, true))
 			s := <-steps.asked
-			ended := make(chan error, 1)
-			if err := s.r.Context().(interface {
-				Notify(func(error)) error
-			}).Notify(func(reason error) { ended <- reason }); err != nil {
+			ended := make(listener, 1)
+			if err := s.r.Context().(batch.Context).Notify(ended); err != nil {
 				ended <- err
 			}
 			if c.leave {

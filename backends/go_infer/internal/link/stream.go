@@ -72,8 +72,8 @@ type streamContext struct {
 	deadline time.Time // zero: none any more
 	done     chan struct{}
 	err      error
-	notify   func(reason error) // nil: nobody
-	urgent   bool               // the frame said a priority; fixed before the handler runs
+	listener batch.Listener // nil: nobody
+	urgent   bool           // the frame said a priority; fixed before the handler runs
 }
 
 func (c *streamContext) Done() <-chan struct{} { return c.done }
@@ -121,19 +121,19 @@ func (c *streamContext) end(err error) {
 	if c.err == nil {
 		c.err = err
 		close(c.done)
-		if c.notify != nil {
-			c.notify(err)
+		if c.listener != nil {
+			c.listener.Over(err)
 		}
 	}
 }
 
-// Notify has f called when the context ends, with the connection's mutex held.
-func (c *streamContext) Notify(f func(reason error)) (ended error) {
+// Notify has the listener told when the context ends, with the connection's mutex held.
+func (c *streamContext) Notify(listener batch.Listener) (ended error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.notify = nil
+	c.listener = nil
 	if c.err == nil {
-		c.notify = f
+		c.listener = listener
 	}
 	return c.err
 }
@@ -200,7 +200,7 @@ func (s *stream) recycle() {
 	clear(s.fields)
 	s.conn, s.head, s.answer = nil, nil, s.answer[:0]
 	s.code, s.later, s.started, s.took, s.size = 0, false, false, 0, 0
-	s.context.notify = nil
+	s.context.listener = nil
 	s.read, s.granted, s.cancelled, s.closed = 0, 0, 0, false
 	streams.Put(s)
 }

@@ -117,29 +117,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Start begins to answer a prediction that came over a link; see link.Starter. What a request wants beside its answer ServeHTTP does.
-func (s *Server) Start(w http.ResponseWriter, r *http.Request, resume func(answer func()) (after func())) bool {
-	if s.LogEach || s.Spans != nil && len(r.Header["Traceparent"]) > 0 || len(r.Header["Endpoint-Load-Metrics-Format"]) > 0 {
-		return false
-	}
-	endpoint, start := metrics.Predict, s.TFServing.Start
-	switch path := r.URL.Path; {
-	case strings.HasPrefix(path, tfserving.Prefix):
-	case s.OIP != nil && strings.HasPrefix(path, oip.Prefix):
-		endpoint, start = metrics.ModelInfer, s.OIP.Start
-	default:
-		return false
-	}
-	begun := s.Registry.Begin()
-	began := start(w, r, func(answer func() int) (after func()) {
-		return resume(func() { s.Registry.End(endpoint, answer(), begun) })
-	})
-	if !began {
-		s.Registry.Undo()
-	}
-	return began
-}
-
 // span tells of a request whose caller traces it.
 func (s *Server) span(r *http.Request, code int, begun time.Time) {
 	span := trace.Begin(r.Header.Get("Traceparent"), begun)

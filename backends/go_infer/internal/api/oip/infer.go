@@ -10,6 +10,7 @@ import (
 	"sluicegate/go_infer/internal/api"
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/jsontensor"
+	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
@@ -95,7 +96,7 @@ func (h *Handler) infer(x *api.Exchange, t *target) error {
 // nothing has happened, and Serve can do it.
 func (h *Handler) Start(w http.ResponseWriter, r *http.Request, resume func(answer func() int) (after func())) bool {
 	t, err := parse(r.URL.Path)
-	if err != nil || t.operation != inferring || r.Method != http.MethodPost {
+	if err != nil || t.operation.endpoint != metrics.ModelInfer || r.Method != http.MethodPost {
 		return false
 	}
 	if t.head, err = headOf(r); err != nil {

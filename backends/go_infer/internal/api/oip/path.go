@@ -33,9 +33,8 @@ var (
 		"ready":  {metrics.Status, http.MethodGet, (*Handler).modelReady},
 		"config": {metrics.Metadata, http.MethodGet, (*Handler).config},
 		"stats":  {metrics.Status, http.MethodGet, (*Handler).statistics},
-		"infer":  inferring,
+		"infer":  {metrics.ModelInfer, http.MethodPost, (*Handler).infer},
 	}
-	inferring    = &operation{metrics.ModelInfer, http.MethodPost, (*Handler).infer}
 	ofRepository = map[string]*operation{
 		"load":   {metrics.Control, http.MethodPost, (*Handler).load},
 		"unload": {metrics.Control, http.MethodPost, (*Handler).unload},
