@@ -3,7 +3,6 @@ package main
 import (
 	"flag"
 	"fmt"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +15,7 @@ import (
 type batching struct {
 	enabled, padding         bool
 	maxBatch, workers, queue int
+	cores                    int
 	queueBytes               int
 	timeout, target          time.Duration
 	sizes                    []int
@@ -180,7 +180,7 @@ func (b *batching) limits(share *batch.Share) batch.Limits {
 // slots is how many Runs there are at a time. Without batches nothing else bounds how many run, so every core may.
 func (b *batching) slots() int {
 	if !b.enabled {
-		return max(b.workers, runtime.GOMAXPROCS(0))
+		return max(b.workers, b.cores)
 	}
 	return b.workers
 }

@@ -25,6 +25,7 @@ import (
 	"sluicegate/go_infer/internal/image"
 	"sluicegate/go_infer/internal/link"
 	"sluicegate/go_infer/internal/listen"
+	"sluicegate/go_infer/internal/machine"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/repository"
@@ -70,7 +71,7 @@ func serve(o options, log *slog.Logger) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 
-	runtime.GOMAXPROCS(o.machine.Procs)
+	runtime.GOMAXPROCS(o.machine.Procs + machine.Spare)
 	defer reserve(o.heapReserve)()
 	scrape, err := o.scrapePath()
 	if err != nil {

@@ -53,6 +53,7 @@ type Exchange struct {
 	rest   []byte // bytes of the body after the head, if they were read with it
 	budget *Budget
 	held   int // bytes of it
+	later  later
 }
 
 // Operation answers one request: it appends JSON to x.Answer.
@@ -80,6 +81,11 @@ func Serve(w http.ResponseWriter, r *http.Request, limits Limits, operation Oper
 	if err == nil {
 		err = operation(x)
 	}
+	return x.answer(w, limits, err)
+}
+
+// answer writes the answer, or the refusal.
+func (x *Exchange) answer(w http.ResponseWriter, limits Limits, err error) int {
 	if err == nil {
 		err = limits.checkAnswer(len(x.Answer))
 	}

@@ -32,14 +32,7 @@ func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int,
 	if err == nil {
 		err = operation(x)
 	}
-	if err == nil {
-		err = limits.checkAnswer(len(x.Answer))
-	}
-	if err != nil {
-		return Refuse(w, err)
-	}
-	x.finish(w, limits)
-	return http.StatusOK
+	return x.answer(w, limits, err)
 }
 
 // open reads the head, or all of the body.
@@ -52,10 +45,15 @@ func (x *Exchange) open(limit, head int) error {
 	if err := x.read(limit); err != nil {
 		return err
 	}
+	x.split(head)
+	return nil
+}
+
+// split leaves the head in Body, and the rest to be read.
+func (x *Exchange) split(head int) {
 	if head >= 0 && head < len(x.Body) {
 		x.Body, x.rest = x.Body[:head], x.Body[head:]
 	}
-	return nil
 }
 
 // Left is how many bytes after the head were not read yet.

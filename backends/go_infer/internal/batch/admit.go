@@ -7,6 +7,10 @@ func (b *Batcher[T]) submit(j *job, payload T, now int64) *Refusal {
 	var displaced []Part[T]
 	var instead *Refusal
 	b.mu.Lock()
+	if j.told.Load() { // its context has ended since it was started
+		b.mu.Unlock()
+		return nil
+	}
 	refusal := b.admit(j, now)
 	if refusal != nil && refusal.Reason != Closing {
 		if displaced = b.displace(j, refusal.Reason); displaced != nil {
@@ -22,6 +26,7 @@ func (b *Batcher[T]) submit(j *job, payload T, now int64) *Refusal {
 	for i := range displaced {
 		b.finish(&displaced[i], instead)
 	}
+	b.teller.rouse()
 	return refusal
 }
 
@@ -41,9 +46,17 @@ func (b *Batcher[T]) enter(j *job, payload T, now int64) {
 	switch {
 	case j.rows > b.limit && b.idle > 1:
 		b.wake.Broadcast() // it makes several batches
-	case b.gathers == 0 || b.rows() >= b.enough || j.deadline != never:
+	case b.gathers == 0 || b.rows() >= b.enough || b.urgent(j) < b.due:
 		b.wake.Signal()
 	}
+}
+
+// urgent is when a batch with what waits must begin, lest the job be late.
+func (b *Batcher[T]) urgent(j *job) int64 {
+	if j.deadline == never {
+		return never
+	}
+	return j.deadline - 2*int64(b.pace.run(b.rows()))
 }
 
 // key is when a job must be taken at the latest.

@@ -1,6 +1,6 @@
 // Package batch gathers the work of many requests into one Run.
 //
-// Contract: Do blocks until the work was run, refused, dropped or abandoned. A batch forms from whatever waits at the moment a Run slot
+// Contract: Do blocks until the work was run, refused, dropped or abandoned; Start does not, and tells a waiter. A batch forms from whatever waits at the moment a Run slot
 // frees: there is no idle tick, so a lone request never waits for company (unless Limits.Delay asks for that) and a busy server
 // batches by itself.
 //
@@ -75,6 +75,11 @@ type job struct {
 	alone    bool // nothing waited and a slot was idle when it came
 	failure  atomic.Pointer[error]
 
+	waiter  Waiter // who is told; nil: somebody waits in Do
+	owner   owner
+	context Context
+	told    atomic.Bool // somebody tells the waiter, or has told it
+
 	// guarded by the batcher's mutex
 	class  Class
 	bytes  int   // counted as waiting, as long as rows are
@@ -92,6 +97,7 @@ type Batcher[T Payload] struct {
 	epoch  time.Time
 	member *Member // nil: the slots are this batcher's own
 	tally  tally
+	teller teller
 	slots  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -109,8 +115,9 @@ type Batcher[T Payload] struct {
 	pace    pace    // from when a slot could begin to the end of its Run
 	runs    pace    // of Runs alone
 	company company
-	gathers int // slots that wait for company
-	enough  int // rows that end that
+	gathers int   // slots that wait for company
+	enough  int   // rows that end that
+	due     int64 // and when it ends without them
 	adapter adapter
 	turned  turned
 	closed  bool
@@ -139,6 +146,7 @@ func NewShared[T Payload](name string, weight int, limits Limits, run func(slot 
 		b.member = limits.Share.Join(name, weight)
 	}
 	b.wake.L = &b.mu
+	b.teller.wake.L, b.teller.most = &b.teller.mu, limits.Slots
 	for slot := range limits.Slots {
 		b.slots.Add(1)
 		go b.serve(slot)
@@ -182,14 +190,66 @@ func (b *Batcher[T]) Learn(rows int, took time.Duration) {
 // Do runs the payload's rows and returns when they are done. The caller keeps its own reference to the payload throughout.
 // Errors: a *Refusal, ErrExpired, ErrNoRows, the context's error, or the runner's.
 func (b *Batcher[T]) Do(ctx context.Context, payload T, rows int, options Options) error {
+	j, now, err := b.job(ctx, rows, options)
+	if err != nil {
+		return err
+	}
+	if refusal := b.submit(j, payload, now); refusal != nil {
+		jobs.Put(j)
+		b.tally.refused[refusal.Reason].Add(1)
+		return refusal
+	}
+	select {
+	case err := <-j.done:
+		// Every part was taken and finished, so nobody else knows this job any more.
+		b.count(j, err)
+		recycle(j)
+		return err
+	case <-ctx.Done():
+		b.abandon(j, ctx.Err())
+		b.interrupted(ctx.Err())
+		return context.Cause(ctx)
+	}
+}
+
+// Start is Do for who does not wait: it returns at once, and the waiter is told when the rows are done, or when the context ends. With
+// an error it is not. Whoever starts keeps its reference to the payload until the waiter has been told.
+func (b *Batcher[T]) Start(ctx Context, payload T, rows int, options Options, waiter Waiter) error {
+	j, now, err := b.job(ctx, rows, options)
+	if err != nil {
+		return err
+	}
+	j.waiter, j.owner, j.context = waiter, b, ctx
+	if err := ctx.Notify(j); err != nil { // since job looked
+		recycle(j)
+		b.events.Dropped(errors.Is(err, context.DeadlineExceeded))
+		b.interrupted(err)
+		return err
+	}
+	refusal := b.submit(j, payload, now)
+	if refusal == nil {
+		return nil
+	}
+	_ = ctx.Notify(nil)
+	if j.told.Load() {
+		return nil // it has ended meanwhile
+	}
+	recycle(j)
+	b.tally.refused[refusal.Reason].Add(1)
+	return refusal
+}
+
+// job makes the job of a request that has just come, or says why it is none; and when it came.
+func (b *Batcher[T]) job(ctx context.Context, rows int, options Options) (*job, int64, error) {
 	b.tally.received.Add(1)
 	if rows < 1 {
 		b.tally.failed.Add(1)
-		return ErrNoRows
+		return nil, 0, ErrNoRows
 	}
-	if ctx.Err() != nil { // while its body was read, or before
-		b.events.Dropped(errors.Is(ctx.Err(), context.DeadlineExceeded))
-		return b.interrupted(ctx)
+	if err := ctx.Err(); err != nil { // while its body was read, or before
+		b.events.Dropped(errors.Is(err, context.DeadlineExceeded))
+		b.interrupted(err)
+		return nil, 0, context.Cause(ctx)
 	}
 	j := jobs.Get().(*job)
 	j.deadline = never
@@ -205,32 +265,29 @@ func (b *Batcher[T]) Do(ctx context.Context, payload T, rows int, options Option
 		jobs.Put(j)
 		b.events.Dropped(true)
 		b.tally.expired.Add(1)
-		return ErrExpired
+		return nil, 0, ErrExpired
 	}
-	if refusal := b.submit(j, payload, now); refusal != nil {
-		jobs.Put(j)
-		b.tally.refused[refusal.Reason].Add(1)
-		return refusal
-	}
-	select {
-	case err := <-j.done:
-		// Every part was taken and finished, so nobody else knows this job any more.
-		b.count(j, err)
-		recycle(j)
-		return err
-	case <-ctx.Done():
-		b.abandon(j, ctx.Err())
-		return b.interrupted(ctx)
-	}
+	return j, now, nil
 }
 
-func (b *Batcher[T]) interrupted(ctx context.Context) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+// interrupted counts a request whose context ended for that reason.
+func (b *Batcher[T]) interrupted(reason error) {
+	if errors.Is(reason, context.DeadlineExceeded) {
 		b.tally.expired.Add(1)
 	} else {
 		b.tally.cancelled.Add(1)
 	}
-	return context.Cause(ctx)
+}
+
+// desert is told that a waiter's context has ended.
+func (b *Batcher[T]) desert(j *job, reason error) {
+	if j.told.Swap(true) {
+		return
+	}
+	b.abandon(j, reason)
+	b.interrupted(reason)
+	b.teller.add(news{waiter: j.waiter, err: reason})
+	b.teller.rouse()
 }
 
 func (b *Batcher[T]) count(j *job, err error) {
@@ -253,6 +310,8 @@ var jobs = sync.Pool{New: func() any { return &job{done: make(chan error, 1)} }}
 func recycle(j *job) {
 	j.gone, j.taken = nil, 0
 	j.failure.Store(nil)
+	j.waiter, j.owner, j.context = nil, nil, nil
+	j.told.Store(false)
 	jobs.Put(j)
 }
 
@@ -302,6 +361,7 @@ func (b *Batcher[T]) Close() {
 	b.wake.Broadcast()
 	b.mu.Unlock()
 	b.slots.Wait()
+	b.teller.close()
 	if first && b.member != nil {
 		b.member.Leave()
 	}

@@ -40,6 +40,7 @@ func (b *Batcher[T]) serve(number int) {
 		for i := range s.parts {
 			b.finish(&s.parts[i], err)
 		}
+		b.teller.rouse()
 		clear(s.parts)
 		clear(s.dropped)
 	}
@@ -126,8 +127,8 @@ func (b *Batcher[T]) complete(now, free int64, waited *bool) bool {
 		return true
 	}
 	for _, line := range b.queue.lines {
-		if len(line) > 0 && line[0].job.deadline != never {
-			due = min(due, line[0].job.deadline-2*int64(b.pace.run(rows)))
+		if len(line) > 0 {
+			due = min(due, b.urgent(line[0].job))
 		}
 	}
 	if now >= due {
@@ -140,6 +141,9 @@ func (b *Batcher[T]) complete(now, free int64, waited *bool) bool {
 		b.wake.Broadcast()
 	})
 	b.enough = enough
+	if b.gathers == 0 || due < b.due {
+		b.due = due
+	}
 	b.gathers++
 	b.wake.Wait()
 	b.gathers--
@@ -256,9 +260,12 @@ func (b *Batcher[T]) drop(parts []Part[T]) {
 		}
 		b.finish(&parts[i], reason)
 	}
+	if len(parts) > 0 {
+		b.teller.rouse()
+	}
 }
 
-// finish counts one part of a job as done; the last one answers.
+// finish counts one part of a job as done; the last one answers, or leaves it to the teller, who is to be roused.
 func (b *Batcher[T]) finish(part *Part[T], err error) {
 	part.Payload.Release()
 	j := part.job
@@ -274,7 +281,12 @@ func (b *Batcher[T]) finish(part *Part[T], err error) {
 	if failure := j.failure.Load(); failure != nil {
 		err = *failure
 	}
-	j.done <- err
+	if j.waiter == nil {
+		j.done <- err
+	} else if !j.told.Swap(true) {
+		b.count(j, err)
+		b.teller.add(news{j.waiter, err, j})
+	}
 }
 
 // fail keeps the first failure of a job, and what of it still waits from costing a Run.

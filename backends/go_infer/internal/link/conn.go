@@ -22,8 +22,9 @@ const (
 	ourSlots    = 64       // response heads we ask a peer to remember
 )
 
-// conn is one link. One goroutine reads. Whoever finds that nobody writes does so, and takes along what gathers meanwhile: a goroutine that
-// has just answered (which saves waking another), or else the link's writer.
+// conn is one link. One goroutine reads, and begins to answer what can be begun without waiting (see Starter). Whoever finds that nobody
+// writes does so, and takes along what gathers meanwhile: a goroutine that has just answered and may wait (which saves waking another), or
+// else the link's writer.
 type conn struct {
 	server *Server
 	net    net.Conn
@@ -47,6 +48,7 @@ type conn struct {
 	loadAt   time.Time
 	loadSaid Load
 
+	roused  func() // rouse, bound once
 	wake    chan struct{}
 	written chan struct{} // closed when the writer has ended
 	sweeper *time.Timer
@@ -60,6 +62,7 @@ func newConn(s *Server, network net.Conn) *conn {
 	c := &conn{server: s, net: network, remote: network.RemoteAddr().String(), streams: map[uint32]*stream{}, theirs: silent,
 		allowed: int64(s.mine.connectionWindow), known: map[string]uint16{}, wake: make(chan struct{}, 1), written: make(chan struct{})}
 	c.arrived.L = &c.mu
+	c.roused = c.rouse
 	return c
 }
 
@@ -216,7 +219,11 @@ func (c *conn) open(f *frame, now time.Time) error {
 		}
 	}
 	c.mu.Unlock()
-	c.server.dispatch(s)
+	c.server.total.Add(1)
+	c.server.open.Add(1)
+	if !s.begin() {
+		c.server.hand(s)
+	}
 	return nil
 }
 

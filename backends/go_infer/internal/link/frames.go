@@ -1,6 +1,6 @@
 // Package link speaks the gateway's multiplexed protocol on the ordinary port, after an Upgrade. docs/link.md is its specification.
 //
-// Contract: every request on a link is served by the same http.Handler as any other; a request's remaining time and its cancellation
+// Contract: every request on a link is served by the same http.Handler as any other, in two steps if it is a Starter; a request's remaining time and its cancellation
 // arrive as its context. Server.Offer takes the connection over; Drain and Stop end all links gently.
 //
 // Invariants: nothing is taken in before its length is known to be allowed; every stream gets exactly one last frame (END or CANCEL);

@@ -16,12 +16,21 @@ const (
 	idleWorkers = 256 // goroutines kept with their grown stacks
 )
 
+// Starter is a handler that can answer some requests in two steps, so that no goroutine waits between them.
+type Starter interface {
+	// Start begins to answer a request whose body is all there, and waits for nothing. False: it cannot, nothing has happened, and
+	// ServeHTTP can. Else resume is called once, by whoever has the answer: it calls answer, which writes it to w and does not wait, and
+	// returns what is to be called when all who are answered together have been; nil: nothing.
+	Start(w http.ResponseWriter, r *http.Request, resume func(answer func()) (after func())) bool
+}
+
 // Server is every link of a process.
 type Server struct {
 	Handler http.Handler
 	Log     *slog.Logger
 	Load    func() Load // how busy the server is, without the service time; nil: not told
 
+	starter    Starter // the Handler, if it is one
 	mine       settings
 	total      atomic.Int64
 	open       atomic.Int64
@@ -42,7 +51,8 @@ type Server struct {
 func New(handler http.Handler, log *slog.Logger, load func() Load) *Server {
 	mine := silent
 	mine.maxStreams = maxStreams
-	return &Server{Handler: handler, Log: log, Load: load, mine: mine, links: map[*conn]struct{}{}}
+	starter, _ := handler.(Starter)
+	return &Server{Handler: handler, Log: log, Load: load, starter: starter, mine: mine, links: map[*conn]struct{}{}}
 }
 
 // Links, Streams, Total, Cancelled and Violations are for metrics.
@@ -174,9 +184,8 @@ func (s *Server) served(took time.Duration) {
 
 // -- workers: goroutines that keep their stacks
 
-func (s *Server) dispatch(work *stream) {
-	s.total.Add(1)
-	s.open.Add(1)
+// hand gives a stream to a worker.
+func (s *Server) hand(work *stream) {
 	s.workers.Lock()
 	if n := len(s.idle); n > 0 {
 		worker := s.idle[n-1]

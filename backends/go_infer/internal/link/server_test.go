@@ -559,6 +559,19 @@ func pieces(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// soon is a handler of which every other request is answered in two steps, the second in another goroutine.
+type soon http.HandlerFunc
+
+func (h soon) ServeHTTP(w http.ResponseWriter, r *http.Request) { h(w, r) }
+
+func (h soon) Start(w http.ResponseWriter, r *http.Request, resume func(answer func()) (after func())) bool {
+	if w.(*stream).id%2 == 0 {
+		return false
+	}
+	go func() { call(resume(func() { h(w, r) })) }()
+	return true
+}
+
 // FuzzServer feeds a link anything at all: it must end, and leave no stream behind.
 func FuzzServer(f *testing.F) {
 	for _, s := range load[session](f, "frames.json") {
@@ -572,7 +585,7 @@ func FuzzServer(f *testing.F) {
 	f.Add(appendData(append(appendHello(nil, silent), post(1, "/", "x", false)...), 1, []byte("y"), true))
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := New(http.HandlerFunc(pieces), quiet, func() Load { return Load{} })
+		s := New(soon(pieces), quiet, func() Load { return Load{} })
 		ours, theirs := net.Pipe()
 		c := newConn(s, ours)
 		var group sync.WaitGroup

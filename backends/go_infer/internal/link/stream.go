@@ -23,6 +23,7 @@ const keepBuffer = 1 << 20
 var (
 	errGone    = errors.New("the link is closed")
 	errStopped = errors.New("the stream was cancelled")
+	errWait    = errors.New("the answer cannot leave yet")
 )
 
 // stream is one request in work: its context, its body and its http.ResponseWriter. It is pooled whole; nothing of it may be kept by a
@@ -39,11 +40,14 @@ type stream struct {
 	request *http.Request
 	url     url.URL
 
+	resumed func(answer func()) (after func()) // resume, bound once
+
 	// the answer; the handler's goroutine alone
 	fields  http.Header
 	code    int
 	answer  []byte // written, and not sent
 	scratch []byte
+	later   bool          // whoever answers must not wait
 	started bool          // RESPONSE has left
 	took    time.Duration // until it left, if more was to come
 	length  int64         // of the body, as the handler stated it, or -1
@@ -68,7 +72,8 @@ type streamContext struct {
 	deadline time.Time // zero: none any more
 	done     chan struct{}
 	err      error
-	urgent   bool // the frame said a priority; fixed before the handler runs
+	listener batch.Listener // nil: nobody
+	urgent   bool           // the frame said a priority; fixed before the handler runs
 }
 
 func (c *streamContext) Done() <-chan struct{} { return c.done }
@@ -116,10 +121,24 @@ func (c *streamContext) end(err error) {
 	if c.err == nil {
 		c.err = err
 		close(c.done)
+		if c.listener != nil {
+			c.listener.Over(err)
+		}
 	}
 }
 
-var _ context.Context = (*streamContext)(nil)
+// Notify has the listener told when the context ends, with the connection's mutex held.
+func (c *streamContext) Notify(listener batch.Listener) (ended error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listener = nil
+	if c.err == nil {
+		c.listener = listener
+	}
+	return c.err
+}
+
+var _ batch.Context = (*streamContext)(nil)
 
 var streams = sync.Pool{New: func() any {
 	s := &stream{fields: http.Header{}}
@@ -131,6 +150,9 @@ var streams = sync.Pool{New: func() any {
 
 func newStream(c *conn, f *frame, now time.Time) *stream {
 	s := streams.Get().(*stream)
+	if s.resumed == nil {
+		s.resumed = s.resume
+	}
 	s.id, s.conn, s.head, s.begun = f.stream, c, f.head, now
 	patience := longest
 	if f.deadline > 0 {
@@ -177,33 +199,89 @@ func (s *stream) recycle() {
 	}
 	clear(s.fields)
 	s.conn, s.head, s.answer = nil, nil, s.answer[:0]
-	s.code, s.started, s.took, s.size = 0, false, 0, 0
+	s.code, s.later, s.started, s.took, s.size = 0, false, false, 0, 0
+	s.context.listener = nil
 	s.read, s.granted, s.cancelled, s.closed = 0, 0, 0, false
 	streams.Put(s)
 }
 
-// serve runs the handler and says the stream's last word.
+// serve runs the handler, unless it has run, and says the stream's last word.
 func (s *stream) serve() {
-	c := s.conn
-	failed := s.handle(c.server.Handler)
-	switch {
-	case failed:
-		c.end(s, cancelFailed)
-	case s.reason() != 0:
-		c.end(s, s.reason())
-	default:
-		s.finish()
+	c, failed := s.conn, false
+	if s.later { // answered by who had no time to wait until the answer can leave
+		s.later = false
+	} else {
+		failed = s.guarded(s.handle)
 	}
-	took := s.took
+	s.end(failed)
+	if s.leave() && c.flush() {
+		c.rouse() // the writer closes what is over
+	}
+}
+
+// begin has the handler begin to answer, if it can do so without waiting, and says whether it has.
+func (s *stream) begin() (began bool) {
+	starter := s.conn.server.starter
+	if starter == nil || !s.whole || s.head.bad != nil {
+		return false
+	}
+	if s.guarded(func() { began = starter.Start(s, s.request, s.resumed) }) {
+		s.end(true)
+		call(s.left())
+		return true
+	}
+	return began // and if so the stream may be anybody's by now
+}
+
+// resume has the answer written and says the stream's last word, by a goroutine that waits for nothing. after is for when those who
+// are answered with it have been.
+func (s *stream) resume(answer func()) (after func()) {
+	s.later = true
+	if failed := s.guarded(answer); !s.end(failed) {
+		s.conn.server.hand(s)
+		return nil
+	}
+	return s.left()
+}
+
+// left is leave for who cannot write: after has the writer do it.
+func (s *stream) left() (after func()) {
+	c := s.conn
+	if s.leave() {
+		return c.roused
+	}
+	return nil
+}
+
+func call(f func()) {
+	if f != nil {
+		f()
+	}
+}
+
+// end says the stream's last word; false if that would have to wait and must not.
+func (s *stream) end(failed bool) bool {
+	switch reason := s.reason(); {
+	case failed:
+		s.conn.end(s, cancelFailed)
+	case reason != 0:
+		s.conn.end(s, reason)
+	default:
+		return s.finish()
+	}
+	return true
+}
+
+// leave takes the stream off the connection, and says whether the caller is to see to it that what there is gets written.
+func (s *stream) leave() bool {
+	c, took := s.conn, s.took
 	if took == 0 {
 		took = time.Since(s.begun)
 	}
 	writer := c.forget(s)
 	s.recycle()
-	if writer && c.flush() {
-		c.rouse() // the writer closes what is over
-	}
 	c.server.served(took)
+	return writer
 }
 
 func (s *stream) reason() uint16 {
@@ -212,7 +290,8 @@ func (s *stream) reason() uint16 {
 	return s.cancelled
 }
 
-func (s *stream) handle(handler http.Handler) (failed bool) {
+// guarded runs a part of the handler; if it panics the stream has failed.
+func (s *stream) guarded(part func()) (failed bool) {
 	defer func() {
 		if reason := recover(); reason != nil {
 			failed = true
@@ -221,14 +300,18 @@ func (s *stream) handle(handler http.Handler) (failed bool) {
 			}
 		}
 	}()
+	part()
+	return false
+}
+
+func (s *stream) handle() {
 	switch {
 	case s.reason() != 0:
 	case s.head.bad != nil:
 		http.Error(s, "the target is not a URL", http.StatusBadRequest)
 	default:
-		handler.ServeHTTP(s, s.request)
+		s.conn.server.Handler.ServeHTTP(s, s.request)
 	}
-	return false
 }
 
 // -- http.ResponseWriter
@@ -265,7 +348,7 @@ func (s *stream) Write(data []byte) (int, error) {
 	}
 	s.size += int64(len(data))
 	written := 0
-	for len(s.answer)+len(data)-written > chunk {
+	for len(s.answer)+len(data)-written > chunk && !s.later {
 		piece := data[written : written+chunk-len(s.answer)]
 		s.answer = append(s.answer, piece...)
 		if err := s.send(false); err != nil {
@@ -297,15 +380,21 @@ func (s *stream) inlineLength(size int) {
 	}
 }
 
-func (s *stream) finish() {
+// finish sends the rest of the answer; false if that would have to wait and must not.
+func (s *stream) finish() bool {
 	s.WriteHeader(http.StatusOK)
 	if s.length >= 0 && s.size != s.length && !s.bodiless() {
 		s.conn.end(s, cancelFailed) // net/http breaks the connection off
-		return
+		return true
 	}
-	if s.send(true) != nil {
+	err := s.send(true)
+	if err == errWait {
+		return false
+	}
+	if err != nil {
 		s.conn.end(s, s.reason())
 	}
+	return true
 }
 
 // send sends the answer so far: RESPONSE if it has not left yet, then DATA, as credit allows.
@@ -314,6 +403,9 @@ func (s *stream) send(end bool) error {
 	rest := s.answer
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if size := int64(len(rest)); s.later && (size > min(chunk, c.credit, s.credit) || c.paused()) && s.stopped() == nil {
+		return errWait
+	}
 	for first := true; first || len(rest) > 0; first = false {
 		size := min(len(rest), chunk)
 		for size > 0 && (c.credit <= 0 || s.credit <= 0) || c.paused() {

@@ -209,7 +209,7 @@ func FuzzStreams(f *testing.F) {
 			t.Skip()
 		}
 		// The path says how much is written at a time, and how often: the n-th byte of the answer is n.
-		s := New(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := New(soon(func(w http.ResponseWriter, r *http.Request) {
 			parts := strings.Split(r.URL.Path, "/")
 			size, _ := strconv.Atoi(parts[1])
 			times, _ := strconv.Atoi(parts[2])

@@ -15,11 +15,15 @@ import (
 
 // Choice is how many threads do what, and why.
 type Choice struct {
-	Procs   int // Go threads that run at the same time
+	Procs   int // cores that may be used at the same time
 	Runs    int // TensorFlow Runs at the same time
 	IntraOp int // threads inside one operation
 	Reason  string
 }
+
+// Spare is by how much GOMAXPROCS is more than Procs. A thread in TensorFlow keeps its place among them if another is free; if not, Go's
+// monitor takes it away 20 us later, and for that wakes up every 20 us: 2 us of CPU for a request of a small model over the link (docs/adr/0042).
+const Spare = 1
 
 // Choose decides for this many CPUs, of which the cgroup allows quota (0: all of them).
 //
@@ -29,7 +33,7 @@ func Choose(cpus int, quota float64) Choice {
 	c := Choice{Procs: cpus, IntraOp: 1, Reason: fmt.Sprintf("%d CPUs, no cgroup quota", cpus)}
 	if quota > 0 {
 		c.Procs = max(1, min(cpus, int(math.Ceil(quota))))
-		c.Reason = fmt.Sprintf("%d CPUs, cgroup quota of %.2f: GOMAXPROCS is %d, so that no thread is stopped in the middle of a period", cpus, quota, c.Procs)
+		c.Reason = fmt.Sprintf("%d CPUs, cgroup quota of %.2f: as if there were %d, so that no thread is stopped in the middle of a period", cpus, quota, c.Procs)
 	}
 	c.Runs = max(1, c.Procs/2)
 	c.Reason += fmt.Sprintf("; %d of %d cores run TensorFlow, the others speak HTTP; an operation uses one thread, for a hand-over costs "+

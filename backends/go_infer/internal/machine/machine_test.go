@@ -43,9 +43,9 @@ func TestTheChoiceFollowsTheQuotaAndSaysWhy(t *testing.T) {
 		{1, 0, 1, 1, "1 CPUs, no cgroup quota"},
 		{2, 0, 2, 1, "1 of 2 cores run TensorFlow"},
 		{64, 0, 64, 32, "32 of 64"},
-		{64, 3.5, 4, 2, "cgroup quota of 3.50: GOMAXPROCS is 4"},
-		{64, .2, 1, 1, "GOMAXPROCS is 1"},
-		{2, 8, 2, 1, "cgroup quota of 8.00: GOMAXPROCS is 2"},
+		{64, 3.5, 4, 2, "cgroup quota of 3.50: as if there were 4"},
+		{64, .2, 1, 1, "as if there were 1"},
+		{2, 8, 2, 1, "cgroup quota of 8.00: as if there were 2"},
 	} {
 		got := Choose(c.cpus, c.quota)
 		if got.Procs != c.procs || got.Runs != c.runs || !strings.Contains(got.Reason, c.says) {

@@ -123,6 +123,9 @@ func (r *Registry) Begin() time.Time {
 	return time.Now()
 }
 
+// Undo takes Begin back.
+func (r *Registry) Undo() { r.inFlight.Add(-1) }
+
 // End counts a request out.
 func (r *Registry) End(endpoint Endpoint, code int, begun time.Time) {
 	r.inFlight.Add(-1)

@@ -22,8 +22,12 @@ type Request struct {
 	Out   []tensor.Value // in the order of its outputs
 
 	holders atomic.Int32
-	twinOf  *Request   // whose inputs these are, if they are not its own
-	mu      sync.Mutex // parts of one request may finish in different slots
+	twinOf  *Request // whose inputs these are, if they are not its own
+
+	servable *Servable // of one that was started
+	tell     func(err error) (after func())
+
+	mu sync.Mutex // parts of one request may finish in different slots
 }
 
 var requests = sync.Pool{New: func() any { return &Request{} }}

@@ -37,15 +37,51 @@ func (s *Servable) Tally() batch.Tally {
 
 // Run runs the request, alone or with others. On nil its outputs are there until the caller releases it.
 func (s *Servable) Run(ctx context.Context, request *Request) error {
+	options, err := s.begin(request)
+	if err != nil {
+		return err
+	}
+	return s.ended(request, s.batcher.Do(ctx, request, request.Rows, options))
+}
+
+// Start is Run for who does not wait: with nil, ended is called with what Run would have returned, in a goroutine that it must not hold
+// up. What it returns is called when all that ended with this request have been told; it may be nil.
+func (s *Servable) Start(ctx batch.Context, request *Request, ended func(err error) (after func())) error {
+	options, err := s.begin(request)
+	if err != nil {
+		return err
+	}
+	request.servable, request.tell = s, ended
+	if err := s.batcher.Start(ctx, request, request.Rows, options, (*started)(request)); err != nil {
+		request.servable, request.tell = nil, nil
+		return s.ended(request, err)
+	}
+	return nil
+}
+
+// started is a request whose end is told.
+type started Request
+
+// Ended is for the batcher.
+func (s *started) Ended(err error) (after func()) {
+	r := (*Request)(s)
+	servable, tell := r.servable, r.tell
+	r.servable, r.tell = nil, nil
+	return tell(servable.ended(r, err))
+}
+
+// begin makes ready to give a request to the batcher.
+func (s *Servable) begin(request *Request) (batch.Options, error) {
 	options := batch.Options{Class: request.Class}
 	for i := range request.In {
 		options.Bytes += held(&request.In[i])
 	}
-	if err := s.CheckRows(int64(request.Rows)); err != nil {
-		return err
-	}
 	request.Begun = time.Now()
-	err := s.batcher.Do(ctx, request, request.Rows, options)
+	return options, s.CheckRows(int64(request.Rows))
+}
+
+// ended counts a request that the batcher is done with, and words what it says.
+func (s *Servable) ended(request *Request, err error) error {
 	if s.runner.statistics != nil {
 		s.runner.statistics.Answered(request.Begun, request.Rows, err != nil)
 	}

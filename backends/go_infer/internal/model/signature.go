@@ -78,6 +78,18 @@ func (s *Signature) CheckAnswer(bytes int) error {
 	return status.Errorf(status.InvalidArgument, "the answer has more than the %d bytes that --max_answer allows; ask for fewer rows", s.MaxAnswer)
 }
 
+// Small says that the outputs of so many rows take at most so many bytes. If that cannot be known it is false.
+func (s *Signature) Small(rows, most int) bool {
+	sum := 0
+	for i := range s.Outputs {
+		room, known := s.Outputs[i].Room(rows)
+		if sum += room; !known || s.Outputs[i].Type == tensor.String || sum > most {
+			return false
+		}
+	}
+	return true
+}
+
 // DefaultSignature is used when a request names none.
 const DefaultSignature = "serving_default"
 

@@ -134,6 +134,14 @@ func (r *Repository) Acquire(ctx context.Context, name string, wanted Wanted) (*
 	return r.await(ctx, name, wanted, v, err)
 }
 
+// Held is Acquire for who does not wait: nil if there is no version that answers now.
+func (r *Repository) Held(name string, wanted Wanted) *Lease {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	lease, _, _ := r.acquire(name, wanted)
+	return lease
+}
+
 // acquire is called with the lock held. Without a lease it says which version it would be, and why it cannot.
 func (r *Repository) acquire(name string, wanted Wanted) (*Lease, *version, error) {
 	m := r.models[name]

@@ -13,8 +13,8 @@ import (
 
 var octets = []string{"application/octet-stream"}
 
-// answer writes the response: JSON, and after it the outputs that are binary, in the order of the JSON.
-func (f *inference) answer() error {
+// Write writes the response: JSON, and after it the outputs that are binary, in the order of the JSON.
+func (f *inference) Write() error {
 	text := append(f.x.Answer, `{"model_name":`...)
 	text = jsontensor.AppendString(text, f.model.Name)
 	text = append(text, `,"model_version":"`...)

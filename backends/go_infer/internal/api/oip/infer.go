@@ -2,6 +2,7 @@ package oip
 
 import (
 	"context"
+	"net/http"
 	"reflect"
 	"sync"
 	"time"
@@ -9,7 +10,9 @@ import (
 	"sluicegate/go_infer/internal/api"
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/jsontensor"
+	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -30,6 +33,10 @@ type inference struct {
 	binary  bool     // outputs are binary unless they say otherwise
 	outputs []wanted // in the order of the answer
 	given   int      // inputs read so far
+
+	// of one that is answered later
+	lease *repository.Lease
+	head  int
 }
 
 // policy is what the schedule_policy extension asks for.
@@ -70,23 +77,70 @@ func (h *Handler) infer(x *api.Exchange, t *target) error {
 		lease.Release()
 		lease = nil
 	}
-	if t.head == 0 {
-		err = f.readRaw()
-	} else {
-		err = f.read(t.head)
-	}
+	err = f.readBody(t.head)
 	if err == nil && slow {
 		if lease, err = h.again(x.Context, t, m); err == nil {
 			err = f.adopt(lease.Model)
 		}
 	}
 	if err == nil {
-		err = f.run()
+		err = f.Run(x.Context)
 	}
 	if err != nil {
 		return err
 	}
-	return f.answer()
+	return f.Write()
+}
+
+// Start begins to answer an inference, and waits for nothing; see api.Exchange.Start. False: it is none, or one that may have to wait;
+// nothing has happened, and Serve can do it.
+func (h *Handler) Start(w http.ResponseWriter, r *http.Request, resume func(answer func() int) (after func())) bool {
+	t, err := parse(r.URL.Path)
+	if err != nil || t.operation.endpoint != metrics.ModelInfer || r.Method != http.MethodPost {
+		return false
+	}
+	if t.head, err = headOf(r); err != nil {
+		return false
+	}
+	lease := h.Repository.Held(t.model, t.wanted)
+	if lease == nil {
+		return false
+	}
+	x, err := api.Open(w, r, h.Limits, t.head)
+	if x == nil {
+		lease.Release()
+		return false
+	}
+	f := inferences.Get().(*inference)
+	*f = inference{x: x, model: lease.Model, body: x.Body, outputs: f.outputs[:0], lease: lease, head: t.head}
+	x.Start(f, resume, err)
+	return true
+}
+
+// Read reads the request, unless the model is overloaded.
+func (f *inference) Read() error {
+	if err := f.model.Overloaded(f.x.Context, f.x.Class); err != nil {
+		return err
+	}
+	return f.readBody(f.head)
+}
+
+func (f *inference) readBody(head int) error {
+	if head == 0 {
+		return f.readRaw()
+	}
+	return f.read(head)
+}
+
+// Quick says that the outputs take no more than so many bytes. Who has set a time limit waits.
+func (f *inference) Quick(bytes int) bool {
+	return f.policy.timeout == 0 && f.signature.Small(f.request.Rows, bytes)
+}
+
+// Free gives back what the inference holds.
+func (f *inference) Free(error) {
+	f.lease.Release()
+	f.recycle()
 }
 
 // adopt continues a request that was read for one model with another: the same version loaded again, or the one that took its place.
@@ -115,15 +169,25 @@ func (f *inference) recycle() {
 	inferences.Put(f)
 }
 
-func (f *inference) run() error {
-	ctx := f.x.Context
+// Run waits until the request has been run.
+func (f *inference) Run(ctx context.Context) error {
 	if f.policy.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, f.policy.timeout)
 		defer cancel()
 	}
-	f.request.Class = batch.Claim(f.policy.class, f.x.Class, f.x.TrustPriority)
+	f.classify()
 	return f.signature.Run(ctx, f.request)
+}
+
+// Start does not.
+func (f *inference) Start(ctx batch.Context, ended func(err error) (after func())) error {
+	f.classify()
+	return f.signature.Start(ctx, f.request, ended)
+}
+
+func (f *inference) classify() {
+	f.request.Class = batch.Claim(f.policy.class, f.x.Class, f.x.TrustPriority)
 }
 
 // The members of a request and of its parts.

@@ -54,12 +54,17 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 	if r.Method != t.operation.method && !(r.Method == http.MethodHead && t.operation.method == http.MethodGet) {
 		return endpoint, api.Refuse(w, api.Method(w, r, t.operation.method))
 	}
-	head := -1
-	if value := r.Header[headLength]; len(value) > 0 {
-		if head, err = api.ParseLength(headLength, value[0]); err != nil {
-			return endpoint, api.Refuse(w, err)
-		}
+	if t.head, err = headOf(r); err != nil {
+		return endpoint, api.Refuse(w, err)
 	}
-	t.head = head
-	return endpoint, api.ServeParts(w, r, h.Limits, head, func(x *api.Exchange) error { return t.operation.run(h, x, &t) })
+	return endpoint, api.ServeParts(w, r, h.Limits, t.head, func(x *api.Exchange) error { return t.operation.run(h, x, &t) })
+}
+
+// headOf is how many bytes of the body are JSON, as the request says; -1: it does not.
+func headOf(r *http.Request) (int, error) {
+	value := r.Header[headLength]
+	if len(value) == 0 {
+		return -1, nil
+	}
+	return api.ParseLength(headLength, value[0])
 }

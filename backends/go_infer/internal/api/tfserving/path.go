@@ -19,23 +19,27 @@ type target struct {
 	meta   bool
 }
 
-// parse reads a path; any other form is TF-Serving's "Malformed request".
+// malformed is TF-Serving's word for a path that names nothing.
+func malformed(method, path string) error {
+	return status.Errorf(status.InvalidArgument, "Malformed request: %s %s", method, path)
+}
+
+// parse reads a path; any other form is malformed.
 func parse(method, path string) (target, error) {
 	t := target{}
-	malformed := status.Errorf(status.InvalidArgument, "Malformed request: %s %s", method, path)
 	rest, found := strings.CutPrefix(path, Prefix+"/")
 	if !found {
 		if strings.TrimSuffix(path, "/") == Prefix && method == "GET" {
 			return t, status.Errorf(status.InvalidArgument, "Missing model name in request.")
 		}
-		return t, malformed
+		return t, malformed(method, path)
 	}
 	rest, t.verb, found = strings.Cut(rest, ":")
 	if found && t.verb != "predict" && t.verb != "classify" && t.verb != "regress" {
-		return t, malformed
+		return t, malformed(method, path)
 	}
 	if found == (method == "GET") || method != "GET" && method != "POST" {
-		return t, malformed
+		return t, malformed(method, path)
 	}
 	if !found {
 		rest, t.meta = strings.CutSuffix(rest, "/metadata")
@@ -43,7 +47,7 @@ func parse(method, path string) (target, error) {
 	var by string
 	t.model, by, found = strings.Cut(rest, "/")
 	if t.model == "" {
-		return t, malformed
+		return t, malformed(method, path)
 	}
 	if !found {
 		return t, nil
@@ -54,7 +58,7 @@ func parse(method, path string) (target, error) {
 	}
 	number, versioned := strings.CutPrefix(by, "versions/")
 	if !versioned || number == "" || strings.Trim(number, "0123456789") != "" {
-		return t, malformed
+		return t, malformed(method, path)
 	}
 	version, err := strconv.ParseInt(number, 10, 64)
 	if err != nil {

@@ -42,51 +42,6 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 	return metrics.Status, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.status(x, target) })
 }
 
-func (h *Handler) predict(x *api.Exchange, target target) (err error) {
-	begun := time.Now()
-	lease, unknown := h.Repository.Acquire(x.Context, target.model, target.wanted)
-	if unknown == nil {
-		defer lease.Release()
-		defer func() { h.answered(metrics.PredictAPI, lease.Model.Name, begun, err) }()
-		if err := lease.Model.Overloaded(x.Context, x.Class); err != nil {
-			return err // at once, and not after reading all that cannot be served
-		}
-	}
-	document, err := jsontensor.Scan(x.Body)
-	if err != nil {
-		return err
-	}
-	if unknown != nil {
-		return unknown
-	}
-	name, err := document.SignatureName()
-	if err != nil {
-		return err
-	}
-	signature, err := lease.Model.Signature(name)
-	if err != nil {
-		return err
-	}
-	request, err := document.Read(signature.Signature, lease.Model.Pool())
-	if err != nil {
-		return err
-	}
-	defer request.Release()
-	request.Class = x.Class
-	if err := signature.Run(x.Context, request); err != nil {
-		return err
-	}
-	if document.Instances.Found() {
-		x.Answer = append(x.Answer, `{"predictions":`...)
-		x.Answer, err = jsontensor.AppendRows(x.Answer, signature.Signature, request)
-	} else {
-		x.Answer = append(x.Answer, `{"outputs":`...)
-		x.Answer = jsontensor.AppendColumns(x.Answer, signature.Signature, request)
-	}
-	x.Answer = append(x.Answer, '}', '\n')
-	return err
-}
-
 // answered counts a request under TF-Serving's names.
 func (h *Handler) answered(method metrics.API, name string, begun time.Time, err error) {
 	if h.Registry != nil {
