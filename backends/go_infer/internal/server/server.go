@@ -20,6 +20,7 @@ import (
 	"sluicegate/go_infer/internal/api/oip"
 	"sluicegate/go_infer/internal/api/simple"
 	"sluicegate/go_infer/internal/api/tfserving"
+	"sluicegate/go_infer/internal/http1"
 	"sluicegate/go_infer/internal/link"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/status"
@@ -49,7 +50,7 @@ type Server struct {
 
 	ready    atomic.Bool
 	draining atomic.Bool
-	http     http.Server
+	http     http1.Server
 }
 
 // Prepare makes the HTTP server; call it once, before Serve and Drain, which may come from different goroutines.
@@ -57,14 +58,14 @@ func (s *Server) Prepare() *Server {
 	if s.OIP != nil {
 		s.OIP.Ready = s.Readiness
 	}
-	s.http = http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       bodyTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	s.http = http1.Server{
+		Handler:       s,
+		HeaderTimeout: headerTimeout,
+		BodyTimeout:   bodyTimeout,
+		WriteTimeout:  writeTimeout,
+		IdleTimeout:   idleTimeout,
+		MaxHeader:     maxHeader,
+		Log:           s.Log,
 	}
 	return s
 }

@@ -1,0 +1,131 @@
+// Package http1 is an HTTP/1.1 server (RFC 9112) for cleartext listeners whose requests are many and small.
+//
+// Contract: handlers are http.Handlers, and see what net/http would show them, with Flush and Hijack; HTTP/2 and TLS are not spoken.
+// A connection is one goroutine, which reads, calls the handler and writes: no goroutine, and in the steady state no allocation, per
+// request. A handler must not keep the request, its body, its context or the response writer after it has returned: they are used again.
+//
+// Invariants:
+//   - what is accepted, net/http accepts with the same meaning (fuzzed); where RFC 9112 leaves a choice, the stricter one is taken;
+//   - an answer whose length is known leaves in one write, head and body;
+//   - no wait for a peer is without a timeout;
+//   - the context of a request ends when its client is gone, as the kernel tells it (see watcher).
+package http1
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Server is what all connections have in common. The zero value of a timeout is none; set the fields before Serve.
+type Server struct {
+	Handler       http.Handler
+	HeaderTimeout time.Duration // from the first byte of a request to the end of its head
+	BodyTimeout   time.Duration // from the first byte of a request to the last of its body
+	WriteTimeout  time.Duration // from the end of the head to the end of the answer
+	IdleTimeout   time.Duration // between two requests
+	MaxHeader     int           // bytes of a request's line and fields
+	Log           *slog.Logger
+
+	stopping  atomic.Bool
+	mu        sync.Mutex
+	watcher   *watcher // nil: the kernel cannot tell; made by the first Serve
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+}
+
+// pollEvery is between two looks for connections that have become idle while the server stops.
+const pollEvery = 2 * time.Millisecond
+
+// Serve accepts until Shutdown, and then returns http.ErrServerClosed. It may run for several listeners at once.
+func (s *Server) Serve(listener net.Listener) error {
+	s.mu.Lock()
+	if s.stopping.Load() {
+		s.mu.Unlock()
+		_ = listener.Close()
+		return http.ErrServerClosed
+	}
+	if s.listeners == nil {
+		s.listeners, s.conns = map[net.Listener]struct{}{}, map[*conn]struct{}{}
+		var err error
+		if s.watcher, err = newWatcher(); err != nil {
+			s.Log.Warn("clients that leave will not be noticed", "error", err)
+		}
+	}
+	s.listeners[listener] = struct{}{}
+	s.mu.Unlock()
+	pause := time.Duration(0)
+	for {
+		network, err := listener.Accept()
+		if err == nil {
+			pause = 0
+			c := newConn(s, network)
+			s.mu.Lock()
+			s.conns[c] = struct{}{}
+			s.mu.Unlock()
+			go c.serve()
+			continue
+		}
+		if s.stopping.Load() {
+			return http.ErrServerClosed
+		}
+		var temporary interface{ Temporary() bool }
+		if !errors.As(err, &temporary) || !temporary.Temporary() {
+			return err
+		}
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second) // out of file descriptors: that passes
+		s.Log.Warn("no connection can be accepted", "error", err, "again_in", pause.String())
+		time.Sleep(pause)
+	}
+}
+
+// Shutdown closes the listeners and the connections that are idle, and returns when the others have answered and are closed, or ctx has
+// ended. Hijacked connections are not its concern.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stopping.Store(true)
+	s.mu.Lock()
+	for listener := range s.listeners {
+		_ = listener.Close()
+	}
+	watcher := s.watcher
+	s.mu.Unlock()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for !s.closeIdle() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if watcher != nil {
+		watcher.close()
+	}
+	return nil
+}
+
+// closeIdle closes every connection that is between requests and has none on the way; true: there is no other.
+func (s *Server) closeIdle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.pending() != waiting { // closed by its peer, or silent
+			c.closeIfIdle()
+		}
+	}
+	return len(s.conns) == 0
+}
+
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	if s.watcher != nil {
+		s.watcher.forget(c)
+	}
+}
