@@ -165,7 +165,7 @@ func (w *response) head(out []byte) []byte {
 	}
 	body, old := &w.c.body, w.c.request.ProtoMinor == 0
 	if listed(w.fields["Connection"], "close") || !w.c.head.keep || w.c.server.stopping.Load() ||
-		!body.ended && (body.chunked || body.expects || body.left > maxUnread) {
+		!body.ended && (body.chunked || body.expects || body.left > w.c.server.maxUnread()) {
 		w.close = true
 	}
 	for name, values := range w.fields {

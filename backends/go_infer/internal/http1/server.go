@@ -30,6 +30,7 @@ type Server struct {
 	WriteTimeout  time.Duration // from the end of the head to the end of the answer
 	IdleTimeout   time.Duration // between two requests
 	MaxHeader     int           // bytes of a request's line and fields
+	MaxUnread     int64         // bytes of a body no handler wants that are read so that the connection goes on; 0: 256 KiB, as net/http
 	Log           *slog.Logger
 
 	stopping  atomic.Bool
@@ -37,6 +38,16 @@ type Server struct {
 	watcher   *watcher // nil: the kernel cannot tell; made by the first Serve
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
+}
+
+// defaultUnread is Server.MaxUnread of net/http.
+const defaultUnread = 256 << 10
+
+func (s *Server) maxUnread() int64 {
+	if s.MaxUnread > 0 {
+		return s.MaxUnread
+	}
+	return defaultUnread
 }
 
 // pollEvery is between two looks for connections that have become idle while the server stops.

@@ -65,6 +65,7 @@ func (s *Server) Prepare() *Server {
 		WriteTimeout:  writeTimeout,
 		IdleTimeout:   idleTimeout,
 		MaxHeader:     maxHeader,
+		MaxUnread:     int64(s.TFServing.Limits.MaxBody), // of who is refused by the head: else a client that still writes would not read why
 		Log:           s.Log,
 	}
 	return s

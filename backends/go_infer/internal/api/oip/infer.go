@@ -48,6 +48,19 @@ type wanted struct {
 
 var inferences = sync.Pool{New: func() any { return &inference{} }}
 
+// admit refuses by its head what an overloaded model could not answer in time, however urgent the parameters in the body may say it is.
+func (h *Handler) admit(x *api.Exchange, t *target) error {
+	m := h.Repository.Glance(t.model, t.wanted)
+	if m == nil {
+		return nil
+	}
+	class := x.Class
+	if x.TrustPriority {
+		class = batch.Critical
+	}
+	return m.Overloaded(x.Context, class)
+}
+
 func (h *Handler) infer(x *api.Exchange, t *target) error {
 	lease, err := h.find(x.Context, t)
 	if err != nil {
@@ -59,9 +72,6 @@ func (h *Handler) infer(x *api.Exchange, t *target) error {
 		}
 	}()
 	m := lease.Model
-	if err := m.Overloaded(x.Context, x.Class); err != nil {
-		return err
-	}
 	f := inferences.Get().(*inference)
 	*f = inference{x: x, model: m, body: x.Body, outputs: f.outputs[:0]}
 	defer f.recycle()
@@ -115,14 +125,26 @@ func (f *inference) recycle() {
 	inferences.Put(f)
 }
 
-func (f *inference) run() error {
-	ctx := f.x.Context
+// urgency is the class that comes of what the request and its parameters say, and how long it may take; cancel is to be called.
+func (f *inference) urgency() (ctx context.Context, cancel context.CancelFunc, class batch.Class) {
+	ctx, cancel, class = f.x.Context, func() {}, batch.Claim(f.policy.class, f.x.Class, f.x.TrustPriority)
 	if f.policy.timeout > 0 {
-		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, f.policy.timeout)
-		defer cancel()
 	}
-	f.request.Class = batch.Claim(f.policy.class, f.x.Class, f.x.TrustPriority)
+	return ctx, cancel, class
+}
+
+// admit refuses before its tensors are read what cannot be answered as its parameters want it.
+func (f *inference) admit() error {
+	ctx, cancel, class := f.urgency()
+	defer cancel()
+	return f.signature.Overloaded(ctx, class)
+}
+
+func (f *inference) run() error {
+	ctx, cancel, class := f.urgency()
+	defer cancel()
+	f.request.Class = class
 	return f.signature.Run(ctx, f.request)
 }
 
@@ -150,6 +172,9 @@ func (f *inference) read(head int) error {
 		return err
 	}
 	if f.signature, err = signature(f.model, name); err != nil {
+		return err
+	}
+	if err := f.admit(); err != nil {
 		return err
 	}
 	f.request = model.NewRequest(len(f.signature.Inputs))

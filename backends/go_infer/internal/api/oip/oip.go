@@ -42,6 +42,7 @@ type operation struct {
 	endpoint metrics.Endpoint
 	method   string
 	run      func(h *Handler, x *api.Exchange, t *target) error
+	gate     func(h *Handler, x *api.Exchange, t *target) error // nil: none
 }
 
 // Serve answers one request; it returns what it was and the HTTP code.
@@ -61,5 +62,9 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 		}
 	}
 	t.head = head
-	return endpoint, api.ServeParts(w, r, h.Limits, head, func(x *api.Exchange) error { return t.operation.run(h, x, &t) })
+	var gate api.Gate
+	if t.operation.gate != nil {
+		gate = func(x *api.Exchange) error { return t.operation.gate(h, x, &t) }
+	}
+	return endpoint, api.ServeParts(w, r, h.Limits, head, gate, func(x *api.Exchange) error { return t.operation.run(h, x, &t) })
 }
