@@ -110,11 +110,11 @@ func (h *Handler) predict(x *api.Exchange) error {
 		return err
 	}
 	defer lease.Release()
-	if err := lease.Model.Overloaded(x.Context, x.Class); err != nil {
-		return err
-	}
 	answer, err := newAnswer(lease.Model, "")
 	if err != nil {
+		return err
+	}
+	if err := answer.servable.Overloaded(x.Context, x.Class); err != nil {
 		return err
 	}
 	document, err := jsontensor.Scan(x.Body)
