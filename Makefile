@@ -1,6 +1,6 @@
 # Sluicegate. `make help` lists the targets; everything they need is set up on the way.
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint unit story bench chaos bench-peers format clean
+.PHONY: help run test test-cloud check lint unit story bench chaos bench-peers format clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python >= 3.11 on PATH (TensorFlow has wheels for 3.11 to 3.13).
@@ -11,7 +11,7 @@ PY := .venv/bin/python
 COMPILED_TESTS := tests/admission tests/http tests/upstreams tests/limits tests/breakers tests/balance tests/store tests/retries \
   tests/telemetry tests/identity tests/routing tests/test_pipeline.py tests/test_pipeline_admission.py
 # What `make bench` and `make chaos` run, in this order: loadtests/README.md says what each answers.
-BENCHES := routing breakers proxy large stages workers latency idle slow limits balance overload hedge serving oip batching lifecycle
+BENCHES := routing breakers proxy large stages workers latency idle slow limits balance overload hedge serving oip batching lifecycle lazy unload
 CHAOS := breaker store recovery
 setup = @test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed on PATH" >&2; exit 1; }; $(PYTHON) scripts/bootstrap.py
 
@@ -31,6 +31,13 @@ test: ## Set up, build and run every test (checks, Go, unit, integration, the st
 	@$(PY) -P -m pytest --import-mode=importlib -n 3 $(COMPILED_TESTS)
 	@$(PY) -m pytest -n 3 --dist loadfile tests/integration --ignore=tests/integration/test_story.py
 	@$(PY) -m pytest tests/integration/test_story.py
+
+test-cloud: ## Build go_infer with buckets and test it against S3 and Google Cloud Storage servers (fetches both: 3 min)
+	$(setup) build models dev
+	@$(PY) -m backends.models.digits
+	@$(PY) -m backends.build --cloud --out build/bin/go_infer-cloud
+	@$(PY) -m backends.build --cloud --test ./internal/remote/...
+	@SLUICEGATE_CLOUD_REQUIRED=1 $(PY) -m pytest tests/integration/test_bucket_repositories.py
 
 # One core compiles while the other tests: `check` does without what is compiled.
 compiled:

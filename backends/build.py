@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--cloud",
         action="store_true",
-        help="with s3:// and gs:// model repositories (the binary grows from 7 to 45 MB)",
+        help="with s3:// and gs:// model repositories (the binary grows from 17 to 49 MB)",
     )
     options, rest = parser.parse_known_args(arguments)
     if rest and not options.test:

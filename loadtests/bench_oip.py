@@ -6,7 +6,7 @@ Closed loop with Debian's `wrk` on loopback, one digit per request: binary tenso
 them. CPU is the server's (from /proc, all threads; resolution 10 ms). From the statistics that the server keeps, each
 run knows how many Runs of which size it took; what those cost by themselves is measured before and after by
 `go test -bench BareRun ./internal/session` on the same machine. The difference per request is the protocol, HTTP and
-the queue together. The last row asks for nothing (`GET /v2/health/live`): what net/http and the kernel take of it.
+the queue together. The last row asks for nothing (`GET /v2/health/live`): what HTTP and the kernel take of it.
 
 Exit code 0; 1 if something cannot run, or with --check if the bar is missed (binary: 25 us a request).
 """

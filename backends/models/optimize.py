@@ -7,8 +7,9 @@ Variants: `float16` and `int8` (weights, computed with in float32), `bfloat16` (
 (int8 weights, large matrix products computed in int8), `onnx` (a file for ONNX Runtime). Each is written, loaded again
 as go_infer loads it, and measured beside the original: accuracy on the held-out rows, bytes, latency of one row,
 throughput of many. Nothing is left but what was asked for; a variant that loses more accuracy than --max-loss is not
-published. A new version has the one signature. Without labels, the loss is how much its answers turn away from the
-original's (1 - cosine).
+published. A new version has the one signature. One whose products are quantised by the range of their Run declares
+`"batching": true` if the original's rows are independent: go_infer would find its answers to differ in company.
+Without labels, the loss is how much its answers turn away from the original's (1 - cosine).
 
 Exit codes: 0 done, 1 not published or failed (one line on stderr says why), 2 wrong usage.
 """
@@ -34,10 +35,12 @@ from backends.models import publication
 if TYPE_CHECKING:
     from backends.models.comparison import Figures, Runner
     from backends.models.frozen import Frozen
+    from backends.models.heldout import HeldOut
 
 ORIGINAL, BEST = "original", "best"
 SAVED = ("float16", "bfloat16", "int8", "int8-matmul")  # SavedModels, which can be published
 ALL = (*SAVED, "onnx")
+BY_RANGE = ("int8-matmul",)  # whose answers depend a little on the rows that share their Run
 AS_FAST = 0.95  # of the best throughput: from there on, the smaller one is the better one
 
 
@@ -119,7 +122,7 @@ def _optimize(options: argparse.Namespace, interrupts: Interrupts) -> int:
                 unfinished.write_bytes((scratch / "model.onnx").read_bytes())
                 unfinished.replace(options.onnx)
             print(f"written: {options.onnx}")
-        return _publish(figures, made, options, len(data), interrupts) if options.publish else 0
+        return _publish(figures, made, options, data, interrupts) if options.publish else 0
 
 
 def _make(model: Frozen, options: argparse.Namespace, scratch: Path) -> Made:
@@ -185,8 +188,10 @@ def _write(file: Path, report: dict[str, Any], interrupts: Interrupts) -> None:
 
 
 def _publish(
-    figures: Mapping[str, Figures], made: Made, options: argparse.Namespace, rows: int, interrupts: Interrupts
+    figures: Mapping[str, Figures], made: Made, options: argparse.Namespace, data: HeldOut, interrupts: Interrupts
 ) -> int:
+    from backends.models.independence import independent
+
     within = {name: f for name, f in figures.items() if name in made.places and f.loss <= options.max_loss}
     name = options.publish
     if name == BEST:
@@ -204,9 +209,13 @@ def _publish(
     chosen = figures[name]
     done = {"variant": name, "of": options.version.name, "loss": round(chosen.loss, 6), "agreement": chosen.agreement}
 
+    shared = name in BY_RANGE and independent(made.runners[ORIGINAL][0], data)
+
     def build(directory: Path) -> None:
         shutil.copytree(made.places[name], directory)
-        publication.describe(options.version, directory, options.signature, done, chosen.accuracy, rows)
+        publication.describe(
+            options.version, directory, options.signature, done, chosen.accuracy, len(data), batching=shared
+        )
 
     number = options.number or publication.next_version(base)
     final = publication.publish(build, base, number, interrupts)

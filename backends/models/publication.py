@@ -65,11 +65,19 @@ def declaration(version: Path) -> dict[str, Any]:
 
 
 def describe(
-    original: Path, directory: Path, signature: str, optimized: Mapping[str, Any], accuracy: float | None, rows: int
+    original: Path,
+    directory: Path,
+    signature: str,
+    optimized: Mapping[str, Any],
+    accuracy: float | None,
+    rows: int,
+    *,
+    batching: bool = False,
 ) -> None:
     """assets.extra of the new version: the original's files, and its declaration with what was done.
 
-    What the original declares of another signature does not hold for this one and is left out.
+    What the original declares of another signature does not hold for this one and is left out. `batching` declares that
+    requests may share a Run, unless the original says something of that itself.
     """
     extra = directory / "assets.extra"
     if (original / "assets.extra").is_dir():
@@ -79,6 +87,8 @@ def describe(
     if declared.get("signature", signature) != signature:
         declared = {"description": declared.get("description", "")}
     said = {**declared, "signature": signature, "optimized": dict(optimized)}
+    if batching:
+        said.setdefault("batching", True)
     if accuracy is not None:
         said["heldout"] = {"accuracy": round(accuracy, 6), "examples": rows}
     (directory / DECLARATION).write_text(json.dumps(said, indent=2) + "\n")

@@ -63,14 +63,6 @@ class RequestEncoder:
             if name not in skipped:
                 parts.append(name)
                 parts.append(value)
-        key = b"\x00".join(parts)  # no part holds a NUL: the front door refuses it, and `_new_head` too
-        slot = self._heads.find(key)
-        if slot:
-            head = b""
-        else:
-            head = self._new_head(parts)
-            if len(head) <= MAX_REMEMBERED:
-                slot = self._heads.learn(key)
 
         via, number = request.via, request.id
         extra = (self._via.get(via) or self._vouch(via)) + _ID_START[len(number)] + number
@@ -79,6 +71,15 @@ class RequestEncoder:
                 extra += encoder.field(name, headers[name])
         if len(extra) > 65_535:
             raise ValueError("the fields are too large for the link")
+
+        key = b"\x00".join(parts)  # no part holds a NUL: the front door refuses it, and `_new_head` too
+        slot = self._heads.find(key)
+        if slot:
+            head = b""
+        else:
+            head = self._new_head(parts)
+            if len(head) <= MAX_REMEMBERED:
+                slot = self._heads.learn(key)  # last: a slot is only for what is sent
 
         start = encoder.request_start(
             stream, min(deadline_us, _MAX_DEADLINE), slot, len(extra), len(head), inline, end=end

@@ -13,6 +13,7 @@ from loadtests.peers.programs import find_go, find_program
 
 HERE = Path(__file__).parent
 CLIENTS = ("curl", "requests", "httpx", "aiohttp", "websockets", "node", "go", "go-websocket", "java")
+GO_PATIENCE = 600  # seconds that a module and all it needs may take to come and to be compiled
 SERVERS = ("go", "node", "java", "http.server", "flask", "aiohttp", "nginx")
 
 
@@ -82,6 +83,25 @@ def go(source: Path) -> str:
     environment = {**os.environ, "CGO_ENABLED": "0"}
     build = [command, "build", "-o", str(target), "."]
     subprocess.run(build, cwd=source, env=environment, check=True, timeout=120)
+    return str(target)
+
+
+def go_module(package: str, version: str) -> str:
+    """Builds a program out of the Go module proxy, once; returns the binary."""
+    command = find_go()
+    if command is None:
+        raise NotHere("Go is not installed")
+    place = BUILD / "interop" / f"{package.rpartition('/')[2]}@{version}"
+    target = place / package.rpartition("/")[2]
+    if not target.exists():
+        environment = {**os.environ, "GOBIN": str(place), "GOFLAGS": "", "CGO_ENABLED": "0"}
+        install = [command, "install", f"{package}@{version}"]
+        try:
+            done = subprocess.run(install, env=environment, capture_output=True, text=True, timeout=GO_PATIENCE)
+        except subprocess.TimeoutExpired as slow:
+            raise NotHere(f"{package} is not built after {GO_PATIENCE} s") from slow
+        if done.returncode:
+            raise NotHere(f"{package} cannot be had: {done.stderr.strip()[-200:]}")
     return str(target)
 
 

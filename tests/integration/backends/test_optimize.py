@@ -86,6 +86,7 @@ def test_large_products_are_computed_in_int8_by_go_infer_too(tmp_path: Path) -> 
     assert 0.98 < figures["int8-matmul"]["agreement"] < 1
     assert figures["int8-matmul"]["bytes"] < 0.3 * figures["original"]["bytes"]
     x = np.load(data)["x"].tolist()
+    assert json.loads((base / "2/assets.extra/sluicegate.json").read_text())["batching"] is True
     with Served("dense", base) as served:
         rows = np.asarray(served.predict({"x": x})["output"])
     with Served("dense", base, "--max_batch=1") as alone:
@@ -93,6 +94,22 @@ def test_large_products_are_computed_in_int8_by_go_infer_too(tmp_path: Path) -> 
     assert rows.shape == (64, 10)
     cosine = rows[0] @ single[0] / np.linalg.norm(rows[0]) / np.linalg.norm(single[0])
     assert cosine > 0.98
+
+
+NORMALISED = DENSE.replace("return {", "x = x - tf.reduce_mean(x, axis=0)\n        return {")
+
+
+def test_rows_that_know_of_each_other_are_not_declared_independent(tmp_path: Path) -> None:
+    base, data = tmp_path / "dense", tmp_path / "rows.npz"
+    subprocess.run(
+        [sys.executable, "-c", NORMALISED, base / "1", data], cwd=ROOT, check=True, capture_output=True, timeout=120
+    )
+    done = optimize(
+        base / "1", "--data", data, "--variants", "int8-matmul", "--publish", "int8-matmul", "--max-loss", "0.1",
+        "--seconds", "0.02",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "batching" not in json.loads((base / "2/assets.extra/sluicegate.json").read_text())
 
 
 def test_what_does_not_pay_is_not_made() -> None:

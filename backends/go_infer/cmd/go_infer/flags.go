@@ -23,13 +23,14 @@ type options struct {
 	port, intraOp              int
 	maxBody, maxBodies         int
 	images                     image.Limits
-	gzipFrom                   int
+	gzipFrom, heapReserve      int
 	exitWithParent             bool
 	logRequests, version, link bool
 	modelControl               bool
 	drainTimeout, drainGrace   time.Duration
 	batching                   batching
 	grpc                       grpcOptions
+	http                       httpOptions
 }
 
 const usage = `go_infer serves TensorFlow SavedModels over HTTP and gRPC, in batches.
@@ -62,6 +63,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.IntVar(&o.maxBody, "max_body", 16<<20, "largest request body, in `bytes`")
 	f.IntVar(&o.maxBodies, "max_bodies", 512<<20, "most `bytes` of all request bodies that are held at the same time; beyond, requests are refused with 503")
 	f.IntVar(&o.gzipFrom, "gzip_from", 16<<10, "`bytes` of an answer from which it is gzipped for clients that ask; 0 never")
+	f.IntVar(&o.heapReserve, "heap_reserve", 32<<20, "`bytes` of Go's heap that are reckoned as in use, so that garbage is collected less often")
 	f.IntVar(&o.images.Pixels, "max_image_pixels", 16<<20, "largest picture, in `pixels`")
 	f.IntVar(&o.images.Workers, "image_workers", o.machine.Runs, "`number` of pictures decoded and resized at the same time")
 	f.IntVar(&o.images.Waiting, "max_image_queue", 256, "most `pictures` that wait for a worker; beyond, requests are refused with 503")
@@ -74,6 +76,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.BoolVar(&o.modelControl, "allow_model_control", false, "let requests on the public ports change what is served: load and unload of the Open Inference Protocol, HandleReloadConfigRequest")
 	f.BoolVar(&o.logRequests, "log_requests", false, "log every request")
 	f.BoolVar(&o.version, "version", false, "print versions and exit")
+	o.http.register(f)
 	o.grpc.register(f)
 	err := f.Parse(arguments)
 	o.grpc.parsed(f, o.host)
@@ -96,7 +99,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	if o.drainTimeout < 0 || o.drainGrace < 0 {
 		return o, fmt.Errorf("--drain_timeout=%s and --drain_grace=%s cannot be negative", o.drainTimeout, o.drainGrace)
 	}
-	if err := errors.Join(o.check(), o.tracing.check()); err != nil {
+	if err := errors.Join(o.check(), o.tracing.check(), o.http.check()); err != nil {
 		return o, err
 	}
 	for _, bound := range []struct {
@@ -113,6 +116,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 		{"max_body", o.maxBody, 1 << 10, 1 << 30},
 		{"max_bodies", o.maxBodies, o.maxBody, 1 << 40},
 		{"gzip_from", o.gzipFrom, 0, 1 << 30},
+		{"heap_reserve", o.heapReserve, 0, 1 << 30},
 		{"max_image_pixels", o.images.Pixels, 1 << 10, 1 << 28},
 		{"image_workers", o.images.Workers, 1, 256},
 		{"max_image_queue", o.images.Waiting, 0, 1 << 20},

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // documented are the flags that the README's table names, by the cells of its first column.
@@ -53,6 +56,77 @@ func TestTheReadmeAndTheHelpNameTheSameFlags(t *testing.T) {
 	}
 }
 
+// said are the defaults that the README gives in words, by what the help says: what depends on the machine, it does not.
+var said = map[string][]string{
+	"none": {"", "-1"}, "equal": {""}, "as REST": {""}, "": {"", "false", "0"}, "powers of two": {""}, "X-Priority": {"X-Priority"}, "default": {"default"},
+	"the user's cache directory": nil, "half the cores": nil, "half the cores (of the cgroup's quota)": nil, "what OTEL_EXPORTER_OTLP_* say": {""},
+	"60 s": {"60000000", "6e+07"}, // of a flag in microseconds
+}
+
+// amount is a default as a number: of bytes, of nanoseconds, or as such.
+func amount(text string) (float64, bool) {
+	if long, err := time.ParseDuration(text); err == nil {
+		return float64(long), true
+	}
+	number, unit, _ := strings.Cut(text, " ")
+	factor := map[string]float64{"": 1, "Mi": 1 << 20, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[unit]
+	value, err := strconv.ParseFloat(number, 64)
+	return value * factor, err == nil && factor > 0
+}
+
+func TestTheReadmesDefaultsAreTheHelps(t *testing.T) {
+	var help bytes.Buffer
+	_, _ = parseFlags([]string{"--help"}, &help)
+	defaults := map[string]string{}
+	for _, entry := range regexp.MustCompile(`(?m)^  -`).Split(help.String(), -1)[1:] {
+		name := regexp.MustCompile(`^[a-z_]+`).FindString(entry)
+		value := ""
+		if match := regexp.MustCompile(`\(default "?([^")]*)"?\)\s*$`).FindStringSubmatch(entry); match != nil {
+			value = match[1]
+		}
+		defaults[name] = value
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "\n## Flags\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	compared := 0
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 || !strings.Contains(cells[1], "`--") {
+			continue
+		}
+		flags := regexp.MustCompile("`--([a-z_]+)`").FindAllStringSubmatch(cells[1], -1)
+		values := strings.Split(strings.TrimSpace(strings.ReplaceAll(cells[2], "`", "")), ",")
+		for i, match := range flags {
+			name, told := match[1], values[0] // one for all of them
+			if len(values) == len(flags) {
+				told = strings.TrimSpace(values[i])
+			} else if len(values) > 1 {
+				t.Errorf("--%s: the README has %d defaults for %d flags", name, len(values), len(flags))
+				continue
+			}
+			compared++
+			if words, inWords := said[told]; inWords {
+				if words != nil && !slices.Contains(words, defaults[name]) {
+					t.Errorf("--%s: the README says %q, the help %q", name, told, defaults[name])
+				}
+				continue
+			}
+			ours, number := amount(told)
+			theirs, also := amount(cmp.Or(defaults[name], "0"))
+			if told != cmp.Or(defaults[name], "false") && !(number && also && ours == theirs) {
+				t.Errorf("--%s: the README says %q, the help %q", name, told, defaults[name])
+			}
+		}
+	}
+	if compared < 80 {
+		t.Errorf("only %d defaults were compared", compared)
+	}
+}
+
 func TestNewFlagsAreBoundOnBothSides(t *testing.T) {
 	for argument, says := range map[string]string{
 		"--remote_cache_bytes=-1":     "--remote_cache_bytes=-1 is out of range",
@@ -68,6 +142,20 @@ func TestNewFlagsAreBoundOnBothSides(t *testing.T) {
 		"--otlp_batch=1048577":        "--otlp_batch=1048577 is out of range",
 		"--otlp_interval=0s":          "--otlp_interval=0s is out of range",
 		"--otlp_timeout=2h":           "--otlp_timeout=2h0m0s is out of range",
+		"--http_max_header=1023":      "--http_max_header=1023 is out of range; it must be 1024..1048576",
+		"--http_max_fields=1001":      "--http_max_fields=1001 is out of range; it must be 8..1000",
+		"--http_header_timeout=99ms":  "--http_header_timeout=99ms is out of range; it must be 100ms..24h",
+		"--http_body_timeout=0":       "--http_body_timeout=0s is out of range",
+		"--http_write_timeout=-1s":    "--http_write_timeout=-1s is out of range",
+		"--http_idle_timeout=25h":     "--http_idle_timeout=25h0m0s is out of range",
+		"--http_max_header=1024":      "",
+		"--http_max_fields=1000":      "",
+		"--http_header_timeout=0.1s":  "",
+		"--http_idle_timeout=24h":     "",
+		"--lazy_min_stay=4":           "neither a multiple",
+		"--lazy_min_stay=1001x":       "it must be 0x..1000x",
+		"--lazy_min_stay=1000x":       "",
+		"--lazy_min_stay=0":           "",
 		"--remote_downloads=64":       "",
 		"--remote_attempts=1":         "",
 		"--otlp_timeout=1h":           "",

@@ -31,6 +31,7 @@ type lifecycle struct {
 	patience                                      time.Duration
 	retryMicros, budget                           int64
 	lazy                                          bool
+	stay                                          repository.Stay
 	remote                                        remoteOptions
 }
 
@@ -50,6 +51,9 @@ func (l *lifecycle) register(f *flag.FlagSet) {
 	f.DurationVar(&l.patience, "load_patience", time.Minute, "a load that takes longer than this `time` gives way no more; 0: it does however long it takes")
 	f.BoolVar(&l.lazy, "lazy_load", false, "load a version when it is first asked for, and not before")
 	f.DurationVar(&l.lazyWait, "lazy_load_timeout", 30*time.Second, "`time` that a request waits for that")
+	l.stay = repository.DefaultStay
+	f.Var(&l.stay, "lazy_min_stay", "for how `long` a version just loaded and in use stays although others wait for its memory: 4x, times as long as its load took "+
+		"(at most half of --lazy_load_timeout), or a time, as 10s; 0: it does not")
 	f.Int64Var(&l.budget, "model_memory_budget", 0, "`bytes` that models may take together, reckoned from their files; with --lazy_load what "+
 		"was used least recently makes room; 0: not bounded")
 	l.remote.register(f)
@@ -86,7 +90,7 @@ func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model
 		Load: load, Close: closing, Remote: remotes, Log: log,
 		Poll: seconds(l.filePoll), Settle: l.settle, Loads: l.loads,
 		Retries: l.retries, Every: time.Duration(l.retryMicros) * time.Microsecond,
-		Lazy: l.lazy, LazyWait: l.lazyWait, Budget: l.budget,
+		Lazy: l.lazy, LazyWait: l.lazyWait, Budget: l.budget, Stay: l.stay,
 		Shadowed: func(name string, outcome model.Outcome) { registry.Serving(name).Shadow(int(outcome)) },
 	})
 }

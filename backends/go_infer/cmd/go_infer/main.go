@@ -71,6 +71,7 @@ func serve(o options, log *slog.Logger) error {
 	signal.Notify(hangup, syscall.SIGHUP)
 
 	runtime.GOMAXPROCS(o.machine.Procs)
+	defer reserve(o.heapReserve)()
 	scrape, err := o.scrapePath()
 	if err != nil {
 		return err
@@ -112,7 +113,7 @@ func serve(o options, log *slog.Logger) error {
 		TFServing: &tfserving.Handler{Repository: repo, Limits: limits, Registry: registry},
 		OIP:       &oip.Handler{Repository: repo, Limits: limits, Release: release, Control: o.control(repo)},
 		Simple:    &simple.Handler{Repository: repo, Limits: limits, Images: images},
-		Registry:  registry, Log: log, LogEach: o.logRequests, Scrape: scrape,
+		Registry:  registry, Log: log, HTTP: o.http.limits, LogEach: o.logRequests, Scrape: scrape,
 	}
 	spans, flush, err := o.tracing.sinks(func(name string) bool { return o.given[name] }, registry, log)
 	if err != nil {

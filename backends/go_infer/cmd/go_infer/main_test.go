@@ -175,6 +175,7 @@ func TestWrongUsageAndFailuresAreOneClearLine(t *testing.T) {
 		{[]string{"--load_pauses=101", "--model_base_path=x"}, 2, "--load_pauses=101 is out of range; it must be 0..100"},
 		{[]string{"--load_patience=-1s", "--model_base_path=x"}, 2, "--load_patience and --lazy_load_timeout cannot be negative"},
 		{[]string{"--image_workers=0", "--model_base_path=x"}, 2, "--image_workers=0 is out of range; it must be 1..256"},
+		{[]string{"--heap_reserve=-1", "--model_base_path=x"}, 2, "--heap_reserve=-1 is out of range; it must be 0..1073741824"},
 		{[]string{"--max_images=4097", "--model_base_path=x"}, 2, "--max_images=4097 is out of range; it must be 1..4096"},
 		{[]string{"x", "--model_base_path=x"}, 2, `unexpected argument "x"`},
 		{[]string{"--model_base_path=/nonexistent"}, 1, "model base path: open /nonexistent: no such file or directory"},

@@ -91,7 +91,7 @@ func (x *Exchange) finish(w http.ResponseWriter, limits Limits) {
 		x.Header["Content-Type"] = jsonType
 	}
 	answer := x.compress(limits.GzipFrom)
-	if len(answer) > 2000 { // below, net/http counts by itself
+	if len(answer) > 2000 { // below, it is counted as it leaves
 		x.Header["Content-Length"] = []string{strconv.Itoa(len(answer))}
 	}
 	_, _ = w.Write(answer) // the client may be gone; there is nobody to tell

@@ -38,9 +38,11 @@ func (b *Batcher[T]) enter(j *job, payload T, now int64) {
 	b.depth.Add(int64(j.rows))
 	b.bytes[line] += j.bytes
 	b.queue.push(j.class, Part[T]{Payload: payload, Rows: j.rows, job: j, key: b.key(j, now)})
-	if j.rows > b.limit && b.idle > 1 {
+	b.company.came(now, j.rows, b.runs.run(b.limit))
+	switch {
+	case j.rows > b.limit && b.idle > 1:
 		b.wake.Broadcast() // it makes several batches
-	} else {
+	case b.gathers == 0 || b.rows() >= b.enough || j.deadline != never:
 		b.wake.Signal()
 	}
 }

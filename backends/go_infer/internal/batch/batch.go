@@ -107,7 +107,11 @@ type Batcher[T Payload] struct {
 	idle    int     // slots that have nothing to do
 	oldest  int64   // when the first came of what waits, about; for Delay
 	started []int64 // by slot: when its Run began; 0: none
-	pace    pace
+	pace    pace    // from when a slot could begin to the end of its Run
+	runs    pace    // of Runs alone
+	company company
+	gathers int // slots that wait for company
+	enough  int // rows that end that
 	adapter adapter
 	turned  turned
 	closed  bool
@@ -166,6 +170,7 @@ func (b *Batcher[T]) Learn(rows int, took time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.pace.learn(rows, took)
+	b.runs.learn(rows, took)
 }
 
 // Do runs the payload's rows and returns when they are done. The caller keeps its own reference to the payload throughout.

@@ -62,10 +62,11 @@ func (b *Batcher[T]) form(s *slot[T]) bool {
 	// that has room for them, as long as more come; if there are none this returns at once. So batches are large when that pays, and
 	// nobody waits for a timer.
 	seen := 0
-	var now int64
+	var now, free int64
+	waited := false // for company, as long as that may take
 	for {
 		for b.queue.size == 0 && !b.closed {
-			ready = false
+			ready, free, waited = false, 0, false
 			b.wake.Wait()
 		}
 		if b.queue.size == 0 {
@@ -79,7 +80,10 @@ func (b *Batcher[T]) form(s *slot[T]) bool {
 			continue
 		}
 		now = b.clock()
-		if b.limits.Delay == 0 || b.complete(now) {
+		if free == 0 {
+			free = now
+		}
+		if waited || b.complete(now, free, &waited) {
 			break
 		}
 		ready = false
@@ -104,25 +108,41 @@ func (b *Batcher[T]) form(s *slot[T]) bool {
 	return true
 }
 
-// complete says whether a batch is to be run now, with Delay: it is full, or the first of it has waited long enough, or would otherwise
-// be late. If not it waits until that may have changed.
-func (b *Batcher[T]) complete(now int64) bool {
-	due := b.oldest + int64(b.limits.Delay)
+// complete says whether a batch is to be run now by a slot that has been free for it since then: it is as large as is worth waiting for
+// (with Delay: full), has waited long enough, or would otherwise be late. If not it waits until that may have changed. For company
+// nobody waits longer than a Run of what is there takes.
+func (b *Batcher[T]) complete(now, free int64, waited *bool) bool {
+	rows := b.rows()
+	if rows == 0 || b.closed || !b.limits.Coalesce {
+		return true
+	}
+	enough, due := b.limit, b.oldest+int64(b.limits.Delay)
+	if b.limits.Delay == 0 {
+		var patience time.Duration
+		enough, patience = b.company.wanted(rows, &b.runs, b.limit)
+		due = free + int64(patience)
+	}
+	if rows >= enough || now >= due {
+		return true
+	}
 	for _, line := range b.queue.lines {
 		if len(line) > 0 && line[0].job.deadline != never {
-			due = min(due, line[0].job.deadline-2*int64(b.pace.run(b.rows())))
+			due = min(due, line[0].job.deadline-2*int64(b.pace.run(rows)))
 		}
 	}
-	rows := b.rows()
-	if now >= due || b.closed || rows == 0 || rows >= b.limit || !b.limits.Coalesce {
+	if now >= due {
 		return true
 	}
 	timer := time.AfterFunc(time.Duration(due-now), func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
+		*waited = b.limits.Delay == 0
 		b.wake.Broadcast()
 	})
+	b.enough = enough
+	b.gathers++
 	b.wake.Wait()
+	b.gathers--
 	timer.Stop()
 	return false
 }
@@ -130,6 +150,8 @@ func (b *Batcher[T]) complete(now int64) bool {
 // learn makes use of what a Run took. The mutex is held.
 func (b *Batcher[T]) learn(s *slot[T]) {
 	b.pace.learn(s.rows, time.Duration(s.ended-s.since))
+	b.runs.learn(s.rows, s.took)
+	b.company.ran(s.rows, b.rows())
 	if b.limits.Target > 0 {
 		bucket, allowed := b.limits.Bucket(s.rows), b.limits.Bucket(s.allowed)
 		b.limit = b.limits.within(b.adapter.observe(time.Duration(s.ended), bucket, allowed, s.took))

@@ -78,7 +78,7 @@ func (b *body) end() error {
 // nextChunk reads the line that begins a chunk, or the last chunk and the trailers.
 func (b *body) nextChunk() error {
 	if b.begun {
-		if line, err := b.c.line(2); err != nil || len(line) > 0 {
+		if line, err := b.c.line(0); err != nil || len(line) > 0 {
 			return firstError(err, errChunk)
 		}
 	}
@@ -88,10 +88,8 @@ func (b *body) nextChunk() error {
 		return err
 	}
 	digits, extension, _ := bytes.Cut(line, []byte(";"))
-	for _, c := range extension {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return errChunk
-		}
+	if controls(extension) {
+		return errChunk
 	}
 	if len(digits) == 0 || len(digits) > 15 {
 		return errChunk
@@ -116,7 +114,7 @@ func (b *body) nextChunk() error {
 			b.ended = true
 			return nil
 		}
-		if name, _, found := bytes.Cut(line, []byte(":")); !found || !isToken(string(name)) {
+		if name, value, found := bytes.Cut(line, []byte(":")); !found || !isToken(string(name)) || controls(value) {
 			return errChunk
 		}
 	}
@@ -141,14 +139,14 @@ func (b *body) Close() error {
 // scraps are where bodies go that nobody wants.
 var scraps = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
-// rest reads what the handler left, up to Server.MaxUnread; false: the connection cannot go on. What has come with the head, as small
+// rest reads what the handler left, up to Limits.MaxUnread; false: the connection cannot go on. What has come with the head, as small
 // bodies do, costs nothing.
 func (b *body) rest() bool {
 	b.closed = false
 	if b.expects {
 		return false
 	}
-	if !b.chunked {
+	if !b.chunked && b.err == nil {
 		passed := min(b.left, int64(b.c.end-b.c.start))
 		b.c.start += int(passed)
 		b.left -= passed
@@ -159,7 +157,7 @@ func (b *body) rest() bool {
 	}
 	scrap := scraps.Get().(*[32 << 10]byte)
 	defer scraps.Put(scrap)
-	for size := int64(0); !b.ended && size <= b.c.server.maxUnread(); {
+	for size := int64(0); !b.ended && size <= b.c.server.unread(); {
 		n, err := b.Read(scrap[:])
 		if size += int64(n); err != nil {
 			break

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -17,7 +18,6 @@ const (
 	firstBuffer = 4 << 10
 	linger      = 500 * time.Millisecond // for the client to read the last answer, before what it still sends would reset it away
 	lingerBytes = 1 << 20
-	slack       = time.Second // by which deadlines may be early: moving them costs more than it is worth
 )
 
 // pending is what the kernel has of a connection.
@@ -75,20 +75,23 @@ func newConn(s *Server, network net.Conn) *conn {
 }
 
 func (c *conn) serve() {
+	defer func() { // even if a handler has ended this goroutine
+		if !c.response.hijacked {
+			c.context.end()
+			_ = c.net.Close()
+			c.server.forget(c)
+		}
+	}()
 	if c.server.watcher != nil && c.raw != nil {
-		c.server.watcher.add(c)
+		if err := c.server.watcher.add(c); err != nil && !errors.Is(err, net.ErrClosed) {
+			c.server.blind.Do(func() { c.server.Log.Warn("clients that leave will not be noticed", "error", err) })
+		}
 	}
 	for c.next() && c.answer() {
 		if c.start == c.end && !c.state.CompareAndSwap(busy, idle) {
 			break
 		}
 	}
-	if c.response.hijacked {
-		return
-	}
-	c.context.end()
-	_ = c.net.Close()
-	c.server.forget(c)
 }
 
 // closeIfIdle ends a connection that is between requests; its goroutine sees to the rest.
@@ -102,7 +105,7 @@ func (c *conn) closeIfIdle() {
 func (c *conn) next() bool {
 	if c.start == c.end {
 		c.start, c.end = 0, 0
-		c.expect(time.Now(), c.server.IdleTimeout)
+		c.expect(time.Now(), c.server.Limits.IdleTimeout)
 		n, err := c.net.Read(c.buffer)
 		c.end = n
 		if err != nil || !c.state.CompareAndSwap(idle, busy) {
@@ -111,15 +114,15 @@ func (c *conn) next() bool {
 	}
 	c.now = time.Now()
 	c.begun = c.now
-	seen := 0
+	seen, limits := 0, &c.server.Limits
 	for waited := false; ; waited = true {
 		data := c.buffer[c.start:c.end]
-		if c.head != nil && len(data) >= len(c.head.raw) && string(data[:len(c.head.raw)]) == c.head.raw {
+		if c.head != nil && c.head.raw != "" && len(data) >= len(c.head.raw) && string(data[:len(c.head.raw)]) == c.head.raw {
 			c.start += len(c.head.raw)
 			return true
 		}
-		if size := headEnd(data, seen); size > 0 && size <= c.server.MaxHeader {
-			head, problem := parse(data[:size])
+		if size := headEnd(data, seen); size > 0 && size <= limits.MaxHeader {
+			head, problem := parse(data[:size], limits.MaxFields)
 			if problem != nil {
 				c.refuse(problem)
 				return false
@@ -127,22 +130,22 @@ func (c *conn) next() bool {
 			c.start += size
 			c.head = head
 			return true
-		} else if size > 0 || len(data) > c.server.MaxHeader {
-			c.refuse(tooLong(data))
+		} else if size > 0 || len(data) > limits.MaxHeader {
+			c.refuse(tooLong(data[:min(len(data), limits.MaxHeader)], limits.MaxHeader))
+			return false
+		}
+		if p := hopeless(data, seen); p != nil {
+			c.refuse(p)
 			return false
 		}
 		seen = len(data)
 		if !waited {
-			if p := hopeless(data); p != nil {
-				c.refuse(p)
-				return false
-			}
-			c.expectExactly(c.begun, c.server.HeaderTimeout)
+			c.expectExactly(c.begun, limits.HeaderTimeout)
 		}
 		if err := c.more(); err != nil {
 			var timeout net.Error
 			if errors.As(err, &timeout) && timeout.Timeout() {
-				c.refuse(&problem{http.StatusRequestTimeout, "the head did not arrive in time"})
+				c.refuse(&problem{http.StatusRequestTimeout, "the head did not arrive within " + limits.HeaderTimeout.String()})
 			}
 			return false
 		}
@@ -150,10 +153,10 @@ func (c *conn) next() bool {
 	}
 }
 
-// hopeless refuses at once what will never have an empty line as HTTP/1.1 ends a head: the client waits for an answer.
-func hopeless(data []byte) *problem {
-	for i, b := range data {
-		if b == '\n' && (i == 0 || data[i-1] != '\r') {
+// hopeless refuses at once what cannot become a head: its client may wait for an answer. The bytes before seen were looked at.
+func hopeless(data []byte, seen int) *problem {
+	for i := seen; i < len(data); i++ {
+		if data[i] == '\n' && (i == 0 || data[i-1] != '\r') {
 			return bad("a line ends without CR")
 		}
 	}
@@ -161,13 +164,11 @@ func hopeless(data []byte) *problem {
 }
 
 // tooLong says what of a head is too long: its first line, or all of it.
-func tooLong(data []byte) *problem {
-	for _, b := range data {
-		if b == '\n' {
-			return &problem{http.StatusRequestHeaderFieldsTooLarge, "the fields are too long"}
-		}
+func tooLong(data []byte, limit int) *problem {
+	if bytes.IndexByte(data, '\n') >= 0 {
+		return &problem{http.StatusRequestHeaderFieldsTooLarge, "line and fields have more than " + strconv.Itoa(limit) + " bytes"}
 	}
-	return &problem{http.StatusRequestURITooLong, "the target is too long"}
+	return &problem{http.StatusRequestURITooLong, "the line has more than " + strconv.Itoa(limit) + " bytes"}
 }
 
 // answer calls the handler and sends what it says; false if the connection is to end.
@@ -192,7 +193,7 @@ func (c *conn) answer() bool {
 	}
 	clear(w.fields)
 	*w = response{c: c, fields: w.fields, held: w.held[:0], out: w.out[:0], length: -1}
-	if limit := c.server.WriteTimeout; limit > 0 && c.now.Add(limit).Sub(c.writeBy) > slack {
+	if limit := c.server.Limits.WriteTimeout; limit > 0 && c.now.Add(limit).Sub(c.writeBy) > slack(limit) {
 		c.writeBy = c.now.Add(limit)
 		_ = c.net.SetWriteDeadline(c.writeBy)
 	}
@@ -207,6 +208,8 @@ func (c *conn) answer() bool {
 	switch {
 	case w.err != nil || c.context.Err() != nil && c.start == c.end:
 		return false
+	case !c.head.keep && c.body.ended && c.start == c.end:
+		return false // the client said that this was its last
 	case w.close || !c.body.ended && !c.body.rest():
 		c.linger()
 		return false
@@ -239,6 +242,9 @@ func (c *conn) trim() {
 	if c.start == c.end && len(c.buffer) > firstBuffer {
 		c.buffer, c.start, c.end = make([]byte, firstBuffer), 0, 0
 	}
+	if len(c.head.raw) > firstBuffer {
+		c.head.raw = "" // matches nothing
+	}
 }
 
 // refuse answers what is no request; the connection ends.
@@ -268,12 +274,15 @@ func (c *conn) linger() {
 
 // -- reading
 
+// slack is by how much a deadline may be early: moving it for every request costs more than that is worth.
+func slack(limit time.Duration) time.Duration { return min(limit/8, time.Second) }
+
 // expect sets the read deadline, unless it is about there.
 func (c *conn) expect(now time.Time, limit time.Duration) {
 	if limit <= 0 {
 		return
 	}
-	if early := now.Add(limit).Sub(c.readBy); early > slack || early < -slack {
+	if early := now.Add(limit).Sub(c.readBy); early > slack(limit) || early < 0 {
 		c.expectExactly(now, limit)
 	}
 }
@@ -309,7 +318,7 @@ func (c *conn) read(p []byte) (int, error) {
 		c.start += n
 		return n, nil
 	}
-	c.expect(c.begun, c.server.BodyTimeout)
+	c.expect(c.begun, c.server.Limits.BodyTimeout)
 	return c.net.Read(p)
 }
 
@@ -327,10 +336,10 @@ func (c *conn) line(limit int) ([]byte, error) {
 			c.start += i + 1
 			return data[:i-1], nil
 		}
-		if seen = len(data); seen > limit {
+		if seen = len(data); seen > limit+1 {
 			return nil, errChunk
 		}
-		c.expect(c.begun, c.server.BodyTimeout)
+		c.expect(c.begun, c.server.Limits.BodyTimeout)
 		if err := c.more(); err != nil {
 			if err == io.EOF { //nolint:errorlint // as io.Reader has it
 				err = io.ErrUnexpectedEOF

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"errors"
 	"os"
 	"sync"
 	"syscall"
@@ -40,12 +41,15 @@ func (w *watcher) run(raw syscall.RawConn) {
 	events := make([]syscall.EpollEvent, 64)
 	for {
 		n := 0
+		var failed error
 		err := raw.Read(func(fd uintptr) bool {
-			got, err := syscall.EpollWait(int(fd), events, 0)
-			n = max(got, 0)
-			return n > 0 || err != nil && err != syscall.EINTR //nolint:errorlint // an errno
+			for {
+				if n, failed = syscall.EpollWait(int(fd), events, 0); failed != syscall.EINTR { //nolint:errorlint // an errno
+					return n != 0
+				}
+			}
 		})
-		if err != nil {
+		if err != nil || failed != nil {
 			return // closed
 		}
 		for _, event := range events[:n] {
@@ -59,7 +63,8 @@ func (w *watcher) run(raw syscall.RawConn) {
 	}
 }
 
-func (w *watcher) add(c *conn) {
+// add begins to watch; an error says that the kernel will not, for instance because fs.epoll.max_user_watches are watched.
+func (w *watcher) add(c *conn) error {
 	w.mu.Lock()
 	w.next++
 	c.number = w.next
@@ -67,12 +72,16 @@ func (w *watcher) add(c *conn) {
 	w.mu.Unlock()
 	poll, err := w.poll.SyscallConn()
 	if err != nil {
-		return
+		return err
 	}
 	event := syscall.EpollEvent{Events: syscall.EPOLLRDHUP | syscall.EPOLLET&0xffffffff, Fd: int32(uint32(c.number)), Pad: int32(uint32(c.number >> 32))}
-	_ = poll.Control(func(at uintptr) {
-		_ = c.raw.Control(func(fd uintptr) { _ = syscall.EpollCtl(int(at), syscall.EPOLL_CTL_ADD, int(fd), &event) })
+	var gone, refused error
+	err = poll.Control(func(at uintptr) {
+		gone = c.raw.Control(func(fd uintptr) {
+			refused = os.NewSyscallError("epoll_ctl", syscall.EpollCtl(int(at), syscall.EPOLL_CTL_ADD, int(fd), &event))
+		})
 	})
+	return errors.Join(err, gone, refused)
 }
 
 // forget leaves the descriptor in the set, if it is open still: what it tells finds nobody.

@@ -34,9 +34,6 @@ func (p *problem) Error() string { return p.text }
 
 func bad(text string) *problem { return &problem{http.StatusBadRequest, text} }
 
-// limitFields bounds the number of fields; Apache has 100, and a proxy adds few.
-const limitFields = 128
-
 var emptyLine = []byte("\r\n\r\n")
 
 // headEnd is where the head ends that data begins with, 0 if the end has not come; seen bytes were looked at before.
@@ -50,25 +47,23 @@ func headEnd(data []byte, seen int) int {
 
 // parse reads a head. Everything of RFC 9112 that two readers could understand differently is refused: bare CR and LF, folded lines,
 // space around names, lengths said twice, a length beside a coding, codings but chunked.
-func parse(data []byte) (*head, *problem) {
+func parse(data []byte, maxFields int) (*head, *problem) {
 	h := &head{raw: string(data), fields: http.Header{}}
 	line, rest, _ := strings.Cut(h.raw, "\r\n")
 	if p := h.requestLine(line); p != nil {
 		return nil, p
 	}
 	for count := 0; rest != "\r\n"; count++ {
-		if line, rest, _ = strings.Cut(rest, "\r\n"); count == limitFields {
-			return nil, &problem{http.StatusRequestHeaderFieldsTooLarge, "too many fields"}
+		if line, rest, _ = strings.Cut(rest, "\r\n"); count == maxFields {
+			return nil, &problem{http.StatusRequestHeaderFieldsTooLarge, "more than " + strconv.Itoa(maxFields) + " fields"}
 		}
 		name, value, found := strings.Cut(line, ":")
 		if !found || !isToken(name) {
 			return nil, bad("a field is malformed")
 		}
 		value = strings.Trim(value, " \t")
-		for i := range len(value) {
-			if value[i] < ' ' && value[i] != '\t' || value[i] == 0x7f {
-				return nil, bad("a control character in a field")
-			}
+		if controls(value) {
+			return nil, bad("a control character in a field")
 		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
 		h.fields[name] = append(h.fields[name], value)
@@ -139,8 +134,13 @@ func (h *head) framing() *problem {
 	case codings != nil && (lengths != nil || h.minor == 0):
 		return bad("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
 	case codings != nil:
-		if len(codings) > 1 || !strings.EqualFold(codings[0], "chunked") {
+		if len(codings) > 1 || !sameToken(codings[0], "chunked") {
 			return &problem{http.StatusNotImplemented, "no Transfer-Encoding but chunked is known"}
+		}
+		for _, name := range []string{"content-length", "transfer-encoding", "trailer"} {
+			if listed(h.fields["Trailer"], name) {
+				return bad("a trailer that would change the framing is announced")
+			}
 		}
 		h.length = -1
 		delete(h.fields, "Transfer-Encoding")
@@ -155,7 +155,7 @@ func (h *head) framing() *problem {
 		h.length = int64(length)
 	}
 	if expect := h.fields["Expect"]; expect != nil && h.minor > 0 {
-		if len(expect) > 1 || !strings.EqualFold(expect[0], "100-continue") {
+		if len(expect) > 1 || !sameToken(expect[0], "100-continue") {
 			return &problem{http.StatusExpectationFailed, "nothing can be expected but 100-continue"}
 		}
 		h.expects = h.length != 0
@@ -175,9 +175,36 @@ func (h *head) connection() *problem {
 func listed(values []string, token string) bool {
 	for _, value := range values {
 		for each := range strings.SplitSeq(value, ",") {
-			if strings.EqualFold(strings.Trim(each, " \t"), token) {
+			if sameToken(strings.Trim(each, " \t"), token) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// sameToken compares without case, and ASCII only: strings.EqualFold takes the Kelvin sign for a k, and no other reader would.
+func sameToken(text, lower string) bool {
+	if len(text) != len(lower) {
+		return false
+	}
+	for i := range len(text) {
+		c := text[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// controls says whether there is a control character but the tabulator.
+func controls[T string | []byte](text T) bool {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return true
 		}
 	}
 	return false

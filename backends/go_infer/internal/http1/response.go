@@ -71,6 +71,12 @@ func (w *response) Write(data []byte) (int, error) {
 	case w.bodiless():
 	case w.length >= 0 && len(w.held) == 0 && (len(data) > copyUpTo || w.size == w.length):
 		w.send(data, false)
+	case len(data) >= holdBack: // not worth a copy
+		if len(w.held) > 0 {
+			w.send(w.held, false)
+			w.held = w.held[:0]
+		}
+		w.send(data, false)
 	default:
 		w.held = append(w.held, data...)
 		if len(w.held) >= holdBack {
@@ -165,7 +171,7 @@ func (w *response) head(out []byte) []byte {
 	}
 	body, old := &w.c.body, w.c.request.ProtoMinor == 0
 	if listed(w.fields["Connection"], "close") || !w.c.head.keep || w.c.server.stopping.Load() ||
-		!body.ended && (body.chunked || body.expects || body.left > w.c.server.maxUnread()) {
+		!body.ended && (body.err != nil || body.chunked || body.expects || body.left > w.c.server.unread()) {
 		w.close = true
 	}
 	for name, values := range w.fields {

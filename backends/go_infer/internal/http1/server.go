@@ -2,7 +2,8 @@
 //
 // Contract: handlers are http.Handlers, and see what net/http would show them, with Flush and Hijack; HTTP/2 and TLS are not spoken.
 // A connection is one goroutine, which reads, calls the handler and writes: no goroutine, and in the steady state no allocation, per
-// request. A handler must not keep the request, its body, its context or the response writer after it has returned: they are used again.
+// request. A handler must not keep the request, its body, its context or the response writer after it has returned, and must not change
+// the request's fields: they are used again.
 //
 // Invariants:
 //   - what is accepted, net/http accepts with the same meaning (fuzzed); where RFC 9112 leaves a choice, the stricter one is taken;
@@ -22,36 +23,58 @@ import (
 	"time"
 )
 
-// Server is what all connections have in common. The zero value of a timeout is none; set the fields before Serve.
-type Server struct {
-	Handler       http.Handler
-	HeaderTimeout time.Duration // from the first byte of a request to the end of its head
-	BodyTimeout   time.Duration // from the first byte of a request to the last of its body
+// Limits bound what one peer can take. The zero value of a timeout is none.
+type Limits struct {
+	HeaderTimeout time.Duration // from the first byte of a request to the end of its head; then 408
+	BodyTimeout   time.Duration // from the first byte of a request to the last of its body; then its reader fails as a net.Error does
 	WriteTimeout  time.Duration // from the end of the head to the end of the answer
-	IdleTimeout   time.Duration // between two requests
-	MaxHeader     int           // bytes of a request's line and fields
-	MaxUnread     int64         // bytes of a body no handler wants that are read so that the connection goes on; 0: 256 KiB, as net/http
-	Log           *slog.Logger
+	IdleTimeout   time.Duration // before the first byte of a request
+	MaxHeader     int           // bytes of a request's line and fields; beyond, 431, or 414 if the line alone has more
+	MaxFields     int           // fields of a request; beyond, 431
+	MaxUnread     int64         // bytes of a body no handler wants that are read so that the connection goes on; 0: 256 KiB
+}
+
+// Defaults are limits for clients that are programs.
+func Defaults() Limits {
+	return Limits{
+		HeaderTimeout: 10 * time.Second, // Apache 20, nginx 60, Caddy 60
+		BodyTimeout:   30 * time.Second,
+		WriteTimeout:  time.Minute,
+		IdleTimeout:   2 * time.Minute, // longer than the gateway's pool keeps a connection
+		MaxHeader:     16 << 10,        // node 16 KiB, nginx 32 KiB
+		MaxFields:     128,             // Apache 100, and a proxy adds few
+	}
+}
+
+// Server is what all connections have in common. Set the fields before Serve.
+type Server struct {
+	Handler http.Handler
+	Limits  Limits
+	Log     *slog.Logger
 
 	stopping  atomic.Bool
 	mu        sync.Mutex
-	watcher   *watcher // nil: the kernel cannot tell; made by the first Serve
+	watcher   *watcher  // nil: the kernel cannot tell; made by the first Serve
+	blind     sync.Once // to clients that leave: told once
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
 }
 
-// defaultUnread is Server.MaxUnread of net/http.
-const defaultUnread = 256 << 10
+// maxUnread is Limits.MaxUnread of net/http.
+const maxUnread = 256 << 10
 
-func (s *Server) maxUnread() int64 {
-	if s.MaxUnread > 0 {
-		return s.MaxUnread
+func (s *Server) unread() int64 {
+	if s.Limits.MaxUnread > 0 {
+		return s.Limits.MaxUnread
 	}
-	return defaultUnread
+	return maxUnread
 }
 
-// pollEvery is between two looks for connections that have become idle while the server stops.
-const pollEvery = 2 * time.Millisecond
+// Between two looks for connections that have become idle while the server stops: at first, and at most.
+const (
+	lookSoon = time.Millisecond
+	lookLate = 50 * time.Millisecond
+)
 
 // Serve accepts until Shutdown, and then returns http.ErrServerClosed. It may run for several listeners at once.
 func (s *Server) Serve(listener net.Listener) error {
@@ -65,11 +88,16 @@ func (s *Server) Serve(listener net.Listener) error {
 		s.listeners, s.conns = map[net.Listener]struct{}{}, map[*conn]struct{}{}
 		var err error
 		if s.watcher, err = newWatcher(); err != nil {
-			s.Log.Warn("clients that leave will not be noticed", "error", err)
+			s.blind.Do(func() { s.Log.Warn("clients that leave will not be noticed", "error", err) })
 		}
 	}
 	s.listeners[listener] = struct{}{}
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, listener)
+		s.mu.Unlock()
+	}()
 	pause := time.Duration(0)
 	for {
 		network, err := listener.Accept()
@@ -89,7 +117,7 @@ func (s *Server) Serve(listener net.Listener) error {
 		if !errors.As(err, &temporary) || !temporary.Temporary() {
 			return err
 		}
-		pause = min(max(2*pause, 5*time.Millisecond), time.Second) // out of file descriptors: that passes
+		pause = min(max(2*pause, 5*time.Millisecond), 200*time.Millisecond) // out of file descriptors: that passes
 		s.Log.Warn("no connection can be accepted", "error", err, "again_in", pause.String())
 		time.Sleep(pause)
 	}
@@ -105,11 +133,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	watcher := s.watcher
 	s.mu.Unlock()
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
+	pause := lookSoon
+	next := time.NewTimer(pause)
+	defer next.Stop()
 	for !s.closeIdle() {
 		select {
-		case <-tick.C:
+		case <-next.C:
+			pause = min(2*pause, lookLate)
+			next.Reset(pause)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -120,16 +151,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// closeIdle closes every connection that is between requests and has none on the way; true: there is no other.
+// closeIdle closes every connection that is between requests and has none on the way; true: there is no other, and none can come.
 func (s *Server) closeIdle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if c.pending() != waiting { // closed by its peer, or silent
+		if c.state.Load() == idle && c.pending() != waiting { // closed by its peer, or silent
 			c.closeIfIdle()
 		}
 	}
-	return len(s.conns) == 0
+	return len(s.conns) == 0 && len(s.listeners) == 0
 }
 
 func (s *Server) forget(c *conn) {

@@ -17,8 +17,8 @@ import (
 
 func run(t testing.TB, handler http.HandlerFunc, settings ...func(*Server)) (*Server, string) {
 	t.Helper()
-	s := &Server{Handler: handler, HeaderTimeout: time.Second, BodyTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second,
-		IdleTimeout: 5 * time.Second, MaxHeader: 4096, Log: slog.New(slog.DiscardHandler)}
+	s := &Server{Handler: handler, Log: slog.New(slog.DiscardHandler), Limits: Limits{HeaderTimeout: time.Second,
+		BodyTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeader: 4096, MaxFields: 100}}
 	for _, set := range settings {
 		set(s)
 	}
@@ -28,6 +28,11 @@ func run(t testing.TB, handler http.HandlerFunc, settings ...func(*Server)) (*Se
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(listener) }()
+	until(t, "the server listens", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.listeners) == 1
+	})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -39,6 +44,16 @@ func run(t testing.TB, handler http.HandlerFunc, settings ...func(*Server)) (*Se
 		}
 	})
 	return s, listener.Addr().String()
+}
+
+// until waits for a condition for at most five seconds.
+func until(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not in time:", what)
+		}
+	}
 }
 
 // echo answers with the method, the path and the body.
@@ -207,7 +222,7 @@ func TestContinueIsSaidOnlyToAHandlerThatReads(t *testing.T) {
 func TestABodyThatNobodyReadsIsPassedOver(t *testing.T) {
 	for _, bound := range []int{0, 3000, 700_000} {
 		refuse := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
-		_, address := run(t, refuse, func(s *Server) { s.MaxUnread = int64(bound) })
+		_, address := run(t, refuse, func(s *Server) { s.Limits.MaxUnread = int64(bound) })
 		if bound == 0 {
 			bound = 256 << 10
 		}
@@ -301,7 +316,7 @@ func FuzzParse(f *testing.F) {
 		if size == 0 {
 			return
 		}
-		h, problem := parse(data[:size])
+		h, problem := parse(data[:size], 100)
 		if problem != nil {
 			return
 		}

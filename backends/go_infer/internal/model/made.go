@@ -12,14 +12,13 @@ import (
 type content int
 
 const (
-	unchosen content = iota
-	signed           // numbers of both signs, indices below 4, words
-	positive         // numbers above zero, indices below 2, strings of digits
-	nothing          // zeros and empty strings
+	signed   content = iota // numbers of both signs, indices below 4, words
+	positive                // numbers above zero, indices below 2, strings of digits
+	nothing                 // zeros and empty strings
 )
 
-// make makes up a request of the rows of these numbers: equal numbers are equal rows, and the same in every request. Rows differ in
-// size, too, so that outputs that are as wide as their content says differ as well. Dimensions that are open, beside the rows, are 1.
+// make makes rows up. They differ in size, too, so that outputs that are as wide as their content says differ as well. Dimensions that
+// are open, beside the rows, are 1.
 func (c content) make(s *Signature, pool *tensor.Pool, rows []int) (*Request, error) {
 	request := NewRequest(len(s.Inputs))
 	request.Rows = len(rows)

@@ -147,12 +147,18 @@ func (m *Model) prepare(metaGraph []byte, options Options) error {
 		m.Signatures[name] = servable
 		if bad := signature.unservable(); bad != nil {
 			servable.Refused = fmt.Sprintf("signature %q cannot be served: tensor %q is %v", name, bad.Alias, bad.Type)
+		}
+	}
+	recorded := m.recorded(m.Directory)
+	for name, signature := range found {
+		servable := m.Signatures[name]
+		if servable.Refused != "" {
 			continue
 		}
 		if servable.runner, err = newRunner(m.session, signature, options.Pool, options.Limits); err != nil {
 			return fmt.Errorf("signature %q: %w", name, err)
 		}
-		servable.runner.nice = options.Nice
+		servable.runner.nice, servable.runner.recorded = options.Nice, recorded[name]
 		signature.MaxRows, signature.MaxAnswer = options.MaxRows, options.MaxAnswer
 		if err := servable.runner.ready(m.Declared, options); err != nil {
 			return fmt.Errorf("signature %q: %w", name, err)

@@ -30,7 +30,8 @@ type runner struct {
 	limits    batch.Limits // its Coalesce says whether there are batches
 	slots     []slot
 	warmed    map[int]time.Duration // how long a Run of so many rows takes
-	made      content               // of the rows that are made up to warm it
+	recorded  *recorded             // rows that the version brings along; nil: none
+	content   rows                  // of what warms it; nil: not chosen yet
 	apart     atomic.Bool           // requests run one by one, as they are: see Signature.Apart, which says why
 	tell      func(text string)     // what an operator should know
 

@@ -12,24 +12,25 @@ import (
 
 // The trial finds out, when a model is loaded, whether a signature whose shapes are those of rows treats them one by one: a sum over the
 // rows, a normalisation by the batch, a filter of rows do not, and then requests that share a Run, are padded or divided get other
-// answers than by themselves. It runs made-up rows alone, and then together and padded, and compares. What it costs is ten Runs of one
-// to four rows, less than warming does.
+// answers than by themselves. It runs rows alone, and then together and padded, and compares: rows of the requests that the version
+// brings along to be warmed with, if they are two different ones at least, else made-up ones. What it costs is ten Runs of one to four
+// rows, less than warming does.
 //
 // What it cannot tell: outputs that differ between two Runs of the same row (random ones) are not compared, and a dependency that shows
-// only in content which nobody made up is not seen. For those there is "batching" in the declaration. Numbers are compared within 1 % and
+// only in content that is neither recorded nor made up is not seen. For those there is "batching" in the declaration. Numbers are compared within 1 % and
 // half a percent of the output's largest: batches of other sizes are computed in another order, and often in 16 bits.
 
 // verdict is what a trial found.
 type verdict struct {
 	apart string // why requests must not share a Run; empty: they may
-	tried bool   // some made-up content was taken
+	tried bool   // some content was taken
 }
 
 // trial is to be called before anything else is run.
 func (r *runner) trial() (verdict, error) {
 	found := verdict{}
-	r.made = nothing
-	for _, kind := range []content{signed, positive, nothing} {
+	r.content = nothing
+	for _, kind := range r.kinds() {
 		if kind == nothing && found.tried {
 			break
 		}
@@ -41,10 +42,13 @@ func (r *runner) trial() (verdict, error) {
 			continue
 		}
 		if !found.tried {
-			found.tried, r.made = true, kind
+			found.tried, r.content = true, kind
 		}
 		if found.apart == "" {
 			found.apart = apart
+		}
+		if kind == rows(r.recorded) && len(r.recorded.rows) > 1 {
+			break
 		}
 	}
 	if !found.tried && r.signature.Open() {
@@ -53,10 +57,19 @@ func (r *runner) trial() (verdict, error) {
 	return found, nil
 }
 
+// kinds are the kinds of content there are, the likeliest to be taken first.
+func (r *runner) kinds() []rows {
+	all := []rows{signed, positive, nothing}
+	if r.recorded != nil {
+		all = append([]rows{r.recorded}, all...)
+	}
+	return all
+}
+
 // try runs one kind of content; false if the model does not take it.
-func (r *runner) try(kind content) (apart string, taken bool, err error) {
-	const rows = 3
-	var alone [rows + 1]*Request // the last is the first again
+func (r *runner) try(kind rows) (apart string, taken bool, err error) {
+	const different = 3
+	var alone [different + 1]*Request // the last is the first again
 	defer func() {
 		for _, each := range alone {
 			if each != nil {
@@ -65,7 +78,7 @@ func (r *runner) try(kind content) (apart string, taken bool, err error) {
 		}
 	}()
 	for i := range alone {
-		if alone[i], err = r.sample(kind, i%rows); err != nil {
+		if alone[i], err = r.sample(kind, i%different); err != nil {
 			return "", false, refusedContent(err)
 		}
 	}
@@ -83,14 +96,14 @@ func (r *runner) try(kind content) (apart string, taken bool, err error) {
 		if len(value.Dims) == 0 || value.Dims[0] != 4 {
 			return fmt.Sprintf("output %q has not one row per input row", alias), true, nil
 		}
-		if len(alone[0].Out[output].Dims) == 0 || alone[0].Out[output].Dims[0] != 1 {
+		if slices.ContainsFunc(alone[:], func(r *Request) bool { return len(r.Out[output].Dims) == 0 || r.Out[output].Dims[0] != 1 }) {
 			return fmt.Sprintf("output %q has not one row per input row", alias), true, nil
 		}
-		if !same(&alone[0].Out[output], 0, &alone[rows].Out[output], 0) {
+		if !same(&alone[0].Out[output], 0, &alone[different].Out[output], 0) {
 			continue // it is random
 		}
 		for row := range 4 {
-			if !same(value, row, &alone[min(row, rows-1)].Out[output], 0) {
+			if !same(value, row, &alone[min(row, different-1)].Out[output], 0) {
 				return fmt.Sprintf("output %q of a row depends on the rows beside it", alias), true, nil
 			}
 		}
@@ -106,13 +119,13 @@ func refusedContent(err error) error {
 	return err
 }
 
-// sample runs made-up rows as one request, as it is.
-func (r *runner) sample(kind content, rows ...int) (*Request, error) {
-	request, err := kind.make(r.signature, r.pool, rows)
+// sample runs rows as one request, as it is.
+func (r *runner) sample(kind rows, numbers ...int) (*Request, error) {
+	request, err := kind.make(r.signature, r.pool, numbers)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.once(0, []batch.Part[*Request]{{Payload: request, Rows: len(rows)}}, false); err != nil {
+	if err := r.once(0, []batch.Part[*Request]{{Payload: request, Rows: len(numbers)}}, false); err != nil {
 		request.Release()
 		return nil, err
 	}
@@ -175,7 +188,7 @@ func numbers(dtype tensor.DType) func(bytes []byte) float64 {
 	return nil
 }
 
-// ready decides how requests run, and warms what can be made up: inputs whose inner dimensions are known.
+// ready decides how requests run, and warms: signatures whose inputs have known inner dimensions.
 func (r *runner) ready(declared *Declaration, options Options) error {
 	r.tell = options.Tell
 	off, says := "", (*bool)(nil)
@@ -188,16 +201,16 @@ func (r *runner) ready(declared *Declaration, options Options) error {
 	if err := r.separate(says, off, !options.Trust); err != nil || !r.signature.Rowwise() {
 		return err
 	}
-	if r.made == unchosen {
+	if r.content == nil {
 		r.choose()
 	}
 	return r.warm()
 }
 
-// choose finds made-up rows that the model takes, where no trial has; if there are none, warming will say so.
+// choose finds content that the model takes, where no trial has; if there is none, warming will say so.
 func (r *runner) choose() {
-	for _, r.made = range []content{signed, positive, nothing} {
-		if request, err := r.sample(r.made, 0, 1, 2, 3); err == nil {
+	for _, r.content = range r.kinds() {
+		if request, err := r.sample(r.content, 0, 1, 2, 3); err == nil {
 			request.Release()
 			return
 		}

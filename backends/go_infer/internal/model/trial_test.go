@@ -2,7 +2,11 @@ package model
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,19 +15,20 @@ import (
 	"testing"
 
 	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/savedmodel"
 	"sluicegate/go_infer/internal/session"
 	"sluicegate/go_infer/internal/tensor"
 	"sluicegate/go_infer/internal/testmodels"
 )
 
-// rowsProbe loads the probe of rows; declared, if not empty, is its declaration.
-func rowsProbe(t *testing.T, declared string, change func(*Options)) (*Model, *tensor.Pool, *[]string, error) {
+// rowsProbe loads the probe of rows; declared, if not empty, is its declaration, and adds put more beside it.
+func rowsProbe(t *testing.T, declared string, change func(*Options), adds ...func(directory string) error) (*Model, *tensor.Pool, *[]string, error) {
 	t.Helper()
 	directory := filepath.Join(testmodels.Probes(t), "rows/1")
 	if _, err := os.Stat(directory); err != nil {
 		t.Fatal("the probes are old: run 'python -m backends.models.probes'")
 	}
-	if declared != "" {
+	if declared != "" || len(adds) > 0 {
 		copied := t.TempDir()
 		if err := os.CopyFS(copied, os.DirFS(directory)); err != nil {
 			t.Fatal(err)
@@ -31,8 +36,15 @@ func rowsProbe(t *testing.T, declared string, change func(*Options)) (*Model, *t
 		if err := os.MkdirAll(filepath.Join(copied, "assets.extra"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(copied, DeclarationFile), []byte(declared), 0o644); err != nil {
-			t.Fatal(err)
+		if declared != "" {
+			adds = append(adds, func(directory string) error {
+				return os.WriteFile(filepath.Join(directory, DeclarationFile), []byte(declared), 0o644)
+			})
+		}
+		for _, add := range adds {
+			if err := add(copied); err != nil {
+				t.Fatal(err)
+			}
 		}
 		directory = copied
 	}
@@ -209,5 +221,66 @@ func TestADeclarationMayBeOfBatchingAlone(t *testing.T) {
 	var d Declaration
 	if err := json.Unmarshal([]byte(`{"signature": "serving_default", "batching": false}`), &d); err != nil || !d.bare() {
 		t.Error(err, d.bare())
+	}
+}
+
+// recordedRows is a warm-up file of one request of each of these rows of two numbers, to one signature.
+func recordedRows(signature string, all ...[2]float32) string {
+	field := func(number byte, content []byte) []byte {
+		return append(binary.AppendUvarint([]byte{number<<3 | 2}, uint64(len(content))), content...)
+	}
+	masked := func(content []byte) []byte {
+		sum := crc32.Checksum(content, crc32.MakeTable(crc32.Castagnoli))
+		return binary.LittleEndian.AppendUint32(nil, (sum>>15|sum<<17)+0xa282ead8)
+	}
+	var file []byte
+	for _, row := range all {
+		var content []byte
+		for _, number := range row {
+			content = binary.LittleEndian.AppendUint32(content, math.Float32bits(number))
+		}
+		shape := field(2, append(field(2, []byte{8, 1}), field(2, []byte{8, 2})...)) // [1,2]
+		proto := slices.Concat([]byte{8, 1}, shape, field(4, content))
+		input := field(2, append(field(1, []byte("x")), field(2, proto)...))
+		log := field(6, field(1, append(field(1, field(3, []byte(signature))), input...)))
+		length := binary.LittleEndian.AppendUint64(nil, uint64(len(log)))
+		file = slices.Concat(file, length, masked(length), log, masked(log))
+	}
+	return string(file)
+}
+
+func TestRecordedRequestsAreWhatRowsAreTriedWith(t *testing.T) {
+	for _, c := range []struct {
+		signature string
+		rows      [][2]float32
+		apart     string // why it is not batched
+		told      bool
+	}{
+		{"ids", [][2]float32{{-100, 1}, {-99, 2}}, "", false},                           // no made-up row is taken
+		{"ids", [][2]float32{{-100, 1}}, "", false},                                     // nor beside a single recorded one
+		{"late", [][2]float32{{1, 1}, {200, 1}}, "has not one row per input row", true}, // made-up rows are all kept
+		{"relative", [][2]float32{{1, 1}, {3, 1}, {1, 1}}, "depends on the rows beside it", true},
+		{"relative", [][2]float32{{1, 1}}, "depends on the rows beside it", true}, // one row cannot tell: made-up ones do
+		{"positive", [][2]float32{{1, 2}, {3, 4}, {5, 6}, {7, 8}, {9, 10}}, "", false},
+	} {
+		t.Run(fmt.Sprint(c.signature, " ", len(c.rows)), func(t *testing.T) {
+			m, _, told, err := rowsProbe(t, "", func(*Options) {}, func(directory string) error {
+				return os.WriteFile(filepath.Join(directory, savedmodel.WarmupFile), []byte(recordedRows(c.signature, c.rows...)), 0o600)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := signature(t, m, c.signature)
+			if s.Apart == "" && c.apart != "" || !strings.Contains(s.Apart, c.apart) {
+				t.Errorf("apart: %q, want %q", s.Apart, c.apart)
+			}
+			said := slices.ContainsFunc(*told, func(text string) bool { return strings.Contains(text, `"`+c.signature+`"`) })
+			if said != c.told {
+				t.Errorf("told is %v: %q", said, *told)
+			}
+			if s.runner.content != rows(s.runner.recorded) {
+				t.Errorf("it is warmed with %v", s.runner.content)
+			}
+		})
 	}
 }

@@ -37,11 +37,11 @@ func (r *runner) warm() error {
 }
 
 func (r *runner) warmOne(number, size int) error {
-	rows := make([]int, size)
-	for row := range rows {
-		rows[row] = row % 4
+	numbers := make([]int, size)
+	for row := range numbers {
+		numbers[row] = row % 4
 	}
-	request, err := r.made.make(r.signature, r.pool, rows)
+	request, err := r.content.make(r.signature, r.pool, numbers)
 	if err != nil {
 		return err
 	}

@@ -29,34 +29,11 @@ func (m *Model) replay(directory string) error {
 }
 
 func (m *Model) replayOne(s *Servable, slot int, w savedmodel.Warmup) error {
-	request := NewRequest(len(s.Inputs))
-	defer request.Release()
-	for i := range s.Inputs {
-		info := &s.Inputs[i]
-		var err error
-		if w.Inputs == nil {
-			if len(s.Inputs) != 1 || info.Type != tensor.String {
-				return status.Errorf(status.InvalidArgument, "signature %q does not take examples", s.Name)
-			}
-			err = request.SetStrings(i, w.Examples, int64(len(w.Examples)))
-		} else if proto, given := w.Inputs[info.Alias]; given {
-			err = readTensor(proto, request, i, info, m.pool)
-		} else {
-			err = status.Errorf(status.InvalidArgument, "input %q of signature %q is missing", info.Alias, s.Name)
-		}
-		if err != nil {
-			return err
-		}
-		dims := request.In[i].Dims
-		switch {
-		case !s.Batchable():
-			request.Rows = 1
-		case len(dims) == 0 || dims[0] < 1 || i > 0 && dims[0] != int64(request.Rows):
-			return status.Errorf(status.InvalidArgument, "input %q has the shape %s: not one row per example", info.Alias, tensor.ShapeText(dims, true))
-		default:
-			request.Rows = int(dims[0])
-		}
+	request, err := s.warmup(w, m.pool)
+	if err != nil {
+		return err
 	}
+	defer request.Release()
 	return s.runner.run(slot, []batch.Part[*Request]{{Payload: request, Rows: request.Rows}})
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"sluicegate/go_infer/internal/status"
 )
@@ -16,9 +17,10 @@ func (r *Repository) Evicts() bool { return r.options.Lazy && r.options.Budget >
 func reckon(disk int64) int64 { return disk + disk/5 }
 
 // room makes room for a version within the budget: from then on its bytes count. Only lazy models are unloaded for it, for only they
-// come back by themselves: what was used least recently first, and nothing that somebody waits for. Who needs something unloaded stands
-// in line; what fits beside everything else goes past, so that a version that is in use for long holds up only those who need its
-// place. No room and no error: there is something else to do for the model first.
+// come back by themselves: what was used least recently first, nothing that somebody waits for, and nothing that was loaded a moment
+// ago (Options.Stay). Who needs something unloaded stands in line, who waits longest first; what fits beside everything else goes past,
+// so that a version that is in use for long holds up only those who need its place. No room and no error: there is something else to
+// do for the model first.
 func (r *Repository) room(ctx context.Context, m *served, v *version, disk int64) (made bool, err error) {
 	if r.options.Budget == 0 {
 		return true, nil
@@ -28,16 +30,23 @@ func (r *Repository) room(ctx context.Context, m *served, v *version, disk int64
 	defer r.mu.Unlock()
 	defer func() {
 		v.claim, m.stuck = 0, 0
+		if made || err != nil || !v.aspired && !v.spare {
+			v.since = time.Time{}
+		}
 		r.step(v)
 		r.broadcast()
 	}()
 	for (v.aspired || v.spare) && m.asked == m.looked && ctx.Err() == nil {
 		taken, staying := r.inUse(v)
 		fits := v.claim > 0 || staying+need <= r.options.Budget
+		if (!fits || len(r.line) > 0) && r.forgo(v) {
+			return false, nil
+		}
 		if need > r.options.Budget || !fits && !r.options.Lazy {
 			return false, status.Errorf(status.ResourceExhausted, "model %s version %d is reckoned to need %s; %s of the %s that "+
 				"--model_memory_budget allows are taken, and nothing can be unloaded for it", m.name, v.place.Number, size(need), size(taken), size(r.options.Budget))
 		}
+		var due time.Time
 		switch {
 		case fits && taken+need <= r.options.Budget:
 			v.bytes, v.state, v.err = need, Loading, nil
@@ -46,28 +55,56 @@ func (r *Repository) room(ctx context.Context, m *served, v *version, disk int64
 			v.claim = need
 			r.step(v)
 		case !slices.Contains(r.line, v):
-			v.need = need
-			r.line = append(r.line, v)
+			r.queue(v, need)
 			continue
 		case r.line[0] == v:
-			if owner, victim := r.victim(m, v); victim != nil {
-				victim.wanted = false
-				r.retire(owner, victim, Start)
-				r.options.Log.Info("making room", "model", owner.name, "version", victim.place.Number, "for", m.name)
+			var victims []victim
+			victims, due = r.victims(m, v, staying+need-r.options.Budget, time.Now())
+			if v.free = due; victims != nil && due.IsZero() {
+				for _, each := range victims {
+					each.version.wanted = false
+					r.retire(each.owner, each.version, Start)
+					r.options.Log.Info("making room", "model", each.owner.name, "version", each.version.place.Number, "for", m.name)
+				}
 				continue
 			}
 		}
 		m.stuck = m.looked
 		changed := r.changed
 		r.mu.Unlock()
-		select {
-		case <-changed:
-		case <-m.wake:
-		case <-ctx.Done():
-		}
+		m.pause(ctx, changed, due)
 		r.mu.Lock()
 	}
 	return false, nil
+}
+
+// pause waits for the earliest of: a state changes, somebody asks, it is that time (zero: never).
+func (m *served) pause(ctx context.Context, changed <-chan struct{}, due time.Time) {
+	var timer <-chan time.Time
+	if !due.IsZero() {
+		t := time.NewTimer(time.Until(due))
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-changed:
+	case <-m.wake:
+	case <-timer:
+	case <-ctx.Done():
+	}
+}
+
+// queue puts a version that needs so many bytes into the line, after those that wait longer.
+func (r *Repository) queue(v *version, need int64) {
+	if v.since.IsZero() {
+		v.since = time.Now()
+	}
+	v.need, v.free = need, time.Time{}
+	at := slices.IndexFunc(r.line, func(other *version) bool { return other.since.After(v.since) })
+	if at < 0 {
+		at = len(r.line)
+	}
+	r.line = slices.Insert(r.line, at, v)
 }
 
 // step takes a version out of the line.
@@ -99,29 +136,50 @@ func (r *Repository) inUse(but *version) (taken, staying int64) {
 	return taken, staying
 }
 
-// victim is what may best be unloaded for a version of a model: not what somebody waits for, rather what is not in use, and rather not
-// another version of the same model.
-func (r *Repository) victim(same *served, but *version) (owner *served, best *version) {
-	rank := func(m *served, v *version) (cost int) {
-		if m == same {
-			cost += 2
-		}
-		if v.lease.holds.Load() > 1 {
-			cost++
-		}
-		return cost
-	}
+// victim is a version that may be unloaded, and until when it stays.
+type victim struct {
+	owner   *served
+	version *version
+	rank    int
+	stays   time.Time
+}
+
+// victims are what may best be unloaded to free so many bytes for a version of a model, all at once: not what somebody waits for, rather
+// what need not stay, first what was loaded for a shadow, rather what is not in use, and rather not another version of the same model. due is when the last of them need
+// not stay, zero if that is now. nil: there is not enough that may ever be unloaded, until something changes.
+func (r *Repository) victims(same *served, but *version, bytes int64, now time.Time) (chosen []victim, due time.Time) {
+	var able []victim
 	for _, m := range r.models {
 		for _, v := range m.versions {
 			if v == but || v.lease == nil || v.waiters > 0 {
 				continue
 			}
-			if best == nil || cmp.Or(cmp.Compare(rank(m, v), rank(owner, best)), cmp.Compare(v.used.Load(), best.used.Load())) < 0 {
-				owner, best = m, v
-			}
+			able = append(able, victim{m, v, rank(v, m == same), r.stays(v, now)})
 		}
 	}
-	return owner, best
+	slices.SortFunc(able, func(a, b victim) int {
+		return cmp.Or(a.stays.Compare(b.stays), cmp.Compare(a.rank, b.rank), cmp.Compare(a.version.used.Load(), b.version.used.Load()))
+	})
+	for i, each := range able {
+		if bytes -= each.version.bytes; bytes <= 0 {
+			return able[:i+1], each.stays
+		}
+	}
+	return nil, time.Time{}
+}
+
+// rank says how much rather another version is unloaded; related: for a version of the same model.
+func rank(v *version, related bool) (rank int) {
+	if v.used.Load() == onlyCopies {
+		return -1
+	}
+	if related {
+		rank += 2
+	}
+	if v.lease.holds.Load() > 1 {
+		rank++
+	}
+	return rank
 }
 
 // Memory is the bytes that all loaded versions are reckoned to take.

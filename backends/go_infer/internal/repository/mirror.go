@@ -1,20 +1,62 @@
 package repository
 
-import "sluicegate/go_infer/internal/model"
+import (
+	"time"
+
+	"sluicegate/go_infer/internal/model"
+)
+
+// shadeEvery is how often a shadow that is not loaded is asked for at most.
+const shadeEvery = time.Second
 
 // mirror is how the versions of a model reach their shadow.
 func (r *Repository) mirror(m *served, percent int) *model.Shadow {
-	return model.NewShadow(percent, r.options.Shadows, func(but *model.Model) (*model.Model, func()) {
-		r.mu.RLock()
-		defer r.mu.RUnlock()
-		if m.shadow == nil {
-			return nil, nil
+	return model.NewShadow(percent, r.options.Shadows, func(but *model.Model) (*model.Model, func()) { return r.shadowed(m, but) },
+		func(outcome model.Outcome) { r.options.Shadowed(m.name, outcome) })
+}
+
+// shadowed holds a model's shadow, unless it is the one that has answered. A lazy model's shadow is loaded when there is something to
+// copy, and until then copies are skipped: nobody waits for it.
+func (r *Repository) shadowed(m *served, but *model.Model) (*model.Model, func()) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if m.shadow == nil {
+		return nil, nil
+	}
+	v := m.meant(m.shadow)
+	switch {
+	case v == nil:
+	case v.lease == nil:
+		r.options.Shadowed(m.name, model.Skipped)
+		if m.loadable(v) && m.shading.CompareAndSwap(false, true) {
+			go r.shade(m, v)
 		}
-		v := m.able(m.shadow)
-		if v == nil || v.lease.Model == but {
-			return nil, nil
-		}
+	case v.lease.Model != but:
 		v.lease.holds.Add(1)
 		return v.lease.Model, v.lease.Release
-	}, func(outcome model.Outcome) { r.options.Shadowed(m.name, outcome) })
+	}
+	return nil, nil
+}
+
+// shade asks for a version to be loaded for copies, if that takes nothing from anybody: neither memory that others use or wait for, nor
+// a place for loads that others want.
+func (r *Repository) shade(m *served, v *version) {
+	time.AfterFunc(shadeEvery, func() { m.shading.Store(false) })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !v.wanted && v.lease == nil && m.loadable(v) && r.context.Err() == nil {
+		v.wanted, v.modest = true, true
+		m.look()
+	}
+}
+
+// forgo gives a load up that would take something from others; false if it is no longer only for copies. Called with the lock held for
+// writing.
+func (r *Repository) forgo(v *version) bool {
+	if !v.modest {
+		return false
+	}
+	v.wanted, v.modest, v.state, v.bytes = false, false, Start, 0
+	r.broadcast()
+	return true
 }

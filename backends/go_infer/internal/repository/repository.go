@@ -47,6 +47,7 @@ type Options struct {
 	Lazy     bool          // load a version when it is first asked for
 	LazyWait time.Duration // that a request waits for that
 	Budget   int64         // bytes that all loaded versions may take together, as reckoned; 0: not bounded
+	Stay     Stay          // of a version just loaded, before it makes room for others
 }
 
 // Repository is the set of models. Safe for concurrent use.
@@ -62,7 +63,7 @@ type Repository struct {
 	mu       sync.RWMutex
 	models   map[string]*served
 	traffic  []modelconfig.Traffic
-	line     []*version    // that need something unloaded, who came first first
+	line     []*version    // that need something unloaded, who waits longest first
 	changed  chan struct{} // closed and replaced whenever a state changes
 }
 
@@ -80,6 +81,7 @@ type served struct {
 	split    []share
 	shadow   *share
 	mirror   *model.Shadow // what shadow comes to, for those who answer
+	shading  atomic.Bool   // the shadow has been asked for a moment ago
 
 	withdrawn map[int64]bool // by Rollback
 	parked    bool           // by Unload
@@ -124,12 +126,12 @@ func New(options Options) *Repository {
 // loaded: for Options.LazyWait, and no longer than ctx. The texts of refusals are TF-Serving's.
 func (r *Repository) Acquire(ctx context.Context, name string, wanted Wanted) (*Lease, error) {
 	r.mu.RLock()
-	lease, _, err := r.acquire(name, wanted)
+	lease, v, err := r.acquire(name, wanted)
 	r.mu.RUnlock()
 	if lease != nil || !r.options.Lazy {
 		return lease, err
 	}
-	return r.await(ctx, name, wanted, err)
+	return r.await(ctx, name, wanted, v, err)
 }
 
 // acquire is called with the lock held. Without a lease it says which version it would be, and why it cannot.
@@ -151,11 +153,19 @@ func (r *Repository) acquire(name string, wanted Wanted) (*Lease, *version, erro
 		}
 		return nil, v, absent(name, wanted, v)
 	}
+	return r.hold(v), v, nil
+}
+
+// hold adds a hold to a version's lease; nil if it is not loaded. Called with the lock held.
+func (r *Repository) hold(v *version) *Lease {
+	if v.lease == nil {
+		return nil
+	}
 	v.lease.holds.Add(1)
 	if r.options.Budget > 0 {
 		v.used.Store(r.clock.Add(1))
 	}
-	return v.lease, v, nil
+	return v.lease
 }
 
 // Glance is the model that would answer now, neither held nor waited for; nil: none would, or chance decides which. Whoever goes by what it

@@ -28,6 +28,7 @@ type stage struct {
 	t     *testing.T
 	base  string
 	gate  atomic.Pointer[chan struct{}]
+	slow  atomic.Int64 // nanoseconds that a load takes
 	loads atomic.Int64
 	live  atomic.Int64
 }
@@ -39,6 +40,7 @@ func newStage(t *testing.T, options Options) *stage {
 		if gate := s.gate.Load(); gate != nil {
 			<-*gate
 		}
+		time.Sleep(time.Duration(s.slow.Load()))
 		if reason, err := os.ReadFile(filepath.Join(directory, "bad")); err == nil {
 			return nil, errors.New(string(reason))
 		}

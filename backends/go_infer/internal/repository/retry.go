@@ -66,7 +66,7 @@ func (r *Repository) fail(m *served, v *version, tried savedmodel.Print, err err
 	news := v.err == nil || v.err.Error() != err.Error()
 	v.state, v.err, v.bytes, v.tried = End, err, 0, tried
 	v.failures++
-	v.failed = time.Now()
+	v.failed, v.since = time.Now(), time.Time{}
 	v.due = v.failed.Add(min(r.options.Backoff[0]<<min(v.failures-1, 20), r.options.Backoff[1]))
 	if m.lazy { // the next who asks tries again, unless others can answer meanwhile
 		v.aside = v.aside || slices.ContainsFunc(m.versions, func(o *version) bool { return o != v && (o.aspired || o.spare) && o.err == nil })

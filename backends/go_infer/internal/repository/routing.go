@@ -21,7 +21,16 @@ func (m *served) target(s *share) (int64, bool) {
 	if s.label == "" {
 		return s.number, true
 	}
-	number, known := m.labels[s.label]
+	return m.labelled(s.label)
+}
+
+// labelled is the version that a label points at; of a lazy model also one that has it once it is loaded, which who asks brings about.
+func (m *served) labelled(label string) (int64, bool) {
+	number, known := m.labels[label]
+	if !known && m.lazy {
+		number, known = m.pending[label]
+		known = known && m.version(number) != nil
+	}
 	return number, known
 }
 
@@ -71,7 +80,7 @@ func (m *served) usual() *version {
 }
 
 // choose is who answers a request that asks for nothing in particular. Shares whose version cannot answer are left out, so that a
-// canary that failed costs nobody an answer. nil if none can.
+// canary that failed costs nobody an answer; of lazy models those that can be loaded stay, for that is how they come to be. nil if none can.
 func (m *served) choose() *version {
 	if len(m.split) == 0 {
 		return m.usual()
@@ -96,23 +105,29 @@ func (m *served) choose() *version {
 	return m.usual()
 }
 
+// able is the version of a share if it answers, or will when it is asked for.
 func (m *served) able(s *share) *version {
-	if number, known := m.target(s); known {
-		if v := m.version(number); v != nil && v.lease != nil {
-			return v
-		}
+	if v := m.meant(s); v != nil && (v.lease != nil || m.loadable(v)) {
+		return v
 	}
 	return nil
 }
 
+// meant is the version of a share, whatever its state.
+func (m *served) meant(s *share) *version {
+	if number, known := m.target(s); known {
+		return m.version(number)
+	}
+	return nil
+}
+
+// loadable says that a version is loaded if somebody asks for it, as far as is known.
+func (m *served) loadable(v *version) bool { return m.lazy && v.aspired && !v.aside && v.err == nil }
+
 // find is the version that a request means; nil if there is none. The error is about a label that points at nothing.
 func (m *served) find(wanted Wanted) (*version, error) {
 	if wanted.Label != "" {
-		number, known := m.labels[wanted.Label]
-		if !known && m.lazy { // it is set when its version is loaded, which who asks brings about
-			number, known = m.pending[wanted.Label]
-			known = known && m.version(number) != nil
-		}
+		number, known := m.labelled(wanted.Label)
 		if !known {
 			return nil, unknownLabel(wanted.Label)
 		}

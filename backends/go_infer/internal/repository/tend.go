@@ -278,12 +278,10 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 		return false
 	}
 	// Only now: who waits for room must not keep others from loading.
-	select {
-	case r.loads <- struct{}{}:
-		defer func() { <-r.loads }()
-	case <-ctx.Done():
+	if !r.turn(ctx, v) {
 		return false
 	}
+	defer func() { <-r.loads }()
 	r.mu.Lock()
 	v.state, v.err = Loading, nil
 	r.mu.Unlock()
@@ -308,7 +306,11 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 	}
 	r.mu.Lock()
 	v.took, v.failures, v.tried = took, 0, savedmodel.Print{}
-	v.used.Store(r.clock.Add(1))
+	v.loaded, v.idle, v.since = time.Now(), time.Time{}, time.Time{}
+	if v.used.Store(onlyCopies); !v.modest {
+		v.used.Store(r.clock.Add(1))
+	}
+	v.modest = false
 	v.lease, v.state, v.proven, v.aside = newLease(loaded), Available, true, false
 	m.settleSpares()
 	for label, number := range m.pending {
@@ -322,6 +324,27 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 	r.mu.Unlock()
 	r.options.Log.Info("model loaded", "model", m.name, "version", place.Number, "ms", took.Milliseconds(), "signatures", loaded.SignatureNames())
 	return true
+}
+
+// turn waits for a place to load a version; false if there is none to be had.
+func (r *Repository) turn(ctx context.Context, v *version) bool {
+	select {
+	case r.loads <- struct{}{}:
+		return true
+	default:
+	}
+	r.mu.Lock()
+	given := r.forgo(v)
+	r.mu.Unlock()
+	if given {
+		return false
+	}
+	select {
+	case r.loads <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // retire takes a version out of service at once, and frees it when the last request has let go; after is its state then. Called with

@@ -41,11 +41,17 @@ type version struct {
 	err     error
 	took    time.Duration
 	bytes   int64
-	claim   int64  // bytes that it will take once they are free
-	need    int64  // bytes that something must be unloaded for, while it stands in line
-	lease   *Lease // not nil exactly while AVAILABLE
+	claim   int64     // bytes that it will take once they are free
+	need    int64     // bytes that something must be unloaded for, while it stands in line
+	free    time.Time // when what it is first in line for will no longer stay; zero: it is not known
+	since   time.Time // it is waited for, or waits for memory
+	loaded  time.Time
+	seen    int64     // used, when who waits for its memory last looked
+	idle    time.Time // since when that has been so
+	lease   *Lease    // not nil exactly while AVAILABLE
 	aspired bool
 	wanted  bool // somebody asked for it, or models are not lazy
+	modest  bool // it is loaded only if that takes nothing from others: for copies
 	waiters int  // requests that wait for it to be loaded
 	proven  bool // it has been loaded
 	aside   bool // lazy models: others answer until it is loaded, as it is new or could not be loaded
@@ -60,8 +66,11 @@ type version struct {
 	due      time.Time        // of the next attempt
 	tried    savedmodel.Print // of the files that could not be loaded
 
-	used atomic.Int64 // when it was last acquired, in acquisitions of the repository
+	used atomic.Int64 // when it was last acquired, in acquisitions of the repository; or onlyCopies
 }
+
+// onlyCopies is when a version was last acquired that was loaded for copies and that no request has meant since.
+const onlyCopies = 0
 
 func (v *version) view() view {
 	return view{state: v.state, failed: v.err != nil, aspired: v.aspired, spare: v.spare, wanted: v.wanted, due: v.due}

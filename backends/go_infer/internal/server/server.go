@@ -27,14 +27,6 @@ import (
 	"sluicegate/go_infer/internal/trace"
 )
 
-const (
-	headerTimeout = 10 * time.Second // Apache 20, nginx 60, Caddy 60: a model's clients are programs
-	bodyTimeout   = 30 * time.Second // header and body together
-	writeTimeout  = 60 * time.Second // from the end of the header to the end of the answer
-	idleTimeout   = 2 * time.Minute  // longer than the gateway's pool keeps a connection
-	maxHeader     = 16 << 10         // node 16 KiB, nginx 32 KiB
-)
-
 // Server is one listener and what it answers.
 type Server struct {
 	TFServing *tfserving.Handler
@@ -42,6 +34,7 @@ type Server struct {
 	Simple    *simple.Handler
 	Registry  *metrics.Registry
 	Log       *slog.Logger
+	HTTP      http1.Limits // zero: the defaults
 	LogEach   bool         // one line per request
 	Scrape    string       // where metrics are beside /metrics; "": nowhere
 	Link      *link.Server // nil: an Upgrade to the link is ignored, as HTTP allows
@@ -58,16 +51,11 @@ func (s *Server) Prepare() *Server {
 	if s.OIP != nil {
 		s.OIP.Ready = s.Readiness
 	}
-	s.http = http1.Server{
-		Handler:       s,
-		HeaderTimeout: headerTimeout,
-		BodyTimeout:   bodyTimeout,
-		WriteTimeout:  writeTimeout,
-		IdleTimeout:   idleTimeout,
-		MaxHeader:     maxHeader,
-		MaxUnread:     int64(s.TFServing.Limits.MaxBody), // of who is refused by the head: else a client that still writes would not read why
-		Log:           s.Log,
+	if s.HTTP == (http1.Limits{}) {
+		s.HTTP = http1.Defaults()
 	}
+	s.HTTP.MaxUnread = int64(s.TFServing.Limits.MaxBody) // of who is refused by the head: else a client that still writes would not read why
+	s.http = http1.Server{Handler: s, Limits: s.HTTP, Log: s.Log}
 	return s
 }
 

@@ -1,0 +1,195 @@
+package repository
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/modelconfig"
+	"sluicegate/go_infer/internal/status"
+)
+
+// Shares and shadows of lazy models, whose versions come when they are asked for.
+
+func lazyTraffic(t *testing.T, options Options, traffic modelconfig.Traffic, others ...string) *stage {
+	options.Lazy, options.LazyWait = true, 10*time.Second
+	s := newStage(t, options)
+	for number := 1; number <= 3; number++ {
+		s.put("m", number, "")
+	}
+	traffic.Model = "m"
+	config := modelconfig.Config{
+		Models:  []modelconfig.Model{s.config("m", modelconfig.Policy{All: true}, map[string]int64{"stable": 1})},
+		Traffic: []modelconfig.Traffic{traffic},
+	}
+	for _, name := range others {
+		s.put(name, 1, "")
+		config.Models = append(config.Models, s.config(name, modelconfig.Policy{}, nil))
+	}
+	must(t, s.Reload(soon(t), config))
+	return s
+}
+
+func TestSharesOfALazyModelAreLoadedAndGetTheirPart(t *testing.T) {
+	s := lazyTraffic(t, Options{}, modelconfig.Traffic{Split: []modelconfig.Share{{Label: "stable", Weight: 50}, {Version: 2, Weight: 50}, {Version: 9, Weight: 900}}})
+	s.eventually("m", "3 START, 2 START, 1 START")
+	s.slow.Store(int64(20 * time.Millisecond))
+	var group sync.WaitGroup
+	var got [4]atomic.Int64
+	for range 400 { // all at once: none of them is loaded yet
+		group.Go(func() {
+			lease, err := s.Acquire(soon(t), "m", Wanted{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			got[lease.Model.Version].Add(1)
+			lease.Release()
+		})
+	}
+	group.Wait()
+	if one, two := got[1].Load(), got[2].Load(); one < 140 || two < 140 || one+two != 400 {
+		t.Errorf("version 1 answered %d of 400 and version 2 %d, want about half each", one, two)
+	}
+	s.eventually("m", "3 START, 2 AVAILABLE, 1 AVAILABLE") // 3 has no share
+}
+
+func TestAShareOfALazyModelThatCannotBeLoadedCostsNobodyAnAnswer(t *testing.T) {
+	s := newStage(t, Options{Lazy: true, LazyWait: 10 * time.Second})
+	s.put("m", 1, "")
+	s.put("m", 2, "truncated")
+	must(t, s.Reload(soon(t), modelconfig.Config{
+		Models:  []modelconfig.Model{s.config("m", modelconfig.Policy{All: true}, nil)},
+		Traffic: []modelconfig.Traffic{{Model: "m", Split: []modelconfig.Share{{Version: 1, Weight: 1}, {Version: 2, Weight: 1}}}},
+	}))
+	for range 50 {
+		s.answers("m", Wanted{}, 1)
+	}
+	if s.loads.Load() < 2 {
+		t.Error("version 2 was never tried")
+	}
+}
+
+// shadow is what a copy of a request for m gets.
+func (s *stage) shadow() (*model.Model, func()) {
+	s.mu.RLock()
+	m := s.models["m"]
+	s.mu.RUnlock()
+	return s.shadowed(m, nil)
+}
+
+func TestAShadowOfALazyModelIsLoadedWhileCopiesAreSkipped(t *testing.T) {
+	var skipped atomic.Int64
+	options := Options{Shadowed: func(_ string, outcome model.Outcome) {
+		if outcome == model.Skipped {
+			skipped.Add(1)
+		}
+	}}
+	s := lazyTraffic(t, options, modelconfig.Traffic{Shadow: &modelconfig.Share{Label: "stable", Weight: 100}})
+	gate := make(chan struct{})
+	s.answers("m", Wanted{}, 3)
+	s.gate.Store(&gate)
+	if shadow, _ := s.shadow(); shadow != nil {
+		t.Fatal("the shadow is loaded, and nobody has asked for it")
+	}
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 LOADING")
+	began := time.Now()
+	for range 100 { // none of them waits
+		if shadow, _ := s.shadow(); shadow != nil {
+			t.Fatal("a version answers that is being loaded")
+		}
+		s.answers("m", Wanted{}, 3)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("100 requests took %s while their shadow was loaded", took)
+	}
+	close(gate)
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 AVAILABLE")
+	shadow, release := s.shadow()
+	if shadow == nil || shadow.Version != 1 {
+		t.Fatalf("the shadow is %+v", shadow)
+	}
+	release()
+	if skipped.Load() != 101 {
+		t.Errorf("%d copies are said to have been skipped, want 101", skipped.Load())
+	}
+}
+
+func TestAShadowTakesNoMemoryThatOthersUse(t *testing.T) {
+	s := lazyTraffic(t, Options{Budget: 2500}, modelconfig.Traffic{Shadow: &modelconfig.Share{Version: 1, Weight: 100}}, "other")
+	s.answers("m", Wanted{}, 3)
+	s.answers("other", Wanted{}, 1)
+	for range 3 {
+		s.models["m"].shading.Store(false) // as if a second had gone
+		if shadow, _ := s.shadow(); shadow != nil {
+			t.Fatal("there is no room for the shadow")
+		}
+		s.settled("m")
+	}
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 START")
+	s.eventually("other", "1 AVAILABLE")
+}
+
+// settled polls until a model that was asked for copies is no longer wanted for them.
+func (s *stage) settled(name string) {
+	s.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		s.mu.RLock()
+		m := s.models[name]
+		settled := m.asked == m.looked && !m.version(1).modest
+		s.mu.RUnlock()
+		if settled {
+			return
+		}
+	}
+	s.t.Fatal("the shadow is still wanted")
+}
+
+func TestAShadowIsTheFirstToMakeRoom(t *testing.T) {
+	s := lazyTraffic(t, Options{Budget: 2500, Stay: Stay{Time: time.Hour}}, modelconfig.Traffic{Shadow: &modelconfig.Share{Version: 1, Weight: 100}}, "other")
+	s.answers("m", Wanted{}, 3)
+	_, _ = s.shadow()
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 AVAILABLE")
+	shadow, release := s.shadow()
+	if shadow == nil {
+		t.Fatal("the shadow is not loaded")
+	}
+	release()
+	s.answers("other", Wanted{}, 1)
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 START")
+}
+
+func TestAShadowWaitsForNoPlaceThatOthersLoadIn(t *testing.T) {
+	s := lazyTraffic(t, Options{}, modelconfig.Traffic{Shadow: &modelconfig.Share{Version: 1, Weight: 100}}, "other")
+	s.answers("m", Wanted{}, 3)
+	gate := make(chan struct{})
+	s.gate.Store(&gate)
+	var group sync.WaitGroup
+	group.Go(func() { s.answers("other", Wanted{}, 1) })
+	s.eventually("other", "1 LOADING")
+	_, _ = s.shadow()
+	s.settled("m")
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 START")
+	close(gate)
+	group.Wait()
+	s.models["m"].shading.Store(false)
+	_, _ = s.shadow()
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 AVAILABLE")
+}
+
+func TestWhoAsksForAShadowByItselfWaitsForItAsForAnyOther(t *testing.T) {
+	s := lazyTraffic(t, Options{Budget: 1500}, modelconfig.Traffic{Shadow: &modelconfig.Share{Version: 1, Weight: 100}})
+	s.answers("m", Wanted{}, 3)
+	_, _ = s.shadow()
+	s.settled("m")
+	s.answers("m", Wanted{Version: 1}, 1)
+	s.eventually("m", "3 START, 2 START, 1 AVAILABLE")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
+	defer cancel()
+	if lease, err := s.Acquire(ctx, "m", Wanted{Version: 3}); lease != nil || status.From(err).Code != status.DeadlineExceeded {
+		t.Error(lease, err)
+	}
+}
