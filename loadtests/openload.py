@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from loadtests.peers.programs import find_program
 from loadtests.stand import HEADERS, PATH
 from loadtests.wrk import Failed
 
+MOST = 200_000  # requests of a closed loop
 MISSING = "openload is not built: run `make bench-peers`"
 
 
@@ -53,3 +56,60 @@ def run(port: int, *, rate: float, seconds: float, connections: int = 64, seed: 
     if not done.stdout:
         raise Failed(f"openload ended with status {done.returncode}: {done.stderr.strip()[-300:]}")
     return parse(done.stdout)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What became of a load that may be refused, after the warm-up. Milliseconds: of good answers from when they were
+    due, of refusals, each of which is told, from when they were sent.
+    """
+
+    seconds: float
+    good: int
+    p50: float
+    p99: float
+    refused: dict[int, list[float]]  # by status, ascending
+    broken: int  # neither
+    core: float  # of a processor that the generator took
+
+    @property
+    def rate(self) -> float:
+        """Good answers a second."""
+        return self.good / self.seconds
+
+
+def parse_offered(stdout: str, seconds: float, warm: float) -> Offered:
+    """What the program printed of a load of `seconds`, of which `warm` are not counted."""
+    try:
+        result = json.loads(stdout)
+    except ValueError:
+        raise Failed(f"openload printed {stdout[-200:]!r}") from None
+    if not result["counted"]:
+        raise Failed(f"nothing was answered, errors {result['errors']}")
+    refused = {int(status): [us / 1e3 for us in each.get("took", ())] for status, each in result["also"].items()}
+    broken = sum(result["errors"].values())
+    core = result["cpu"] / result["seconds"]
+    return Offered(seconds - warm, result["counted"], result["p50"] / 1e3, result["p99"] / 1e3, refused, broken, core)
+
+
+def offer(
+    port: int, path: str, body: Path, headers: Mapping[str, str], *, rate: float | None, seconds: float, warm: float,
+    connections: int, also: tuple[int, ...],
+) -> Offered:  # fmt: skip
+    """POST `body` at `rate` a second or, without one, from every connection as soon as it has its answer. Statuses in
+    `also` are answers, too.
+    """
+    program = find_program("openload")
+    if program is None:
+        raise Failed(MISSING)
+    command = [program, "-target", f"127.0.0.1:{port}", "-path", path, "-body", str(body), f"-seconds={seconds:g}"]
+    command += [f"-rate={rate or MOST / seconds:.1f}", f"-warm={warm:g}", f"-connections={connections}"]
+    command += ["-list", "-also=" + ",".join(map(str, also))]
+    if rate is None:
+        command.append("-closed")
+    for name, value in headers.items():
+        command += ["-header", f"{name}: {value}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 30)
+    if not done.stdout:
+        raise Failed(f"openload ended with status {done.returncode}: {done.stderr.strip()[-300:]}")
+    return parse_offered(done.stdout, seconds, warm)

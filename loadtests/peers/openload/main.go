@@ -6,8 +6,9 @@
 //
 // One thread, epoll and a timerfd, no goroutine per connection, no garbage collection during the run: what it adds by
 // itself is a few tens of microseconds, and is told as "lag". Arrivals are a Poisson process of fixed seed. A request that
-// is due while no connection is free waits for one, and its clock runs. It prints one line of JSON; exit status 1 if any
-// answer was not a 200 with a stated length, or none came.
+// is due while no connection is free waits for one, and its clock runs. With -closed every connection sends its next request
+// when it has its answer. It prints one line of JSON; exit status 1 if any answer was neither a 200 nor of a status that
+// -also names, or did not state its length, or none came.
 package main
 
 import (
@@ -50,37 +51,62 @@ type conn struct {
 	fd   int
 	due  int64 // of the request under way, nanoseconds since the start
 	sent int64
-	have int // bytes of the answer in buffer
-	want int // bytes of the whole answer; 0 while its head is not whole
+	have int       // bytes of the answer in buffer
+	kind *refusals // what its answer is, if not a 200
+	want int       // bytes of the whole answer; 0 while its head is not whole
 	busy bool
 	buf  []byte
 }
 
 type load struct {
 	request   []byte
+	also      map[string]*refusals // by status
+	closed    int64                // no schedule: how long to send, nanoseconds
 	conns     []conn
 	free      []int32
 	epoll     int
 	timer     int
 	began     time.Time
+	dues      []int64 // of what was answered, as the next two
 	latencies []int64
 	lags      []int64
 	errors    map[string]int
 	open      int
+	offered   int
 }
 
-// Result is what is printed. Times in microseconds.
+// refusals are the answers of one status that are not what was asked for: when each was sent, and how long it took from then.
+type refusals struct {
+	sent, took []int64
+}
+
+// Refused is one status of -also, from when the requests were sent. Times in microseconds.
+type Refused struct {
+	Answered int     `json:"answered"`
+	P50      float64 `json:"p50"`
+	P90      float64 `json:"p90"`
+	P99      float64 `json:"p99"`
+	P999     float64 `json:"p999"`
+	Max      float64 `json:"max"`
+
+	Took []float64 `json:"took,omitempty"` // each, ascending, with -list
+}
+
+// Result is what is printed. Times in microseconds. Counted are the answers of status 200 after the warm-up.
 type Result struct {
-	Offered  int            `json:"offered"`
-	Answered int            `json:"answered"`
-	Errors   map[string]int `json:"errors"`
-	Seconds  float64        `json:"seconds"`
-	P50      float64        `json:"p50"`
-	P90      float64        `json:"p90"`
-	P99      float64        `json:"p99"`
-	P999     float64        `json:"p999"`
-	Max      float64        `json:"max"`
-	LagP99   float64        `json:"lag_p99"`
+	Offered  int                `json:"offered"`
+	Answered int                `json:"answered"`
+	Counted  int                `json:"counted"`
+	Also     map[string]Refused `json:"also"`
+	Errors   map[string]int     `json:"errors"`
+	Seconds  float64            `json:"seconds"`
+	P50      float64            `json:"p50"`
+	P90      float64            `json:"p90"`
+	P99      float64            `json:"p99"`
+	P999     float64            `json:"p999"`
+	Max      float64            `json:"max"`
+	LagP99   float64            `json:"lag_p99"`
+	CPU      float64            `json:"cpu"` // seconds of this program's, user and system
 }
 
 func main() {
@@ -92,6 +118,9 @@ func main() {
 	connections := flag.Int("connections", 64, "keep-alive connections")
 	seed := flag.Int64("seed", 1, "of the arrivals")
 	bodyFile := flag.String("body", "", "file to POST; without one, requests are GETs")
+	also := flag.String("also", "", "statuses, as in 503,504, that are answers, too")
+	list := flag.Bool("list", false, "print how long each answer of -also took")
+	closed := flag.Bool("closed", false, "every connection sends when it has its answer; -rate bounds the number of requests")
 	var headers fields
 	flag.Var(&headers, "header", "a field; may be given several times")
 	flag.Parse()
@@ -123,16 +152,25 @@ func main() {
 	request.Write(body)
 
 	runtime.LockOSThread()
-	l := &load{request: request.Bytes(), errors: map[string]int{}}
+	l := &load{request: request.Bytes(), errors: map[string]int{}, also: map[string]*refusals{}}
+	for status := range strings.SplitSeq(*also, ",") {
+		if status != "" {
+			l.also[status] = &refusals{sent: make([]int64, 0, total), took: make([]int64, 0, total)}
+		}
+	}
 	if err := l.prepare(address, *connections, total); err != nil {
 		log.Fatalf("openload: %v", err)
 	}
 	due := arrivals(total, *rate, *seed)
+	if *closed {
+		l.closed = int64(*seconds * 1e9)
+		clear(due)
+	}
 	debug.SetGCPercent(-1)
 	l.run(due)
 
 	from := int64(*warm * 1e9)
-	result := l.result(due, from)
+	result := l.result(from, *list)
 	out, _ := json.Marshal(result)
 	fmt.Println(string(out))
 	if len(l.errors) > 0 || result.Answered == 0 {
@@ -189,6 +227,7 @@ func (l *load) prepare(address *net.TCPAddr, connections, total int) error {
 		l.free = append(l.free, int32(connections-1-i))
 	}
 	l.open = connections
+	l.dues = make([]int64, 0, total)
 	l.latencies = make([]int64, 0, total)
 	l.lags = make([]int64, 0, total)
 	return nil
@@ -205,15 +244,21 @@ func (l *load) watch(fd int, index int32) error {
 // run sends every request when it is due and reads until all are answered, or the grace is over.
 func (l *load) run(due []int64) {
 	l.began = time.Now()
-	end := due[len(due)-1] + int64(grace)
+	end := max(due[len(due)-1], l.closed) + int64(grace)
 	events := make([]syscall.EpollEvent, 256)
 	next, armed := 0, int64(-1)
 	for l.open > 0 {
 		now := l.now()
+		if l.closed > 0 && now >= l.closed {
+			due = due[:next]
+		}
 		for next < len(due) && due[next] <= now && len(l.free) > 0 {
 			// Last in, first out: the connections in use are as many as the load needs.
 			index := l.free[len(l.free)-1]
 			l.free = l.free[:len(l.free)-1]
+			if l.closed > 0 {
+				due[next] = now
+			}
 			l.send(index, due[next])
 			next++
 			now = l.now()
@@ -244,7 +289,12 @@ func (l *load) run(due []int64) {
 			l.read(event.Fd)
 		}
 	}
-	if unanswered := len(due) - len(l.latencies); unanswered > 0 {
+	answered := len(l.latencies)
+	for _, each := range l.also {
+		answered += len(each.took)
+	}
+	l.offered = next
+	if unanswered := len(due) - answered; unanswered > 0 {
 		l.errors["unanswered"] += unanswered
 	}
 }
@@ -259,7 +309,7 @@ func (l *load) arm(in int64) {
 
 func (l *load) send(index int32, due int64) {
 	c := &l.conns[index]
-	c.busy, c.due, c.have, c.want = true, due, 0, 0
+	c.busy, c.due, c.have, c.want, c.kind = true, due, 0, 0, nil
 	c.sent = l.now()
 	count, _, number := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(c.fd), uintptr(unsafe.Pointer(&l.request[0])), uintptr(len(l.request)))
 	if number != 0 || int(count) != len(l.request) {
@@ -283,7 +333,7 @@ func (l *load) read(index int32) {
 	}
 	c.have += int(count)
 	if c.want == 0 {
-		if wrong := c.frame(); wrong != "" {
+		if wrong := c.frame(l.also); wrong != "" {
 			l.fail(c, wrong)
 			return
 		}
@@ -293,22 +343,30 @@ func (l *load) read(index int32) {
 	case c.have > c.want:
 		l.fail(c, "unasked")
 	default:
-		l.latencies = append(l.latencies, l.now()-c.due)
-		l.lags = append(l.lags, c.sent-c.due)
+		if c.kind != nil {
+			c.kind.sent = append(c.kind.sent, c.sent)
+			c.kind.took = append(c.kind.took, l.now()-c.sent)
+		} else {
+			l.latencies = append(l.latencies, l.now()-c.due)
+			l.lags = append(l.lags, c.sent-c.due)
+			l.dues = append(l.dues, c.due)
+		}
 		c.busy = false
 		l.free = append(l.free, index)
 	}
 }
 
 // frame finds the length of the answer once its head is whole; what is wrong with it, or "".
-func (c *conn) frame() string {
+func (c *conn) frame(also map[string]*refusals) string {
 	got := c.buf[:c.have]
 	head := bytes.Index(got, []byte("\r\n\r\n"))
 	if head < 0 {
 		return ""
 	}
 	if !bytes.HasPrefix(got, []byte("HTTP/1.1 200 ")) {
-		return "status " + string(got[9:12])
+		if c.kind = also[string(got[9:12])]; c.kind == nil {
+			return "status " + string(got[9:12])
+		}
 	}
 	for line := range bytes.SplitSeq(got[:head], []byte("\r\n")) {
 		name, value, found := bytes.Cut(line, []byte(":"))
@@ -337,18 +395,45 @@ func (l *load) fail(c *conn, what string) {
 	c.busy = false
 }
 
-// result leaves out what was answered of the warm-up: latencies are in the order of answers, so as many as were due in it.
-func (l *load) result(due []int64, from int64) Result {
-	skip, _ := slices.BinarySearch(due, from)
-	skip = min(skip, len(l.latencies))
-	latencies, lags := l.latencies[skip:], l.lags[skip:]
+// result leaves out what was due in the warm-up.
+func (l *load) result(from int64, list bool) Result {
+	var latencies, lags []int64
+	for i, due := range l.dues {
+		if due >= from {
+			latencies, lags = append(latencies, l.latencies[i]), append(lags, l.lags[i])
+		}
+	}
 	slices.Sort(latencies)
 	slices.Sort(lags)
-	return Result{
-		Offered: len(due), Answered: len(l.latencies), Errors: l.errors, Seconds: float64(l.now()) / 1e9,
+	r := Result{
+		Offered: l.offered, Answered: len(l.latencies), Counted: len(latencies), Errors: l.errors, Seconds: float64(l.now()) / 1e9,
 		P50: at(latencies, 50), P90: at(latencies, 90), P99: at(latencies, 99), P999: at(latencies, 99.9), Max: at(latencies, 100),
-		LagP99: at(lags, 99),
+		LagP99: at(lags, 99), Also: map[string]Refused{}, CPU: cpu(),
 	}
+	for status, each := range l.also {
+		var took []int64
+		for i, sent := range each.sent {
+			if sent >= from {
+				took = append(took, each.took[i])
+			}
+		}
+		slices.Sort(took)
+		found := Refused{Answered: len(took), P50: at(took, 50), P90: at(took, 90), P99: at(took, 99), P999: at(took, 99.9), Max: at(took, 100)}
+		if list {
+			for _, each := range took {
+				found.Took = append(found.Took, float64(each)/1e3)
+			}
+		}
+		r.Also[status] = found
+	}
+	return r
+}
+
+// cpu is the processor's time that this process has used, in seconds.
+func cpu() float64 {
+	var used syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used)
+	return float64(used.Utime.Nano()+used.Stime.Nano()) / 1e9
 }
 
 // at is the nearest-rank percentile in microseconds; 0 of none.

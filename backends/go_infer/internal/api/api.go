@@ -59,29 +59,24 @@ type Exchange struct {
 // Operation answers one request: it appends JSON to x.Answer.
 type Operation func(x *Exchange) error
 
+// Gate refuses a request by its head, before its body is read; nil lets it in. A nil Gate lets all in.
+type Gate func(x *Exchange) error
+
 var exchanges = sync.Pool{New: func() any { return &Exchange{} }}
 
 var jsonType = []string{"application/json"}
 
-// Serve runs an operation and returns the HTTP code it answered with.
-func Serve(w http.ResponseWriter, r *http.Request, limits Limits, operation Operation) int {
-	x := exchanges.Get().(*Exchange)
-	defer x.recycle()
-	x.Request, x.Context, x.Header, x.budget = r, r.Context(), w.Header(), limits.Bodies
-	cancel, err := x.deadline()
-	if cancel != nil {
-		defer cancel()
+// Serve runs an operation, if the gate lets the request in, and returns the HTTP code it answered with.
+func Serve(w http.ResponseWriter, r *http.Request, limits Limits, gate Gate, operation Operation) int {
+	return ServeParts(w, r, limits, -1, gate, operation)
+}
+
+// pass asks the gate, if what it may leave unread does not end the connection, and would not be refused for its size.
+func (x *Exchange) pass(gate Gate, limit int) error {
+	if gate == nil || x.Request.TransferEncoding != nil || x.Request.ContentLength > int64(limit) {
+		return nil
 	}
-	if err == nil {
-		x.Class, err = Class(r, limits)
-	}
-	if err == nil {
-		err = x.read(limits.MaxBody)
-	}
-	if err == nil {
-		err = operation(x)
-	}
-	return x.answer(w, limits, err)
+	return gate(x)
 }
 
 // answer writes the answer, or the refusal.

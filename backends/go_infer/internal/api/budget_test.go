@@ -15,7 +15,7 @@ func serveBody(limits Limits, body io.Reader, length int64, inside func(x *Excha
 	request := httptest.NewRequest(http.MethodPost, "/", body)
 	request.ContentLength = length
 	recorder := httptest.NewRecorder()
-	Serve(recorder, request, limits, func(x *Exchange) error {
+	Serve(recorder, request, limits, nil, func(x *Exchange) error {
 		inside(x)
 		return nil
 	})

@@ -51,7 +51,7 @@ func send(t testing.TB, body io.Reader, gzipFrom int, headers ...string) *http.R
 		request.Header.Add(headers[i], headers[i+1])
 	}
 	recorder := httptest.NewRecorder()
-	Serve(recorder, request, Limits{MaxBody: bodyLimit, GzipFrom: gzipFrom}, func(x *Exchange) error {
+	Serve(recorder, request, Limits{MaxBody: bodyLimit, GzipFrom: gzipFrom}, nil, func(x *Exchange) error {
 		x.Answer = append(x.Answer, x.Body...)
 		return nil
 	})

@@ -14,7 +14,7 @@ const smallBody = 4 << 10
 // ServeParts is Serve for a body of two parts: a head, which the operation finds in x.Body, and raw bytes, which it reads from x
 // straight to where they shall lie. A head of -1 bytes is the whole body. A body whose length is not known beforehand, or that is
 // compressed, is read whole first.
-func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int, operation Operation) int {
+func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int, gate Gate, operation Operation) int {
 	x := exchanges.Get().(*Exchange)
 	defer x.recycle()
 	x.Request, x.Context, x.Header, x.budget = r, r.Context(), w.Header(), limits.Bodies
@@ -25,6 +25,9 @@ func ServeParts(w http.ResponseWriter, r *http.Request, limits Limits, head int,
 	if err == nil {
 		x.TrustPriority = limits.TrustPriority
 		x.Class, err = Class(r, limits)
+	}
+	if err == nil {
+		err = x.pass(gate, limits.MaxBody)
 	}
 	if err == nil {
 		err = x.open(limits.MaxBody, head)

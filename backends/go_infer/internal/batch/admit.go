@@ -40,6 +40,7 @@ func (b *Batcher[T]) enter(j *job, payload T, now int64) {
 		b.oldest = now
 	}
 	b.waiting[line] += j.rows
+	b.depth.Add(int64(j.rows))
 	b.bytes[line] += j.bytes
 	b.queue.push(j.class, Part[T]{Payload: payload, Rows: j.rows, job: j, key: b.key(j, now)})
 	b.company.came(now, j.rows, b.runs.run(b.limit))
@@ -87,7 +88,11 @@ func (b *Batcher[T]) admit(j *job, now int64) *Refusal {
 
 // Hopeless says that a request of a class whose rows nobody has counted yet would be refused, and why: there is no room for even one, or
 // not even one could be answered before the deadline (zero: none). Reading a body to find that out would cost more than the refusal.
+// While nothing waits it takes no lock.
 func (b *Batcher[T]) Hopeless(class Class, deadline time.Time) (reason Reason, hopeless bool) {
+	if waiting := b.Waiting(); waiting == 0 || deadline.IsZero() && waiting < b.limits.MaxQueue {
+		return Rows, false
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {

@@ -98,6 +98,7 @@ type Batcher[T Payload] struct {
 	member *Member // nil: the slots are this batcher's own
 	tally  tally
 	teller teller
+	depth  atomic.Int64 // rows in the queue, for who looks without the mutex
 	slots  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -157,17 +158,10 @@ func NewShared[T Payload](name string, weight int, limits Limits, run func(slot 
 // clock is the time since the epoch, in nanoseconds.
 func (b *Batcher[T]) clock() int64 { return int64(b.now().Sub(b.epoch)) }
 
-// Waiting is the number of rows in the queue.
-func (b *Batcher[T]) Waiting() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.rows()
-}
+// Waiting is the number of rows in the queue. It costs nothing to ask.
+func (b *Batcher[T]) Waiting() int { return int(b.depth.Load()) }
 
 func (b *Batcher[T]) rows() int { return b.waiting[0] + b.waiting[1] + b.waiting[2] }
-
-// Room is the number of rows that may wait.
-func (b *Batcher[T]) Room() int { return b.limits.MaxQueue }
 
 // Limit is the most rows that the next batch may have.
 func (b *Batcher[T]) Limit() int {
@@ -345,6 +339,7 @@ func (b *Batcher[T]) forsake(j *job, reason error) {
 // leave counts rows out of the queue, and the job's memory with the last of them. The mutex is held.
 func (b *Batcher[T]) leave(j *job, rows int) {
 	b.waiting[j.class.line()] -= rows
+	b.depth.Add(int64(-rows))
 	if j.queued -= rows; j.queued == 0 {
 		b.bytes[j.class.line()] -= j.bytes
 	}

@@ -138,7 +138,7 @@ func TestEveryRequestEndsAsExactlyOneOutcome(t *testing.T) {
 			if least := answered.Load() + wasted; ran.Load() < least || ran.Load() > least+failed.Load() {
 				t.Errorf("%d rows were run, %d of them answered, %d wasted, at most %d failed", ran.Load(), answered.Load(), wasted, failed.Load())
 			}
-			if b.Waiting() != 0 || b.bytes != [classes]int{} || b.queue.size != 0 || b.held != 0 || b.stale != 0 {
+			if b.Waiting() != 0 || b.rows() != 0 || b.bytes != [classes]int{} || b.queue.size != 0 || b.held != 0 || b.stale != 0 {
 				t.Errorf("left behind: %d rows, %v bytes, %d parts, %d stale with %d bytes", b.Waiting(), b.bytes, b.queue.size, b.stale, b.held)
 			}
 			for _, w := range held {

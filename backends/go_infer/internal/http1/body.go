@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 )
 
 // A chunk's size line and the trailers are for programs to write, and short.
@@ -135,16 +136,30 @@ func (b *body) Close() error {
 	return nil
 }
 
-// rest reads what the handler left, if that is little; false: the connection cannot go on.
+// scraps are where bodies go that nobody wants.
+var scraps = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// rest reads what the handler left, up to Limits.MaxUnread; false: the connection cannot go on. What has come with the head, as small
+// bodies do, costs nothing.
 func (b *body) rest() bool {
 	b.closed = false
 	if b.expects {
 		return false
 	}
-	var scrap [4 << 10]byte
-	for size := 0; !b.ended && size <= maxUnread; {
+	if !b.chunked && b.err == nil {
+		passed := min(b.left, int64(b.c.end-b.c.start))
+		b.c.start += int(passed)
+		b.left -= passed
+		b.ended = b.left == 0
+	}
+	if b.ended {
+		return true
+	}
+	scrap := scraps.Get().(*[32 << 10]byte)
+	defer scraps.Put(scrap)
+	for size := int64(0); !b.ended && size <= b.c.server.unread(); {
 		n, err := b.Read(scrap[:])
-		if size += n; err != nil {
+		if size += int64(n); err != nil {
 			break
 		}
 	}

@@ -16,7 +16,6 @@ import (
 
 const (
 	firstBuffer = 4 << 10
-	maxUnread   = 256 << 10              // of a body that no handler wants is read so that the connection goes on, as net/http does
 	linger      = 500 * time.Millisecond // for the client to read the last answer, before what it still sends would reset it away
 	lingerBytes = 1 << 20
 )

@@ -171,7 +171,7 @@ func (w *response) head(out []byte) []byte {
 	}
 	body, old := &w.c.body, w.c.request.ProtoMinor == 0
 	if listed(w.fields["Connection"], "close") || !w.c.head.keep || w.c.server.stopping.Load() ||
-		!body.ended && (body.err != nil || body.chunked || body.expects || body.left > maxUnread) {
+		!body.ended && (body.err != nil || body.chunked || body.expects || body.left > w.c.server.unread()) {
 		w.close = true
 	}
 	for name, values := range w.fields {

@@ -31,6 +31,7 @@ type Limits struct {
 	IdleTimeout   time.Duration // before the first byte of a request
 	MaxHeader     int           // bytes of a request's line and fields; beyond, 431, or 414 if the line alone has more
 	MaxFields     int           // fields of a request; beyond, 431
+	MaxUnread     int64         // bytes of a body no handler wants that are read so that the connection goes on; 0: 256 KiB
 }
 
 // Defaults are limits for clients that are programs.
@@ -57,6 +58,16 @@ type Server struct {
 	blind     sync.Once // to clients that leave: told once
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
+}
+
+// maxUnread is Limits.MaxUnread of net/http.
+const maxUnread = 256 << 10
+
+func (s *Server) unread() int64 {
+	if s.Limits.MaxUnread > 0 {
+		return s.Limits.MaxUnread
+	}
+	return maxUnread
 }
 
 // Between two looks for connections that have become idle while the server stops: at first, and at most.

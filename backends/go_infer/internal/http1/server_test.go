@@ -15,10 +15,13 @@ import (
 	"time"
 )
 
-func run(t testing.TB, handler http.HandlerFunc) (*Server, string) {
+func run(t testing.TB, handler http.HandlerFunc, settings ...func(*Server)) (*Server, string) {
 	t.Helper()
 	s := &Server{Handler: handler, Log: slog.New(slog.DiscardHandler), Limits: Limits{HeaderTimeout: time.Second,
 		BodyTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeader: 4096, MaxFields: 100}}
+	for _, set := range settings {
+		set(s)
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -211,6 +214,40 @@ func TestContinueIsSaidOnlyToAHandlerThatReads(t *testing.T) {
 		_, _ = io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")
 		if line, err := bufio.NewReader(conn).ReadString('\n'); line != want {
 			t.Errorf("%s: %q, %v; want %q", path, line, err, want)
+		}
+	}
+}
+
+// TestABodyThatNobodyReadsIsPassedOver: up to a bound the connection goes on behind it; beyond, it says that it ends.
+func TestABodyThatNobodyReadsIsPassedOver(t *testing.T) {
+	for _, bound := range []int{0, 3000, 700_000} {
+		refuse := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
+		_, address := run(t, refuse, func(s *Server) { s.Limits.MaxUnread = int64(bound) })
+		if bound == 0 {
+			bound = 256 << 10
+		}
+		for _, size := range []int{1, bound, bound + 1} {
+			for _, early := range []int{0, min(size, 2000)} { // bytes that come with the head
+				c := dial(t, address)
+				text := "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + strconv.Itoa(size) + "\r\n\r\n" + strings.Repeat("x", early)
+				if _, err := io.WriteString(c, text); err != nil {
+					t.Fatal(err)
+				}
+				reader := bufio.NewReader(c)
+				response, err := http.ReadResponse(reader, nil)
+				if err != nil || response.StatusCode != http.StatusServiceUnavailable || response.Close != (size > bound) {
+					t.Fatalf("%d bytes of %d: %v, %+v", size, bound, err, response)
+				}
+				if size > bound {
+					continue
+				}
+				if _, err := io.WriteString(c, strings.Repeat("x", size-early)+"GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				if response, err = http.ReadResponse(reader, nil); err != nil || response.StatusCode != http.StatusServiceUnavailable {
+					t.Errorf("%d bytes of %d: what came behind the body: %v", size, bound, err)
+				}
+			}
 		}
 	}
 }

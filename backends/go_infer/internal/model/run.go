@@ -101,30 +101,6 @@ func (s *Servable) ended(request *Request, err error) error {
 	return nil
 }
 
-// Overloaded refuses a request before its body is parsed, if whatever signature it may name has no room for it, or cannot answer it
-// before the deadline of ctx; nil: go on. It costs nothing while nothing waits.
-func (m *Model) Overloaded(ctx context.Context, class batch.Class) error {
-	deadline, hurried := ctx.Deadline()
-	for _, servable := range m.Signatures {
-		if servable.batcher == nil || servable.batcher.Waiting() == 0 || !hurried && servable.batcher.Waiting() < servable.batcher.Room() {
-			return nil
-		}
-	}
-	var last *Servable
-	var why batch.Reason
-	for _, servable := range m.Signatures {
-		reason, hopeless := servable.batcher.Hopeless(class, deadline)
-		if !hopeless {
-			return nil
-		}
-		last, why = servable, reason
-	}
-	if last == nil {
-		return nil
-	}
-	return last.explain(last.batcher.TurnAway(why))
-}
-
 // stringHeader is what a string takes beside its bytes.
 const stringHeader = int(unsafe.Sizeof([]byte(nil)))
 

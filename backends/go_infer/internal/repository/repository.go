@@ -176,6 +176,21 @@ func (r *Repository) hold(v *version) *Lease {
 	return v.lease
 }
 
+// Glance is the model that would answer now, neither held nor waited for; nil: none would, or chance decides which. Whoever goes by what it
+// says, of its queue for instance, must not touch its tensors.
+func (r *Repository) Glance(name string, wanted Wanted) *model.Model {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	m := r.models[name]
+	if m == nil || len(m.split) > 0 && wanted == (Wanted{}) {
+		return nil
+	}
+	if v, err := m.find(wanted); err == nil && v != nil && v.lease != nil {
+		return v.lease.Model
+	}
+	return nil
+}
+
 // Versions lists a model's versions, newest first as TF-Serving does; nil if the model is unknown.
 func (r *Repository) Versions(name string) []Version {
 	r.mu.RLock()

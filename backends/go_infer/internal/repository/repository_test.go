@@ -329,6 +329,32 @@ func TestOneCallRollsBackAndAnotherRestores(t *testing.T) {
 	}
 }
 
+func TestAGlanceNeitherHoldsNorLoads(t *testing.T) {
+	s := newStage(t, Options{Lazy: true, LazyWait: 10 * time.Second})
+	s.put("m", 1, "")
+	s.put("m", 2, "")
+	must(t, s.reload(s.config("m", modelconfig.Policy{All: true}, nil)))
+	for _, wanted := range []Wanted{{}, {Version: 1}, {Version: 3}, {Label: "none"}} {
+		if m := s.Glance("m", wanted); m != nil {
+			t.Errorf("%+v: version %d, which is not loaded", wanted, m.Version)
+		}
+	}
+	if s.Glance("none", Wanted{}) != nil || s.loads.Load() != 0 {
+		t.Errorf("a model that there is not, or %d loads", s.loads.Load())
+	}
+	s.answers("m", Wanted{}, 2)
+	if m := s.Glance("m", Wanted{}); m == nil || m.Version != 2 {
+		t.Errorf("the latest is loaded: %+v", m)
+	}
+	if m := s.Glance("m", Wanted{Version: 1}); m != nil || s.loads.Load() != 1 {
+		t.Errorf("the other is not: %+v, %d loads", m, s.loads.Load())
+	}
+	must(t, s.Unload(soon(t), "m")) // would wait for who holds it
+	if m := s.Glance("m", Wanted{}); m != nil {
+		t.Errorf("version %d is unloaded", m.Version)
+	}
+}
+
 func TestTrafficIsSharedByWeightAndABrokenCanaryCostsNobodyAnAnswer(t *testing.T) {
 	s := newStage(t, Options{})
 	s.put("m", 1, "")
@@ -352,6 +378,12 @@ func TestTrafficIsSharedByWeightAndABrokenCanaryCostsNobodyAnAnswer(t *testing.T
 	}
 	if got := count(); got[1] < 4300 || got[1] > 4700 || got[1]+got[2] != 5000 {
 		t.Errorf("shares %v of 90 and 10", got)
+	}
+	if m := s.Glance("m", Wanted{}); m != nil {
+		t.Errorf("chance decides who answers, and a glance sees version %d", m.Version)
+	}
+	if m := s.Glance("m", Wanted{Label: "stable"}); m == nil || m.Version != 1 {
+		t.Errorf("who asks for a label takes no chance: %+v", m)
 	}
 	if err := s.SetTraffic([]modelconfig.Traffic{{Model: "x"}}); err == nil || err.Error() != `traffic: there is no model "x"; there are: m` {
 		t.Errorf("unknown model: %v", err)

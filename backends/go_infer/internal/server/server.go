@@ -54,6 +54,7 @@ func (s *Server) Prepare() *Server {
 	if s.HTTP == (http1.Limits{}) {
 		s.HTTP = http1.Defaults()
 	}
+	s.HTTP.MaxUnread = int64(s.TFServing.Limits.MaxBody) // of who is refused by the head: else a client that still writes would not read why
 	s.http = http1.Server{Handler: s, Limits: s.HTTP, Log: s.Log}
 	return s
 }

@@ -48,11 +48,16 @@ func start(t *testing.T) *running {
 
 func serve(t *testing.T, base string) *running {
 	t.Helper()
+	return serveWithin(t, base, batch.Limits{MaxBatch: 32, MaxQueue: 1024, Slots: 1, Coalesce: true})
+}
+
+func serveWithin(t *testing.T, base string, queue batch.Limits) *running {
+	t.Helper()
 	pool, registry := tensor.NewPool(), metrics.New()
 	repo := repository.New(repository.Options{
 		Load: func(name string, version int64, directory string) (*model.Model, error) {
 			return model.Load(name, version, directory, model.Options{
-				Limits: batch.Limits{MaxBatch: 32, MaxQueue: 1024, Slots: 1, Coalesce: true}, IntraOp: 1, Pool: pool, Events: registry.Model(name, version),
+				Limits: queue, IntraOp: 1, Pool: pool, Events: registry.Model(name, version),
 			})
 		},
 		Scan: func(context.Context, string) (places []repository.Place, err error) { // 3 does not exist, and is refused

@@ -55,6 +55,24 @@ type wanted struct {
 
 var inferences = sync.Pool{New: func() any { return &inference{} }}
 
+// admit refuses by its head what an overloaded model could not answer in time, however urgent the parameters in the body may say it is.
+func (h *Handler) admit(x *api.Exchange, t *target) error {
+	m := h.Repository.Glance(t.model, t.wanted)
+	if m == nil {
+		return nil
+	}
+	return overloaded(m, x)
+}
+
+// overloaded refuses what could not be answered in time even if the parameters said that it is as urgent as it may be.
+func overloaded(m *model.Model, x *api.Exchange) error {
+	class := x.Class
+	if x.TrustPriority {
+		class = batch.Critical
+	}
+	return m.Overloaded(x.Context, class)
+}
+
 func (h *Handler) infer(x *api.Exchange, t *target) error {
 	lease, err := h.find(x.Context, t)
 	if err != nil {
@@ -66,9 +84,6 @@ func (h *Handler) infer(x *api.Exchange, t *target) error {
 		}
 	}()
 	m := lease.Model
-	if err := m.Overloaded(x.Context, x.Class); err != nil {
-		return err
-	}
 	f := inferences.Get().(*inference)
 	*f = inference{x: x, model: m, body: x.Body, outputs: f.outputs[:0]}
 	defer f.recycle()
@@ -119,7 +134,7 @@ func (h *Handler) Start(w http.ResponseWriter, r *http.Request, resume func(answ
 
 // Read reads the request, unless the model is overloaded.
 func (f *inference) Read() error {
-	if err := f.model.Overloaded(f.x.Context, f.x.Class); err != nil {
+	if err := overloaded(f.model, f.x); err != nil {
 		return err
 	}
 	return f.readBody(f.head)
@@ -169,25 +184,38 @@ func (f *inference) recycle() {
 	inferences.Put(f)
 }
 
+// class is what comes of what the request and its parameters say of its urgency.
+func (f *inference) class() batch.Class {
+	return batch.Claim(f.policy.class, f.x.Class, f.x.TrustPriority)
+}
+
+// patience narrows the context to the time that the parameters allow; cancel is to be called.
+func (f *inference) patience(ctx context.Context) (narrowed context.Context, cancel context.CancelFunc) {
+	if f.policy.timeout > 0 {
+		return context.WithTimeout(ctx, f.policy.timeout)
+	}
+	return ctx, func() {}
+}
+
+// admit refuses before its tensors are read what cannot be answered as its parameters want it.
+func (f *inference) admit() error {
+	ctx, cancel := f.patience(f.x.Context)
+	defer cancel()
+	return f.signature.Overloaded(ctx, f.class())
+}
+
 // Run waits until the request has been run.
 func (f *inference) Run(ctx context.Context) error {
-	if f.policy.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.policy.timeout)
-		defer cancel()
-	}
-	f.classify()
+	ctx, cancel := f.patience(ctx)
+	defer cancel()
+	f.request.Class = f.class()
 	return f.signature.Run(ctx, f.request)
 }
 
 // Start does not.
 func (f *inference) Start(ctx batch.Context, ended func(err error) (after func())) error {
-	f.classify()
+	f.request.Class = f.class()
 	return f.signature.Start(ctx, f.request, ended)
-}
-
-func (f *inference) classify() {
-	f.request.Class = batch.Claim(f.policy.class, f.x.Class, f.x.TrustPriority)
 }
 
 // The members of a request and of its parts.
@@ -214,6 +242,9 @@ func (f *inference) read(head int) error {
 		return err
 	}
 	if f.signature, err = signature(f.model, name); err != nil {
+		return err
+	}
+	if err := f.admit(); err != nil {
 		return err
 	}
 	f.request = model.NewRequest(len(f.signature.Inputs))

@@ -205,6 +205,9 @@ func (f *inference) readRaw() (err error) {
 	if n := len(f.signature.Inputs); n != 1 {
 		return refuse("raw request must have exactly 1 input, but model '%s' has %d; send a JSON header (%s)", f.model.Name, n, headLength)
 	}
+	if err := f.admit(); err != nil {
+		return err
+	}
 	f.request = model.NewRequest(1)
 	f.binary = true
 	info := &f.signature.Inputs[0]

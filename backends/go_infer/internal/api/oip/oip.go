@@ -42,6 +42,7 @@ type operation struct {
 	endpoint metrics.Endpoint
 	method   string
 	run      func(h *Handler, x *api.Exchange, t *target) error
+	gate     func(h *Handler, x *api.Exchange, t *target) error // nil: none
 }
 
 // Serve answers one request; it returns what it was and the HTTP code.
@@ -57,7 +58,11 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 	if t.head, err = headOf(r); err != nil {
 		return endpoint, api.Refuse(w, err)
 	}
-	return endpoint, api.ServeParts(w, r, h.Limits, t.head, func(x *api.Exchange) error { return t.operation.run(h, x, &t) })
+	var gate api.Gate
+	if t.operation.gate != nil {
+		gate = func(x *api.Exchange) error { return t.operation.gate(h, x, &t) }
+	}
+	return endpoint, api.ServeParts(w, r, h.Limits, t.head, gate, func(x *api.Exchange) error { return t.operation.run(h, x, &t) })
 }
 
 // headOf is how many bytes of the body are JSON, as the request says; -1: it does not.

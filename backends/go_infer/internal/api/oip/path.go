@@ -21,23 +21,23 @@ type target struct {
 // The operations, by where they are in a path. A model's may follow /versions/V.
 var (
 	ofServer = map[string]*operation{
-		"":                  {metrics.Metadata, http.MethodGet, (*Handler).serverMetadata},
-		"/health/live":      {metrics.Health, http.MethodGet, (*Handler).live},
-		"/health/ready":     {metrics.Health, http.MethodGet, (*Handler).ready},
-		"/openapi.json":     {metrics.Metadata, http.MethodGet, (*Handler).document},
-		"/models/stats":     {metrics.Status, http.MethodGet, (*Handler).statistics},
-		"/repository/index": {metrics.Control, http.MethodPost, (*Handler).index},
+		"":                  {metrics.Metadata, http.MethodGet, (*Handler).serverMetadata, nil},
+		"/health/live":      {metrics.Health, http.MethodGet, (*Handler).live, nil},
+		"/health/ready":     {metrics.Health, http.MethodGet, (*Handler).ready, nil},
+		"/openapi.json":     {metrics.Metadata, http.MethodGet, (*Handler).document, nil},
+		"/models/stats":     {metrics.Status, http.MethodGet, (*Handler).statistics, nil},
+		"/repository/index": {metrics.Control, http.MethodPost, (*Handler).index, nil},
 	}
 	ofModel = map[string]*operation{
-		"":       {metrics.Metadata, http.MethodGet, (*Handler).modelMetadata},
-		"ready":  {metrics.Status, http.MethodGet, (*Handler).modelReady},
-		"config": {metrics.Metadata, http.MethodGet, (*Handler).config},
-		"stats":  {metrics.Status, http.MethodGet, (*Handler).statistics},
-		"infer":  {metrics.ModelInfer, http.MethodPost, (*Handler).infer},
+		"":       {metrics.Metadata, http.MethodGet, (*Handler).modelMetadata, nil},
+		"ready":  {metrics.Status, http.MethodGet, (*Handler).modelReady, nil},
+		"config": {metrics.Metadata, http.MethodGet, (*Handler).config, nil},
+		"stats":  {metrics.Status, http.MethodGet, (*Handler).statistics, nil},
+		"infer":  {metrics.ModelInfer, http.MethodPost, (*Handler).infer, (*Handler).admit},
 	}
 	ofRepository = map[string]*operation{
-		"load":   {metrics.Control, http.MethodPost, (*Handler).load},
-		"unload": {metrics.Control, http.MethodPost, (*Handler).unload},
+		"load":   {metrics.Control, http.MethodPost, (*Handler).load, nil},
+		"unload": {metrics.Control, http.MethodPost, (*Handler).unload, nil},
 	}
 )
 

@@ -24,7 +24,7 @@ func (h *Handler) classify(x *api.Exchange) error {
 	if err != nil {
 		return err
 	}
-	if err := lease.Model.Overloaded(x.Context, x.Class); err != nil {
+	if err := answer.servable.Overloaded(x.Context, x.Class); err != nil {
 		return err // and not after decoding pictures
 	}
 	sent, err := read(x, h.Images.Limits.Pictures)

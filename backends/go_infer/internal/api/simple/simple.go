@@ -32,14 +32,15 @@ type Handler struct {
 type operation struct {
 	endpoint metrics.Endpoint
 	run      func(*Handler, *api.Exchange) error
+	gate     func(*Handler, *api.Exchange) error // nil: none
 }
 
 // Paths are what this package answers.
 var Paths = map[string]operation{
-	"/classify":   {metrics.Classify, (*Handler).classify},
-	"/preprocess": {metrics.Preprocess, (*Handler).preprocess},
-	"/predict":    {metrics.Infer, (*Handler).predict},
-	"/infer":      {metrics.Infer, (*Handler).predict},
+	"/classify":   {metrics.Classify, (*Handler).classify, (*Handler).admit},
+	"/preprocess": {metrics.Preprocess, (*Handler).preprocess, nil},
+	"/predict":    {metrics.Infer, (*Handler).predict, (*Handler).admit},
+	"/infer":      {metrics.Infer, (*Handler).predict, (*Handler).admit},
 }
 
 // Serve answers one request; false if the path is not of this package.
@@ -51,19 +52,44 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 	if err := api.Method(w, r, http.MethodPost); err != nil {
 		return operation.endpoint, api.Refuse(w, err), true
 	}
-	return operation.endpoint, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return operation.run(h, x) }), true
+	var gate api.Gate
+	if operation.gate != nil {
+		gate = func(x *api.Exchange) error { return operation.gate(h, x) }
+	}
+	return operation.endpoint, api.Serve(w, r, h.Limits, gate, func(x *api.Exchange) error { return operation.run(h, x) }), true
+}
+
+// admit refuses what an overloaded model could not answer in time.
+func (h *Handler) admit(x *api.Exchange) error {
+	name, wanted, err := h.asked(x)
+	if err != nil {
+		return err
+	}
+	if m := h.Repository.Glance(name, wanted); m != nil {
+		return m.Overloaded(x.Context, x.Class)
+	}
+	return nil
 }
 
 // choose finds and holds the model that the query asks for.
 func (h *Handler) choose(x *api.Exchange) (*repository.Lease, error) {
-	name, wanted, r := "", repository.Wanted{}, x.Request
+	name, wanted, err := h.asked(x)
+	if err != nil {
+		return nil, err
+	}
+	return h.Repository.Acquire(x.Context, name, wanted)
+}
+
+// asked is the model that the query asks for; without one, the only one.
+func (h *Handler) asked(x *api.Exchange) (name string, wanted repository.Wanted, err error) {
+	r := x.Request
 	if r.URL.RawQuery != "" {
 		query := r.URL.Query()
 		name = query.Get("model")
 		if text := query.Get("version"); text != "" {
 			number, err := strconv.ParseInt(text, 10, 64)
 			if err != nil || number < 0 {
-				return nil, status.Errorf(status.InvalidArgument, "version=%q is not a version; versions are whole numbers", text)
+				return "", wanted, status.Errorf(status.InvalidArgument, "version=%q is not a version; versions are whole numbers", text)
 			}
 			wanted = repository.Wanted{Version: number, Exact: true}
 		}
@@ -71,11 +97,11 @@ func (h *Handler) choose(x *api.Exchange) (*repository.Lease, error) {
 	if name == "" {
 		names := h.Repository.Names()
 		if len(names) != 1 {
-			return nil, status.Errorf(status.InvalidArgument, "which model? add ?model=NAME; there are: %s", strings.Join(names, ", "))
+			return "", wanted, status.Errorf(status.InvalidArgument, "which model? add ?model=NAME; there are: %s", strings.Join(names, ", "))
 		}
 		name = names[0]
 	}
-	return h.Repository.Acquire(x.Context, name, wanted)
+	return name, wanted, nil
 }
 
 func (h *Handler) predict(x *api.Exchange) error {
@@ -84,11 +110,11 @@ func (h *Handler) predict(x *api.Exchange) error {
 		return err
 	}
 	defer lease.Release()
-	if err := lease.Model.Overloaded(x.Context, x.Class); err != nil {
-		return err
-	}
 	answer, err := newAnswer(lease.Model, "")
 	if err != nil {
+		return err
+	}
+	if err := answer.servable.Overloaded(x.Context, x.Class); err != nil {
 		return err
 	}
 	document, err := jsontensor.Scan(x.Body)

@@ -86,6 +86,9 @@ func (p *prediction) Read() (err error) {
 	if p.signature, err = p.lease.Model.Signature(name); err != nil {
 		return err
 	}
+	if err := p.signature.Overloaded(p.x.Context, p.x.Class); err != nil {
+		return err // others of the model would not be
+	}
 	if p.request, err = p.document.Read(p.signature.Signature, p.lease.Model.Pool()); err == nil {
 		p.request.Class = p.x.Class
 	}

@@ -31,15 +31,30 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) (metrics.Endpoin
 	case err != nil:
 		return metrics.Other, api.Refuse(w, err)
 	case target.verb == "predict":
-		return metrics.Predict, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.predict(x, target) })
+		return metrics.Predict, api.Serve(w, r, h.Limits, h.gate(&target, metrics.PredictAPI), func(x *api.Exchange) error { return h.predict(x, target) })
 	case target.verb == "classify":
-		return metrics.Classify, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.classify(x, target) })
+		return metrics.Classify, api.Serve(w, r, h.Limits, h.gate(&target, metrics.ClassifyAPI), func(x *api.Exchange) error { return h.classify(x, target) })
 	case target.verb == "regress":
-		return metrics.Regress, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.regress(x, target) })
+		return metrics.Regress, api.Serve(w, r, h.Limits, h.gate(&target, metrics.RegressAPI), func(x *api.Exchange) error { return h.regress(x, target) })
 	case target.meta:
-		return metrics.Metadata, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.metadata(x, target) })
+		return metrics.Metadata, api.Serve(w, r, h.Limits, nil, func(x *api.Exchange) error { return h.metadata(x, target) })
 	}
-	return metrics.Status, api.Serve(w, r, h.Limits, func(x *api.Exchange) error { return h.status(x, target) })
+	return metrics.Status, api.Serve(w, r, h.Limits, nil, func(x *api.Exchange) error { return h.status(x, target) })
+}
+
+// gate refuses what an overloaded model could not answer in time.
+func (h *Handler) gate(target *target, method metrics.API) api.Gate {
+	return func(x *api.Exchange) error {
+		m := h.Repository.Glance(target.model, target.wanted)
+		if m == nil {
+			return nil
+		}
+		err := m.Overloaded(x.Context, x.Class)
+		if err != nil {
+			h.answered(method, m.Name, time.Now(), err)
+		}
+		return err
+	}
 }
 
 // answered counts a request under TF-Serving's names.

@@ -49,11 +49,11 @@ func (s *Service) run(ctx context.Context, q *inferRequest, streamed bool) (*rpc
 		defer cancel()
 	}
 	class := batch.Claim(q.class, rpc.Class(ctx), s.TrustPriority)
-	if err := lease.Model.Overloaded(ctx, class); err != nil {
-		return nil, err
-	}
 	servable, err := signature(lease.Model, q.signature)
 	if err != nil {
+		return nil, err
+	}
+	if err := servable.Overloaded(ctx, class); err != nil {
 		return nil, err
 	}
 	request := model.NewRequest(len(servable.Inputs))

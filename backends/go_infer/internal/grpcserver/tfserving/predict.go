@@ -33,12 +33,12 @@ func (s *Service) predict(ctx context.Context, in *rpc.Message) (answer any, err
 		return nil, err
 	}
 	defer lease.Release()
-	if err := lease.Model.Overloaded(ctx, rpc.Class(ctx)); err != nil {
-		return nil, err // at once, and not after copying what cannot be served
-	}
 	servable, err := predictable(lease.Model, q.spec.signature)
 	if err != nil {
 		return nil, err
+	}
+	if err := servable.Overloaded(ctx, rpc.Class(ctx)); err != nil {
+		return nil, err // at once, and not after copying what cannot be served
 	}
 	request, err := s.tensors(q, servable)
 	if err != nil {
