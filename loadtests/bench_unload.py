@@ -52,11 +52,19 @@ def unloads(work: Path, models: Path, options: argparse.Namespace) -> list[Bar]:
                 time.sleep(SETTLE)
                 busy.append(unload(server, models, aside))
                 time.sleep(SETTLE)
-                begin = time.monotonic()
-                time.sleep(busy[-1][1] - busy[-1][0])
-                calm.append((begin, time.monotonic()))
+                calm.append(watch(server, busy[-1][1] - busy[-1][0]))
             bars += judge(client.stop(), share, share * most, calm, busy)
     return bars
+
+
+def watch(server: Server, seconds: float) -> tuple[float, float]:
+    """Asks as `unload` does, for it costs the server's cores something, and nothing happens; from when until when."""
+    begin = time.monotonic()
+    while time.monotonic() < begin + seconds - MARGIN:
+        server.state(2)
+        time.sleep(0.01)
+    time.sleep(MARGIN)
+    return begin, time.monotonic()
 
 
 def unload(server: Server, models: Path, aside: Path) -> tuple[float, float]:

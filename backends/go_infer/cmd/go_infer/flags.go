@@ -62,7 +62,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	o.batching.flags(f, o.machine.Runs)
 	f.IntVar(&o.intraOp, "tensorflow_intra_op_parallelism", o.machine.IntraOp, "`threads` inside one operation")
 	f.IntVar(&o.maxBody, "max_body", 16<<20, "largest request body, in `bytes`")
-	f.IntVar(&o.maxBodies, "max_bodies", 512<<20, "most `bytes` of all request bodies that are held at the same time; beyond, requests are refused with 503")
+	f.IntVar(&o.maxBodies, "max_bodies", 512<<20, "most `bytes` of all request bodies and gRPC messages that are held at the same time; beyond, requests are refused with 503 or UNAVAILABLE")
 	f.IntVar(&o.gzipFrom, "gzip_from", 16<<10, "`bytes` of an answer from which it is gzipped for clients that ask; 0 never")
 	f.IntVar(&o.heapReserve, "heap_reserve", 32<<20, "`bytes` of Go's heap that are reckoned as in use, so that garbage is collected less often")
 	f.IntVar(&o.images.Pixels, "max_image_pixels", 16<<20, "largest picture, in `pixels`")

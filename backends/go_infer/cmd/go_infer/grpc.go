@@ -91,7 +91,7 @@ func listenGRPC(g *grpcOptions, log *slog.Logger) (*grpcSide, error) {
 }
 
 // serve makes the server and answers on every listener.
-func (s *grpcSide) serve(o *options, rest *server.Server, repo *repository.Repository, control rpc.Controller, registry *metrics.Registry, log *slog.Logger) {
+func (s *grpcSide) serve(o *options, rest *server.Server, repo *repository.Repository, control rpc.Controller, bodies rpc.Budget, registry *metrics.Registry, log *slog.Logger) {
 	around := &rpc.Around{Registry: registry, Pushback: time.Second, Priority: o.batching.priority, TrustPriority: o.batching.trust}
 	if rest.LogEach {
 		around.Log = log
@@ -108,7 +108,8 @@ func (s *grpcSide) serve(o *options, rest *server.Server, repo *repository.Repos
 		parts.Control, parts.Reloader = control, reloader{repo}
 	}
 	s.Server = grpcserver.New(grpcserver.Options{
-		MaxMessage:    o.grpc.maxMessage,
+		MaxMessage:    min(o.grpc.maxMessage, o.maxBodies), // what can never be held need not be waited for
+		Bodies:        bodies,
 		MaxStreams:    uint32(o.grpc.maxStreams),
 		TensorContent: o.grpc.tensorContent,
 		TrustPriority: o.batching.trust,

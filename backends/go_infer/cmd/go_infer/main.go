@@ -100,7 +100,7 @@ func serve(o options, log *slog.Logger) error {
 	repo = o.repository(load, closing, remotes, registry, log)
 	config := &configuration{flags: &o.lifecycle, repo: repo, log: log, look: remotes.Look}
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
-	registry.Counter("go_infer_load_paused_seconds_total", "Time that loads paused for those who serve.", func() float64 { return session.Paused().Seconds() })
+	registry.Counter("go_infer_load_paused_seconds_total", "Time that loads and unloads paused for those who serve.", func() float64 { return session.Paused().Seconds() })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
 	images := image.NewStage(o.images)
 	registry.Gauge("go_infer_images_working", "Pictures being decoded and resized.", func() float64 { return float64(images.Working()) })
@@ -129,7 +129,7 @@ func serve(o options, log *slog.Logger) error {
 	served := make(chan error, 2)
 	go func() { served <- s.Serve(listener) }()
 	if grpc != nil {
-		grpc.serve(&o, s, repo, o.control(repo), registry, log)
+		grpc.serve(&o, s, repo, o.control(repo), bodies, registry, log)
 	}
 	if o.socket != "" {
 		socket, err := listen.Unix(o.socket)

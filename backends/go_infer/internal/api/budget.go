@@ -25,7 +25,8 @@ func (b *Budget) Held() int64 { return b.held.Load() }
 // retryBodies is after how long a client may come again: bodies are soon read, or given up.
 const retryBodies = time.Second
 
-func (b *Budget) take(bytes int) error {
+// Take takes so many bytes, or refuses.
+func (b *Budget) Take(bytes int) error {
 	if b.held.Add(int64(bytes)) <= b.most {
 		return nil
 	}
@@ -34,12 +35,15 @@ func (b *Budget) take(bytes int) error {
 		Message: fmt.Sprintf("the requests that are being read or answered hold the %d bytes that --max_bodies allows; retry later", b.most)}
 }
 
+// Give gives bytes back that were taken.
+func (b *Budget) Give(bytes int) { b.held.Add(-int64(bytes)) }
+
 // hold counts the exchange's body as so many bytes, if that is more than it was.
 func (x *Exchange) hold(bytes int) error {
 	if x.budget == nil || bytes <= x.held {
 		return nil
 	}
-	if err := x.budget.take(bytes - x.held); err != nil {
+	if err := x.budget.Take(bytes - x.held); err != nil {
 		x.Header.Set("Connection", "close") // the rest of the body is not worth reading
 		return err
 	}
@@ -49,7 +53,7 @@ func (x *Exchange) hold(bytes int) error {
 
 func (x *Exchange) letGo() {
 	if x.held > 0 {
-		x.budget.held.Add(-int64(x.held))
+		x.budget.Give(x.held)
 	}
 	x.budget, x.held = nil, 0
 }

@@ -34,11 +34,12 @@ const (
 
 // Options are the numbers of a server.
 type Options struct {
-	MaxMessage    int    // bytes of a message, received (after decompression) or sent; also of one tensor
-	MaxStreams    uint32 // calls at a time on one connection
-	TensorContent bool   // answer with tensor_content instead of the typed fields
-	TrustPriority bool   // believe requests that they are more urgent than others
-	Release       string // this server's version, for ServerMetadata
+	MaxMessage    int        // bytes of a message, received (after decompression) or sent; also of one tensor
+	Bodies        rpc.Budget // of all messages that are held together; nil: not bounded
+	MaxStreams    uint32     // calls at a time on one connection
+	TensorContent bool       // answer with tensor_content instead of the typed fields
+	TrustPriority bool       // believe requests that they are more urgent than others
+	Release       string     // this server's version, for ServerMetadata
 }
 
 // Parts are what the services serve.
@@ -76,6 +77,7 @@ func New(o Options, parts Parts) *Server {
 		health:  newHealth(parts.Models, parts.Ready),
 		streams: make(chan struct{}),
 	}
+	parts.Around.Receiver = rpc.Receiver{Most: o.MaxMessage, Budget: o.Bodies}
 	serving := &tfserving.Service{Models: parts.Models, Reloader: parts.Reloader, MaxTensor: o.MaxMessage,
 		Writer: tensorproto.Writer{Content: o.TensorContent}}
 	serving.Register(s.grpc, parts.Around)

@@ -46,7 +46,7 @@ func (h *Handler) unknown(t *target, err error) error {
 	default:
 		text += " is not found"
 	}
-	return &status.Error{Code: known.Code, Message: text}
+	return &status.Error{Code: known.Code, Message: text, RetryAfter: known.RetryAfter}
 }
 
 // signature is what a request runs: the one it names, the default one, or the only one.

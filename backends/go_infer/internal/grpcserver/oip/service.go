@@ -56,7 +56,7 @@ func (s *Service) Register(server grpc.ServiceRegistrar, a *rpc.Around) {
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: ServiceName,
 		HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{
+		Streams: []grpc.StreamDesc{
 			rpc.RawMethod(a, ServiceName, "ModelInfer", metrics.ModelInfer, s.modelInfer),
 			rpc.Method(a, ServiceName, "ServerLive", metrics.Health, s.serverLive),
 			rpc.Method(a, ServiceName, "ServerReady", metrics.Health, s.serverReady),
@@ -68,8 +68,8 @@ func (s *Service) Register(server grpc.ServiceRegistrar, a *rpc.Around) {
 			rpc.Method(a, ServiceName, "RepositoryIndex", metrics.Control, s.index),
 			rpc.Method(a, ServiceName, "RepositoryModelLoad", metrics.Control, s.load),
 			rpc.Method(a, ServiceName, "RepositoryModelUnload", metrics.Control, s.unload),
+			rpc.Stream("ModelStreamInfer", s.modelStreamInfer),
 		},
-		Streams:  []grpc.StreamDesc{rpc.Stream("ModelStreamInfer", s.modelStreamInfer)},
 		Metadata: "grpc_service.proto",
 	}, s)
 }
@@ -113,7 +113,7 @@ func (s *Service) find(ctx context.Context, name, version string) (*repository.L
 	default:
 		text += " is not found"
 	}
-	return nil, &status.Error{Code: known.Code, Message: text}
+	return nil, &status.Error{Code: known.Code, Message: text, RetryAfter: known.RetryAfter}
 }
 
 // signature is what a request runs: the one it names, the default one, or the only one.

@@ -73,7 +73,7 @@ func (p *pending) close() {
 func (s *Service) receive(ctx context.Context, stream grpc.ServerStream, p *pending) error {
 	for {
 		in := rpc.NewMessage()
-		if err := stream.RecvMsg(in); err != nil {
+		if err := s.around.Receiver.Receive(stream, in); err != nil {
 			in.Release()
 			if errors.Is(err, io.EOF) {
 				return nil

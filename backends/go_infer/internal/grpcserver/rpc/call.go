@@ -2,12 +2,15 @@ package rpc
 
 import (
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"sluicegate/go_infer/internal/metrics"
@@ -21,6 +24,7 @@ type Around struct {
 	Priority string       // metadata in which a call says its class; empty: in none
 	// TrustPriority believes calls that they are more urgent than others. Without it they can only be less.
 	TrustPriority bool
+	Receiver      Receiver      // of the calls' messages
 	Pushback      time.Duration // after which a refused client may come again, if the refusal does not say; 0: never told
 	// Trace begins the span of a call. It is given the client's metadata, in which "traceparent" and "tracestate" are (W3C Trace
 	// Context); what it returns is called at the end. nil: no tracing.
@@ -59,42 +63,51 @@ func Method[In, Out any, PIn interface {
 }, POut interface {
 	*Out
 	proto.Message
-}](a *Around, service, name string, endpoint metrics.Endpoint, handle func(context.Context, PIn) (POut, error)) grpc.MethodDesc {
-	full := "/" + service + "/" + name
-	return grpc.MethodDesc{MethodName: name,
-		Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			in := PIn(new(In))
-			if err := decode(in); err != nil {
-				return nil, err
-			}
-			var out POut
-			err := a.Run(ctx, full, endpoint, func(ctx context.Context) (err error) {
-				out, err = handle(ctx, in)
-				return err
-			})
-			return out, err
-		}}
+}](a *Around, service, name string, endpoint metrics.Endpoint, handle func(context.Context, PIn) (POut, error)) grpc.StreamDesc {
+	return RawMethod(a, service, name, endpoint, func(ctx context.Context, raw *Message) (any, error) {
+		in := PIn(new(In))
+		if err := (Codec{}).Unmarshal(raw.Data, in); err != nil {
+			return nil, grpcstatus.Errorf(codes.Internal, "grpc: error unmarshalling request: %v", err)
+		}
+		return handle(ctx, in)
+	})
 }
 
 // RawMethod makes a method of a function that reads the request itself, and answers with a Message or any other protobuf message. The
-// request's buffers are valid until it returns.
+// request's buffers are valid until it returns. To gRPC it is a stream, for what a stream does before its message is read is ours to
+// say; on the wire there is no difference.
 func RawMethod(a *Around, service, name string, endpoint metrics.Endpoint,
-	handle func(ctx context.Context, in *Message) (any, error)) grpc.MethodDesc {
+	handle func(ctx context.Context, in *Message) (any, error)) grpc.StreamDesc {
 	full := "/" + service + "/" + name
-	return grpc.MethodDesc{MethodName: name,
-		Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+	return grpc.StreamDesc{StreamName: name,
+		Handler: func(_ any, stream grpc.ServerStream) error {
 			in := NewMessage()
 			defer in.Release()
-			if err := decode(in); err != nil {
-				return nil, err
+			received := a.Receiver.Receive(stream, in)
+			if received != nil && !refused(received) { // it is the peer's doing, or gRPC's: no request
+				if errors.Is(received, io.EOF) {
+					return grpcstatus.Error(codes.Internal, "the call has no message")
+				}
+				return Status(received).Err()
 			}
 			var out any
-			err := a.Run(ctx, full, endpoint, func(ctx context.Context) (err error) {
-				out, err = handle(ctx, in)
+			err := a.Run(stream.Context(), full, endpoint, func(ctx context.Context) (err error) {
+				if err = received; err == nil {
+					out, err = handle(ctx, in)
+				}
 				return err
 			})
-			return out, err
+			if err != nil {
+				return err
+			}
+			return stream.SendMsg(out)
 		}}
+}
+
+// refused says whether an error is this server's word on a request.
+func refused(err error) bool {
+	var ours *status.Error
+	return errors.As(err, &ours)
 }
 
 // Stream makes a stream of messages in both directions, which handle reads and writes, and counts, itself.

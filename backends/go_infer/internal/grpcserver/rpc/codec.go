@@ -20,6 +20,10 @@ import (
 // Message is a message that was not decoded: as a request the buffers it came in, as an answer those it is to be sent in.
 type Message struct {
 	Data mem.BufferSlice
+
+	head   [5]byte // what goes before a message: compressed or not, and its length
+	budget Budget
+	held   int // bytes taken from it
 }
 
 var messages = sync.Pool{New: func() any { return &Message{} }}
@@ -43,6 +47,10 @@ func (m *Message) Release() {
 	m.Data.Free()
 	clear(m.Data)
 	m.Data = m.Data[:0]
+	if m.held > 0 {
+		m.budget.Give(m.held)
+	}
+	m.budget, m.held = nil, 0
 	messages.Put(m)
 }
 

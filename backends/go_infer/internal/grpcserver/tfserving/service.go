@@ -48,7 +48,7 @@ func (s *Service) Register(server grpc.ServiceRegistrar, a *rpc.Around) {
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: PredictionService,
 		HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{
+		Streams: []grpc.StreamDesc{
 			rpc.RawMethod(a, PredictionService, "Predict", metrics.Predict, s.predict),
 			rpc.RawMethod(a, PredictionService, "Classify", metrics.Classify, s.classify),
 			rpc.RawMethod(a, PredictionService, "Regress", metrics.Classify, s.regress),
@@ -60,7 +60,7 @@ func (s *Service) Register(server grpc.ServiceRegistrar, a *rpc.Around) {
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: ModelService,
 		HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{
+		Streams: []grpc.StreamDesc{
 			rpc.Method(a, ModelService, "GetModelStatus", metrics.Status, s.status),
 			rpc.Method(a, ModelService, "HandleReloadConfigRequest", metrics.Other, s.reload),
 		},
