@@ -95,7 +95,14 @@ func call(f func()) {
 // wait is for an answer that others should not wait for.
 func (x *Exchange) wait() {
 	call(x.later.resume(func() int {
+		running := true
+		defer func() {
+			if running { // it panicked
+				x.free()
+			}
+		}()
 		x.later.err = x.later.steps.Run(x.Context)
+		running = false
 		return x.last()
 	}))
 }

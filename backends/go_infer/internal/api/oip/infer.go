@@ -154,8 +154,9 @@ func (f *inference) Quick(bytes int) bool {
 
 // Free gives back what the inference holds.
 func (f *inference) Free(error) {
-	f.lease.Release()
+	lease := f.lease
 	f.recycle()
+	lease.Release()
 }
 
 // adopt continues a request that was read for one model with another: the same version loaded again, or the one that took its place.
