@@ -134,10 +134,14 @@ func (r *Repository) Acquire(ctx context.Context, name string, wanted Wanted) (*
 	return r.await(ctx, name, wanted, v, err)
 }
 
-// Held is Acquire for who does not wait: nil if there is no version that answers now.
+// Held is Acquire for who does not wait: nil if there is no version that answers now, or if chance decides and may fall on one that does
+// not. For then Acquire asks chance, and if it were asked twice shares that are not loaded would get less than theirs.
 func (r *Repository) Held(name string, wanted Wanted) *Lease {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	if m := r.models[name]; m != nil && wanted == (Wanted{}) && m.partial() {
+		return nil
+	}
 	lease, _, _ := r.acquire(name, wanted)
 	return lease
 }

@@ -113,6 +113,16 @@ func (m *served) able(s *share) *version {
 	return nil
 }
 
+// partial says that shares of the traffic are still to be loaded.
+func (m *served) partial() bool {
+	for i := range m.split {
+		if v := m.able(&m.split[i]); v != nil && v.lease == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // meant is the version of a share, whatever its state.
 func (m *served) meant(s *share) *version {
 	if number, known := m.target(s); known {

@@ -193,3 +193,23 @@ func TestWhoAsksForAShadowByItselfWaitsForItAsForAnyOther(t *testing.T) {
 		t.Error(lease, err)
 	}
 }
+
+// A request that is to be answered without waiting asks chance with Held, and if that has nothing again with Acquire.
+func TestAShareThatIsNotLoadedGetsItsPartOfThoseWhoDoNotWait(t *testing.T) {
+	s := lazyTraffic(t, Options{}, modelconfig.Traffic{Split: []modelconfig.Share{{Version: 1, Weight: 99}, {Version: 2, Weight: 1}}})
+	s.answers("m", Wanted{Version: 1, Exact: true}, 1)
+	for range 100 {
+		if lease := s.Held("m", Wanted{}); lease != nil {
+			lease.Release()
+			t.Fatal("chance was asked, and what falls on version 2 will be asked again")
+		}
+	}
+	s.answers("m", Wanted{Version: 2, Exact: true}, 2)
+	for _, wanted := range []Wanted{{}, {Version: 1, Exact: true}} {
+		lease := s.Held("m", wanted)
+		if lease == nil {
+			t.Fatal("all shares are loaded, and none answers")
+		}
+		lease.Release()
+	}
+}
