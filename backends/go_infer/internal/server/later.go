@@ -44,12 +44,19 @@ func (s *Server) Start(w http.ResponseWriter, r *http.Request, resume func(answe
 		l.last, l.ended = l.count, l.end
 	}
 	l.s, l.endpoint, l.begun, l.resume = s, endpoint, s.Registry.Begin(), resume
-	if !start(w, r, l.ended) {
+	returned := false
+	defer func() {
+		if !returned { // it panicked
+			l.ends(http.StatusInternalServerError)
+		}
+	}()
+	began := start(w, r, l.ended)
+	returned = true
+	if !began {
 		s.Registry.Undo()
 		l.recycle()
-		return false
 	}
-	return true
+	return began
 }
 
 func (l *later) end(answer func() int) (after func()) {
@@ -58,7 +65,13 @@ func (l *later) end(answer func() int) (after func()) {
 }
 
 func (l *later) count() {
-	code := l.answer()
+	code := http.StatusInternalServerError // if it panics
+	defer func() { l.ends(code) }()
+	code = l.answer()
+}
+
+// ends counts the request out.
+func (l *later) ends(code int) {
 	l.s.Registry.End(l.endpoint, code, l.begun)
 	l.recycle()
 }

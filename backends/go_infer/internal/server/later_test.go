@@ -156,3 +156,53 @@ func TestWhoLeavesIsAnsweredToNobodyAndHoldsNothing(t *testing.T) {
 		t.Errorf("codes %v, want answers and 499 for those who left before", codes)
 	}
 }
+
+func TestARequestWhoseAnswerPanicsIsCountedOut(t *testing.T) {
+	s, heldout := start(t), testmodels.Digits(t)
+	predict, body := "/v1/models/digits:predict", instances(t, heldout.Instances[0])
+	lent := s.TFServing
+	for _, c := range []struct {
+		name string
+		ask  func()
+	}{
+		{"at once", func() {
+			s.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", predict, strings.NewReader(body)))
+		}},
+		{"when it is begun", func() {
+			r := httptest.NewRequest("POST", predict, strings.NewReader(body)).WithContext(newNotified())
+			s.Start(httptest.NewRecorder(), r, func(func()) func() { return nil })
+		}},
+	} {
+		func() {
+			s.TFServing = nil // whoever needs it panics
+			defer func() {
+				s.TFServing = lent
+				if recover() == nil {
+					t.Errorf("%s: no panic", c.name)
+				}
+			}()
+			c.ask()
+		}()
+		if n := s.Registry.InFlight(); n != 0 {
+			t.Errorf("%s: %d are in flight", c.name, n)
+		}
+	}
+	ended := make(chan bool, 1)
+	r := httptest.NewRequest("POST", predict, strings.NewReader(body)).WithContext(newNotified())
+	began := s.Start(broken{httptest.NewRecorder()}, r, func(answer func()) func() {
+		defer func() { ended <- recover() != nil }()
+		answer()
+		return nil
+	})
+	if !began || !<-ended {
+		t.Error("when it is answered: no panic")
+	}
+	if n := s.Registry.InFlight(); n != 0 {
+		t.Errorf("when it is answered: %d are in flight", n)
+	}
+}
+
+// broken is a http.ResponseWriter that panics when something is written.
+type broken struct{ http.ResponseWriter }
+
+func (broken) Write([]byte) (int, error) { panic("on purpose") }

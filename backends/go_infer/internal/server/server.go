@@ -97,8 +97,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.draining.Load() {
 		w.Header().Set("Connection", "close")
 	}
-	endpoint, code := s.route(reported(w, r, s.Load), r)
-	s.Registry.End(endpoint, code, begun)
+	endpoint, code := metrics.Other, http.StatusInternalServerError // if it panics
+	func() {
+		defer func() { s.Registry.End(endpoint, code, begun) }()
+		endpoint, code = s.route(reported(w, r, s.Load), r)
+	}()
 	if s.Spans != nil {
 		s.span(r, code, begun)
 	}
