@@ -66,7 +66,9 @@ type stream struct {
 	closed    bool      // ended by our side: the peer's frames are late
 }
 
-// streamContext ends when its stream is cancelled or late. Made for reuse: context.WithDeadline costs a timer and four allocations.
+// streamContext ends when its stream is cancelled or late. Made for reuse: context.WithDeadline costs a timer and four allocations. One that
+// has ended stays so: the goroutines that package context has for what is derived from it ask why it ended, and may do so when the handler
+// has long returned.
 type streamContext struct {
 	mu       sync.Mutex
 	deadline time.Time // zero: none any more
@@ -188,8 +190,8 @@ func newStream(c *conn, f *frame, now time.Time) *stream {
 }
 
 func (s *stream) recycle() {
-	if s.context.err != nil {
-		s.context.err, s.context.done = nil, make(chan struct{})
+	if s.context.Err() != nil {
+		return // its context cannot begin anew
 	}
 	if cap(s.body) > keepBuffer {
 		s.body = nil

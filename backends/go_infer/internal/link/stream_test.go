@@ -351,3 +351,27 @@ func TestAHandlerSeesWhatIsSaidBesideARememberedHead(t *testing.T) {
 		}
 	}
 }
+
+// Package context panics, in a goroutine of its own, if a context that has ended does not say why.
+func TestWhatIsDerivedFromAStreamsContextSeesWhyItEndedAlsoWhenTheStreamIsGone(t *testing.T) {
+	for range 2000 {
+		s := streams.Get().(*stream)
+		derived, leave := context.WithCancel(&s.context)
+		s.context.end(context.DeadlineExceeded)
+		s.recycle()
+		again := streams.Get().(*stream)
+		select {
+		case <-derived.Done():
+		case <-time.After(10 * time.Second):
+			t.Fatal("it has not ended")
+		}
+		if err := derived.Err(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("it ended with %v", err)
+		}
+		if err := again.context.Err(); err != nil {
+			t.Fatalf("the next stream's context begins with %v", err)
+		}
+		again.recycle()
+		leave()
+	}
+}
