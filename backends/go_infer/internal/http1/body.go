@@ -139,8 +139,8 @@ func (b *body) Close() error {
 // scraps are where bodies go that nobody wants.
 var scraps = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
-// rest reads what the handler left, up to Limits.MaxUnread; false: the connection cannot go on. What has come with the head, as small
-// bodies do, costs nothing.
+// rest reads what the handler left, up to Limits.MaxUnread; false: the connection cannot go on, or the server stops. What has come with
+// the head, as small bodies do, costs nothing.
 func (b *body) rest() bool {
 	b.closed = false
 	if b.expects {
@@ -157,11 +157,13 @@ func (b *body) rest() bool {
 	}
 	scrap := scraps.Get().(*[32 << 10]byte)
 	defer scraps.Put(scrap)
+	b.c.expect(b.c.begun, b.c.server.Limits.BodyTimeout) // before hasten may set an earlier deadline
+	b.c.state.Store(passing)
 	for size := int64(0); !b.ended && size <= b.c.server.unread(); {
 		n, err := b.Read(scrap[:])
 		if size += int64(n); err != nil {
 			break
 		}
 	}
-	return b.ended
+	return b.c.state.CompareAndSwap(passing, busy) && b.ended
 }

@@ -29,10 +29,11 @@ const (
 	gone
 )
 
-// The states of a connection: only one that is idle may be closed by others.
+// The states of a connection: only one that is idle may be closed by others, and only one that is passing hastened.
 const (
 	idle int32 = iota
 	busy
+	passing // it has answered, and reads what is left of the body so that it can go on
 	closed
 )
 
@@ -98,6 +99,13 @@ func (c *conn) serve() {
 func (c *conn) closeIfIdle() {
 	if c.state.CompareAndSwap(idle, closed) {
 		_ = c.net.Close()
+	}
+}
+
+// hasten ends the wait of a connection for what it does not want any more.
+func (c *conn) hasten() {
+	if c.state.CompareAndSwap(passing, busy) {
+		_ = c.net.SetReadDeadline(time.Now())
 	}
 }
 

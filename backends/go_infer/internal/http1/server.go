@@ -124,7 +124,7 @@ func (s *Server) Serve(listener net.Listener) error {
 }
 
 // Shutdown closes the listeners and the connections that are idle, and returns when the others have answered and are closed, or ctx has
-// ended. Hijacked connections are not its concern.
+// ended. For what is left of a body that nobody wants it does not wait. Hijacked connections are not its concern.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopping.Store(true)
 	s.mu.Lock()
@@ -151,7 +151,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// closeIdle closes every connection that is between requests and has none on the way; true: there is no other, and none can come.
+// closeIdle closes every connection that is between requests and has none on the way, or soon will be; true: there is no other, and none can come.
 func (s *Server) closeIdle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,6 +159,7 @@ func (s *Server) closeIdle() bool {
 		if c.state.Load() == idle && c.pending() != waiting { // closed by its peer, or silent
 			c.closeIfIdle()
 		}
+		c.hasten()
 	}
 	return len(s.conns) == 0 && len(s.listeners) == 0
 }

@@ -282,6 +282,42 @@ func TestShutdownWaitsForWhatRuns(t *testing.T) {
 	}
 }
 
+func TestShutdownDoesNotWaitForABodyThatNobodyWants(t *testing.T) {
+	for name, framing := range map[string]string{"stays away": "Content-Length: 100000", "drips": "Content-Length: 100000", "is chunked": "Transfer-Encoding: chunked"} {
+		s, address := run(t, func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "no")
+		})
+		conn := dial(t, address)
+		_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\n"+framing+"\r\n\r\n5\r\n")
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("%+v, %v", answer, err)
+		}
+		if answer.Close == (name != "is chunked") {
+			t.Errorf("a body that %s: close is %v", name, answer.Close)
+		}
+		quiet := make(chan struct{})
+		if name == "drips" {
+			go func() {
+				for tick := time.NewTicker(time.Millisecond); ; {
+					select {
+					case <-tick.C:
+						_, _ = io.WriteString(conn, "x")
+					case <-quiet:
+						return
+					}
+				}
+			}()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+		if err := s.Shutdown(ctx); err != nil {
+			t.Errorf("a body that %s: %v", name, err)
+		}
+		cancel()
+		close(quiet)
+	}
+}
+
 func TestAPanicEndsItsConnectionAlone(t *testing.T) {
 	_, address := run(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/panic" {
