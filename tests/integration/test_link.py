@@ -231,7 +231,7 @@ async def test_a_deadline_is_the_servers_too(server, heldout):
         late = await one.predict(heldout[0][0], seconds=0.002)
     except UpstreamTimeout:
         late = 504
-    assert late in (504, heldout[0][1])
+    assert late in (503, 504, heldout[0][1])  # 503: told by the queue that it would be late
     await asyncio.gather(*busy)
     one.pool.close()
 
