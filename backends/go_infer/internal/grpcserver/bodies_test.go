@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"strconv"
@@ -215,4 +216,27 @@ func TestMessagesOfAStreamCountUntilTheyAreAnswered(t *testing.T) {
 		t.Errorf("a message that is larger than all may be: %v", err)
 	}
 	eventually(t, "it is given back", func() bool { return budget.Held() == 0 })
+}
+
+func TestAStreamIsToldWhyAMessageIsRefusedInTheWordsOfACall(t *testing.T) {
+	r, _ := bounded(t, 1<<30)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	said := map[string]string{}
+	for _, method := range []string{"ModelInfer", "ModelStreamInfer"} {
+		stream, err := r.conn.NewStream(ctx, streamDesc, service+method)
+		if err == nil {
+			err = stream.SendMsg(&pb.ModelInferRequest{ModelName: "none", Id: strings.Repeat("x", 65<<20)})
+		}
+		if err == nil || errors.Is(err, io.EOF) { // refused before all of it was sent
+			err = stream.RecvMsg(&pb.ModelStreamInferResponse{})
+		}
+		if grpcstatus.Code(err) != codes.ResourceExhausted {
+			t.Fatalf("%s: %v", method, err)
+		}
+		said[method] = grpcstatus.Convert(err).Message()
+	}
+	if said["ModelInfer"] != said["ModelStreamInfer"] {
+		t.Errorf("they are told otherwise: %q", said)
+	}
 }

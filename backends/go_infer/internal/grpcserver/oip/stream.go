@@ -37,7 +37,10 @@ func (s *Service) modelStreamInfer(stream grpc.ServerStream) error {
 		ended = status.Errorf(status.Unavailable, "the server is draining")
 	}
 	p.close()
-	return errors.Join(<-sent, ended)
+	if failed := <-sent; failed != nil {
+		return errors.Join(failed, ended)
+	}
+	return ended // by itself: gRPC words a joined error anew
 }
 
 // pending are the requests in work, in their order.
