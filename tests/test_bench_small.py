@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 import pytest
 
-from loadtests import bench_idle, bench_latency, bench_slow, bench_stages, openload
+from loadtests import bench_batching, bench_idle, bench_latency, bench_slow, bench_stages, openload
 from loadtests.bars import Bar, over, report
 from loadtests.openload import Open
 from loadtests.peers.processes import NotUp
@@ -56,6 +57,25 @@ def test_the_generator_s_line_is_read_and_anything_unanswered_is_a_failure() -> 
         openload.parse(line % (9, '{"status 429":1}'))
     with pytest.raises(Failed, match="printed"):
         openload.parse("panic")
+
+
+def test_what_was_refused_is_told_apart_from_what_broke() -> None:
+    also = '{"503":{"answered":2,"took":[60,3000]},"504":{"answered":0}}'
+    line = '{"offered":9,"answered":6,"counted":4,"also":%s,"errors":{"closed":1},"seconds":2,"p50":90,"p99":1500,"cpu":0.5}'
+    found = openload.parse_offered(line % also, 2.0, 0.4)
+    assert found == openload.Offered(1.6, 4, 0.09, 1.5, {503: [0.06, 3.0], 504: []}, 1, 0.25)
+    assert found.rate == pytest.approx(2.5)
+    with pytest.raises(Failed, match="nothing was answered"):
+        openload.parse_offered((line % also).replace('"counted":4', '"counted":0'), 2.0, 0.4)
+    with pytest.raises(Failed, match="printed"):
+        openload.parse_offered("panic", 2.0, 0.4)
+
+
+def test_goodput_is_of_all_turns_together_and_percentiles_are_ranks() -> None:
+    turns = [openload.Offered(1.0, good, 1.0, 2.0, {}, 0, 0.1) for good in (100, 200)]
+    assert bench_batching.mean(turns) == 150
+    assert [bench_batching.at(range(1, 101), q) for q in (50, 99, 100)] == [50, 99, 100]
+    assert math.isnan(bench_batching.at([], 99))
 
 
 def test_pss_is_found_and_the_growth_is_per_connection() -> None:

@@ -47,7 +47,7 @@ func (l *lifecycle) register(f *flag.FlagSet) {
 	f.Int64Var(&l.retryMicros, "load_retry_interval_micros", 60_000_000, "`microseconds` between those attempts")
 	f.IntVar(&l.loads, "num_load_threads", 1, "`versions` loaded at the same time")
 	f.IntVar(&l.nice, "load_niceness", 20, "by how much threads that load `give way` to those that serve: 0..20, where 20 is SCHED_IDLE")
-	f.Float64Var(&l.pauses, "load_pauses", 3, "while requests are served, a load that reads, and an unload that frees, pauses for so many `times` as long as that took; 0: it does not")
+	f.Float64Var(&l.pauses, "load_pauses", 3, "while requests are served, a load that reads pauses for so many `times` as long as it read; 0: it does not")
 	f.DurationVar(&l.patience, "load_patience", time.Minute, "a load that takes longer than this `time` gives way no more; 0: it does however long it takes")
 	f.BoolVar(&l.lazy, "lazy_load", false, "load a version when it is first asked for, and not before")
 	f.DurationVar(&l.lazyWait, "lazy_load_timeout", 30*time.Second, "`time` that a request waits for that")

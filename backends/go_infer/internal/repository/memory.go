@@ -60,7 +60,11 @@ func (r *Repository) room(ctx context.Context, m *served, v *version, disk int64
 		case r.line[0] == v:
 			var victims []victim
 			victims, due = r.victims(m, v, staying+need-r.options.Budget, time.Now())
-			if v.free = due; victims != nil && due.IsZero() {
+			v.free = time.Time{}
+			for _, each := range victims {
+				v.free = later(v.free, each.ends)
+			}
+			if victims != nil && due.IsZero() {
 				for _, each := range victims {
 					each.version.wanted = false
 					r.retire(each.owner, each.version, Start)
@@ -136,12 +140,19 @@ func (r *Repository) inUse(but *version) (taken, staying int64) {
 	return taken, staying
 }
 
-// victim is a version that may be unloaded, and until when it stays.
+// victim is a version that may be unloaded, until when it stays, and until when if it goes on being used.
 type victim struct {
-	owner   *served
-	version *version
-	rank    int
-	stays   time.Time
+	owner       *served
+	version     *version
+	rank        int
+	stays, ends time.Time
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // victims are what may best be unloaded to free so many bytes for a version of a model, all at once: not what somebody waits for, rather
@@ -154,7 +165,8 @@ func (r *Repository) victims(same *served, but *version, bytes int64, now time.T
 			if v == but || v.lease == nil || v.waiters > 0 {
 				continue
 			}
-			able = append(able, victim{m, v, rank(v, m == same), r.stays(v, now)})
+			stays, ends := r.stays(v, now)
+			able = append(able, victim{m, v, rank(v, m == same), stays, ends})
 		}
 	}
 	slices.SortFunc(able, func(a, b victim) int {

@@ -62,24 +62,26 @@ func (s Stay) of(took, wait time.Duration) time.Duration {
 	return s.Time
 }
 
-// stays is until when a loaded version is kept although others wait for its memory; zero: no longer. It goes earlier if nobody asks for it
-// for as long as its load took: to keep it for somebody who may still come would cost the others more than loading it again. That is
-// looked at here, by who waits, so that it costs the requests nothing. Called with the lock held for writing.
-func (r *Repository) stays(v *version, now time.Time) time.Time {
+// stays is until when a loaded version is kept although others wait for its memory; zero: no longer. ends is the end of its stay if it
+// goes on being used. It goes earlier if nobody asks for it for as long as its load took: to keep it for somebody who may still come
+// would cost the others more than loading it again. That is looked at here, by who waits, so that it costs the requests nothing.
+// Called with the lock held for writing.
+func (r *Repository) stays(v *version, now time.Time) (until, ends time.Time) {
 	if v.used.Load() == onlyCopies {
-		return time.Time{}
+		return until, ends
 	}
-	until := v.loaded.Add(r.options.Stay.of(v.took, r.options.LazyWait))
+	until = v.loaded.Add(r.options.Stay.of(v.took, r.options.LazyWait))
 	if used := v.used.Load(); v.idle.IsZero() || used != v.seen || v.lease.holds.Load() > 1 {
 		v.seen, v.idle = used, now
 	}
+	ends = until
 	if gone := v.idle.Add(v.took); gone.Before(until) {
 		until = gone
 	}
 	if until.After(now) {
-		return until
+		return until, ends
 	}
-	return time.Time{}
+	return time.Time{}, time.Time{}
 }
 
 // retryAfter is when a version that waits for memory may be loaded, as far as that can be told; zero if it does not wait. Called with the

@@ -43,7 +43,7 @@ type version struct {
 	bytes   int64
 	claim   int64     // bytes that it will take once they are free
 	need    int64     // bytes that something must be unloaded for, while it stands in line
-	free    time.Time // when what it is first in line for will no longer stay; zero: it is not known
+	free    time.Time // when what it is first in line for will no longer stay, if that goes on being used; zero: it is not known
 	since   time.Time // it is waited for, or waits for memory
 	loaded  time.Time
 	seen    int64     // used, when who waits for its memory last looked

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// SetPauses says that a load and an unload, while requests are served, pause for so many times as long as they read or free (pace.h says
-// why); 0: they do not.
+// SetPauses says that a load, while requests are served, pauses for so many times as long as it reads (pace.h says why); 0: it does not.
 func SetPauses(times float64) { C.sg_set_pauses(C.double(times)) }
 
 // PauseAfter is for work on a load that is done in Go: after so long a piece of it it pauses as one does that is done in C.
@@ -22,9 +21,6 @@ func Paused() time.Duration { return time.Duration(C.sg_paused()) }
 
 // Pieces is the number of pieces that variables were read in.
 func Pieces() int64 { return int64(C.sg_pieces()) }
-
-// Released is the number of pieces that the memory of unloaded models was given back in.
-func Released() int64 { return int64(C.sg_released()) }
 
 // Hurry has loads pause no more until the result is called. Threads that load at the niceness get this process's, if the system allows
 // that; raised says whether it did.

@@ -28,10 +28,6 @@ void sg_set_pauses(double times);
 void sg_served(void);
 /* Pauses, if it is to, after so many nanoseconds of work on a load. */
 void sg_pause_after(int64_t worked);
-/* Whether this thread unloads a model: then what is large is freed in pieces, and pauses between them as a load does. */
-void sg_unloading(int whether);
-/* Pieces that were given back so. */
-int64_t sg_released(void);
 /* Begins (1) or ends (-1) a hurry: while there is one no load pauses, and threads of that niceness are given the priority `normal` as
  * far as the system allows; which needs CAP_SYS_NICE or RLIMIT_NICE. The result is 1 if it refused one. */
 int sg_hurry(int change, int nice, int normal);

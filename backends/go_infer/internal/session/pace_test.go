@@ -83,18 +83,6 @@ func TestAVariableIsReadInPiecesAndItsChecksumHolds(t *testing.T) {
 	}
 }
 
-func TestAnUnloadedModelsVariablesAreGivenBackInPieces(t *testing.T) {
-	s, _, err := session.Load(filepath.Join(testmodels.Directory(t), "digits/2"), 1, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := session.Released()
-	s.Close()
-	if session.Released() == before {
-		t.Error("TensorFlow's calls of free do not come by: what is large is freed at once")
-	}
-}
-
 func TestAHurryRaisesThreadsThatLoadAsFarAsTheSystemAllows(t *testing.T) {
 	const nice = 18 // of no other thread here
 	priority := func(thread int) int {

@@ -136,11 +136,9 @@ void sg_free_meta(sg_loaded *loaded) {
 
 void sg_unload(TF_Session *session, TF_Graph *graph) {
 	TF_Status *status = TF_NewStatus();
-	sg_unloading(1);
 	TF_CloseSession(session, status);
 	TF_DeleteSession(session, status);
 	TF_DeleteGraph(graph);
-	sg_unloading(0);
 	TF_DeleteStatus(status);
 }
 
