@@ -81,6 +81,13 @@ func (s *stage) shadow() (*model.Model, func()) {
 	return s.shadowed(m, nil)
 }
 
+// copied is a request that is copied to the shadow, if that is loaded: it may be loaded any moment.
+func (s *stage) copied() {
+	if _, release := s.shadow(); release != nil {
+		release()
+	}
+}
+
 func TestAShadowOfALazyModelIsLoadedWhileCopiesAreSkipped(t *testing.T) {
 	var skipped atomic.Int64
 	options := Options{Shadowed: func(_ string, outcome model.Outcome) {
@@ -151,7 +158,7 @@ func (s *stage) settled(name string) {
 func TestAShadowIsTheFirstToMakeRoom(t *testing.T) {
 	s := lazyTraffic(t, Options{Budget: 2500, Stay: Stay{Time: time.Hour}}, modelconfig.Traffic{Shadow: &modelconfig.Share{Version: 1, Weight: 100}}, "other")
 	s.answers("m", Wanted{}, 3)
-	_, _ = s.shadow()
+	s.copied()
 	s.eventually("m", "3 AVAILABLE, 2 START, 1 AVAILABLE")
 	shadow, release := s.shadow()
 	if shadow == nil {
@@ -170,20 +177,20 @@ func TestAShadowWaitsForNoPlaceThatOthersLoadIn(t *testing.T) {
 	var group sync.WaitGroup
 	group.Go(func() { s.answers("other", Wanted{}, 1) })
 	s.eventually("other", "1 LOADING")
-	_, _ = s.shadow()
+	s.copied()
 	s.settled("m")
 	s.eventually("m", "3 AVAILABLE, 2 START, 1 START")
 	close(gate)
 	group.Wait()
 	s.models["m"].shading.Store(false)
-	_, _ = s.shadow()
+	s.copied()
 	s.eventually("m", "3 AVAILABLE, 2 START, 1 AVAILABLE")
 }
 
 func TestWhoAsksForAShadowByItselfWaitsForItAsForAnyOther(t *testing.T) {
 	s := lazyTraffic(t, Options{Budget: 1500}, modelconfig.Traffic{Shadow: &modelconfig.Share{Version: 1, Weight: 100}})
 	s.answers("m", Wanted{}, 3)
-	_, _ = s.shadow()
+	s.copied()
 	s.settled("m")
 	s.answers("m", Wanted{Version: 1}, 1)
 	s.eventually("m", "3 START, 2 START, 1 AVAILABLE")
