@@ -46,7 +46,7 @@ async def connect(address: StoreAddress, timeout: float, make: Callable[[], Any]
         if address.password:
             await ask(address, connection, "AUTH", *([address.username] if address.username else []), address.password)
         await ask(address, connection, "PING")
-    except StoreError:
+    except BaseException:  # a cancel, too, leaves nothing open
         connection.drop(StoreError("set-up failed"))
         raise
     made: StoreConnection = connection

@@ -159,7 +159,7 @@ class StoreLink:
                 self._era = era
             if connection.lost:
                 raise StoreError(f"{address}: the connection closed as soon as it was made")
-        except StoreError:
+        except BaseException:  # a cancel, too, leaves nothing open
             connection.drop(StoreError("set-up failed"))
             raise
         return connection

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.store.address import StoreAddress
 from gateway.store.link import STEADY, StoreLink, StoreTimes
+from tests.patience import GUARD
 
 TIMES = StoreTimes(deadline=0.02, connect_timeout=0.4, reconnect_min=0.005, reconnect_max=0.02)
 
@@ -44,7 +45,7 @@ async def scene(tmp_path):
 
 
 async def until(condition):
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(GUARD):
         while not condition():
             await asyncio.sleep(0.002)
 
@@ -113,3 +114,38 @@ async def test_closing_in_doubt_leaves_nothing_behind(scene):
     await until(lambda: link.connection is None)
     await link.close()
     assert first.lost
+
+
+@pytest.mark.parametrize(
+    ("said", "address", "scripts"),
+    [
+        pytest.param(b"", {"password": "p"}, [], id="logging in"),
+        pytest.param(b"", {}, [], id="first ping"),
+        pytest.param(b"+PONG\r\n", {}, [b"return 1"], id="loading the scripts"),
+        pytest.param(b"+PONG\r\n", {"db": 1}, [], id="choosing the database"),
+    ],
+)
+async def test_closing_while_it_connects_leaves_no_connection_open(tmp_path, said, address, scripts):
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader, writer):
+        """Answers the first command with `said`, and nothing after it."""
+        await reader.read(65536)
+        if said:
+            writer.write(said)
+            await reader.read(65536)
+        asked.set()
+        while await reader.read(65536):
+            pass
+        left.set()
+        writer.close()
+
+    times = StoreTimes(deadline=GUARD, connect_timeout=GUARD)
+    server = await asyncio.start_unix_server(serve, str(tmp_path / "s"))
+    link = StoreLink(StoreAddress(unix_path=str(tmp_path / "s"), **address), times, scripts)
+    link.start()
+    async with asyncio.timeout(GUARD):
+        await asked.wait()
+        await link.close()
+        await left.wait()
+    server.close()
