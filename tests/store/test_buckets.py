@@ -26,6 +26,7 @@ from tests.patience import GUARD
 
 POLICY = LimitPolicy("p", spec=BucketSpec(0.001, 5.0))
 TIMES = StoreTimes(deadline=10.0, connect_timeout=10.0, reconnect_min=0.005, reconnect_max=0.02)
+LATE = StoreTimes(deadline=1.0, connect_timeout=10.0, reconnect_min=0.005, reconnect_max=0.02)  # to be waited for
 HASTY = StoreTimes(deadline=0.1, connect_timeout=10.0, reconnect_min=0.005, reconnect_max=0.02)
 
 
@@ -91,14 +92,17 @@ async def buckets(valkey):
 
 
 @pytest.fixture
-async def own(tmp_path):
+async def own(tmp_path, request):
     """A Valkey to be mistreated, and buckets in it."""
     server = Valkey(tmp_path)
     server.start()
-    one = await shared(server.path)
+    one = await shared(server.path, getattr(request, "param", TIMES))
     yield server, one
     await one.link.close()
     server.kill()
+
+
+waits = pytest.mark.parametrize("own", [pytest.param(LATE, id="late")], indirect=True)
 
 
 async def up(one, *, is_up=True):
@@ -190,6 +194,7 @@ async def test_a_hung_store_costs_one_deadline_and_then_nothing(own):
     await one.link.close()
 
 
+@waits
 async def test_a_store_that_hiccups_costs_one_deadline_and_no_connection(own):
     server, one = own
     connection = one.link.connection
@@ -414,6 +419,7 @@ async def settled(server, one):
     await one.link.connection.call("PING")
 
 
+@waits
 @pytest.mark.parametrize(("mode", "left"), [("closed", 5), ("open", 2), ("local", 4)])
 async def test_what_it_took_is_given_back_unless_it_pays_for_what_was_admitted(own, mode, left):
     server, one = own
@@ -426,6 +432,7 @@ async def test_what_it_took_is_given_back_unless_it_pays_for_what_was_admitted(o
     assert limiter.refunded == 3 - (5 - left)
 
 
+@waits
 async def test_a_place_that_nobody_took_is_free_at_once(own):
     server, one = own
     limiter = Limiter(one.buckets)
@@ -436,6 +443,7 @@ async def test_a_place_that_nobody_took_is_free_at_once(own):
         assert client.zcard(verdict.keys[0]) == 0
 
 
+@waits
 async def test_a_place_given_back_while_the_store_is_late_is_free_when_it_is_not(own):
     server, one = own
     limiter = Limiter(one.buckets)
@@ -450,6 +458,7 @@ async def test_a_place_given_back_while_the_store_is_late_is_free_when_it_is_not
         assert client.zcard(before.keys[0]) == 0
 
 
+@waits
 async def test_a_lease_that_comes_late_is_told(own):
     server, one = own
     holder = Holder()
