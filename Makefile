@@ -43,9 +43,9 @@ test-cloud: ## Build go_infer with buckets and test it against S3 and Google Clo
 compiled:
 	$(setup) build models dev
 
-check: ## Format, lint, types, import rules and unit tests, in under a minute
+check: ## Format, lint, types, import rules and the unit tests that are not long, in under a minute
 	$(setup) models dev
-	@$(MAKE) -j2 lint unit
+	@$(MAKE) -j2 lint unit ONLY='-m "not long"'
 
 # What has nothing to complain about says nothing: the tests run beside it and write to the same terminal.
 lint: ## Format, lint, types and import rules
@@ -53,7 +53,7 @@ lint: ## Format, lint, types and import rules
 	@said=$$($(PY) -m mypy 2>&1 && .venv/bin/lint-imports 2>&1) || { echo "$$said"; exit 1; }
 
 unit: ## The unit tests alone
-	@$(PY) -m pytest -n 3 tests --ignore=tests/integration
+	@$(PY) -m pytest -n 3 tests --ignore=tests/integration $(ONLY)
 
 format: ## Format the code
 	$(setup) models dev

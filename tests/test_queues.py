@@ -10,6 +10,8 @@ import pytest
 from gateway.balance.registry import Recipe
 from loadtests.queues import Server, TwoChoices, World, antagonists, one_slow
 
+pytestmark = pytest.mark.long
+
 
 def policy(name):
     return TwoChoices if name == "two-choices" else lambda rand: Recipe(name, rand=rand)()

@@ -16,6 +16,8 @@ from gateway.admission.admission import Admission, AdmissionSettings
 from gateway.admission.limit import Limit
 from gateway.request import Outcome
 
+pytestmark = pytest.mark.long
+
 # Found by its place: where the compiled package is tested, the sources beside it are not on the path.
 SIM = Path(__file__).parents[2] / "loadtests/admission/sim.py"
 spec = importlib.util.spec_from_file_location("simulator_of_overload", SIM)

@@ -23,6 +23,8 @@ from gateway.store.slots import slot_of
 from loadtests.peers.valkeys import Nodes, Watched
 from tests.patience import GUARD
 
+pytestmark = pytest.mark.long
+
 TIMES = StoreTimes(deadline=10.0, connect_timeout=10.0, reconnect_min=0.01, reconnect_max=0.1)
 CLIENT = LimitPolicy("client", ClientScope(), BucketSpec(0.001, 5.0))
 ROUTE = LimitPolicy("route", RouteScope(), BucketSpec(0.001, 8.0))

@@ -20,6 +20,8 @@ from loadtests.peers.programs import find_tls_store
 from loadtests.peers.valkeys import PLAIN, Guard, Nodes, Server, Watched
 from tests.store.test_cluster import CLIENT, Worker, until
 
+pytestmark = pytest.mark.long
+
 TIMES = StoreTimes(deadline=0.2, connect_timeout=0.5, reconnect_min=0.01, reconnect_max=0.1)
 OPENSSL = shutil.which("openssl")
 SERVER = find_tls_store()
