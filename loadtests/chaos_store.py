@@ -23,24 +23,24 @@ against a sequential bucket. A question whose answer was lost may have taken a t
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import redis
 
 from gateway.processes import die_with_parent
 from loadtests.bars import Bar, report
+from loadtests.far import Far
+from loadtests.history import Asked, check_history, heard
 from loadtests.limit_worker import Task, Told
 from loadtests.limiting import Team
 from loadtests.load.report import aligned
@@ -55,63 +55,6 @@ HOGS = 4  # for each core
 GRACE = 0.03  # seconds of work already under way when something changes
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 CLOCK_KEY = b"bench:clock:{*}"
-TOLERANCE = 1e-3  # tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One decision: when it was asked and answered (`time.monotonic`), the level after it, the store's clock, or alone;
-    whether it waited for the store (`asked`).
-    """
-
-    before: float
-    after: float
-    allowed: bool
-    level: float
-    clock: float
-    alone: bool
-    asked: bool
-    worker: int
-
-    @property
-    def waited(self) -> float:
-        return self.after - self.before
-
-
-@dataclass(slots=True)
-class Checked:
-    """What the sequential bucket says of a history."""
-
-    decisions: int = 0
-    unobserved: int = 0  # tokens that somebody took without hearing of it
-    violations: list[str] = field(default_factory=list)
-
-
-def check_history(asked: Sequence[Asked], rate: float, burst: float, refunded: float = 0.0) -> Checked:
-    """One memory of the store: decisions in its own order against a bucket that is refilled and taken from one by one.
-
-    Within one call of the script its clock stands still; there a level only falls, so that is the order. `refunded`:
-    tokens that workers gave back, which a late store had taken for nothing.
-    """
-    checked = Checked()
-    level = clock = 0.0
-    for one in sorted(asked, key=lambda one: (one.clock, -one.level, not one.allowed)):
-        if checked.decisions:
-            had = min(burst, level + rate * (one.clock - clock) / 1e6)
-            found = one.level + one.allowed
-            if TOLERANCE < found - had <= refunded + TOLERANCE:
-                refunded -= found - had
-            elif found > had + TOLERANCE:
-                checked.violations.append(f"{found - had:.3f} tokens from nowhere at {one.clock:.0f} us")
-            elif found < had - TOLERANCE:
-                checked.unobserved += max(1, round(had - found))
-            if one.allowed and found < 1 - TOLERANCE:
-                checked.violations.append(f"admitted with {found:.3f} tokens at {one.clock:.0f} us")
-            if not one.allowed and found >= 1 + TOLERANCE:
-                checked.violations.append(f"refused with {found:.3f} tokens at {one.clock:.0f} us")
-        level, clock = one.level, one.clock
-        checked.decisions += 1
-    return checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,49 +67,6 @@ class Scenario:
     asked: list[Asked]
     forgets: bool
     told: list[Told]
-
-
-class Far:
-    """A TCP proxy that holds everything back for `delay` seconds, in both directions; in a thread of its own."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self.delay = 0.0
-        self.loop = asyncio.new_event_loop()
-        self.port = 0
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
-        self._thread.start()
-        ready.wait(5)
-
-    def _run(self, ready: threading.Event) -> None:
-        asyncio.set_event_loop(self.loop)
-        server = self.loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", 0))
-        self.port = server.sockets[0].getsockname()[1]
-        ready.set()
-        self.loop.run_forever()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._to)
-        await asyncio.gather(self._pass(reader, back), self._pass(there, writer), return_exceptions=True)
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        due = 0.0  # nothing overtakes what came before it
-        try:
-            while data := await reader.read(65536):
-                due = max(due + 1e-6, self.loop.time() + self.delay)
-                self.loop.call_at(due, _write, writer, data)
-        finally:
-            self.loop.call_at(max(due + 1e-6, self.loop.time() + self.delay), writer.close)
-
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(2)
-
-
-def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
-    if not writer.is_closing():
-        writer.write(data)
 
 
 def set_clock(client: redis.Redis) -> None:
@@ -205,15 +105,6 @@ def asking(
         return broke, back, team.end()
     finally:
         team.stop()
-
-
-def heard(found: Sequence[Told]) -> list[Asked]:
-    """Everything that was asked."""
-    return [
-        Asked(before, after, bool(allowed), level, clock, bool(alone), bool(waited), worker)
-        for worker, told in enumerate(found)
-        for before, after, _, allowed, level, clock, alone, waited in told.records
-    ]
 
 
 def kill(folder: Path) -> Scenario:

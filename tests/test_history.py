@@ -8,8 +8,8 @@ import pytest
 
 from gateway.limits.bucket import BucketSpec, take
 from loadtests.bench_limits import HAMMERED, bars, judge
-from loadtests.chaos_store import Asked, check_history
 from loadtests.clocks import STEP, Clocks
+from loadtests.history import Asked, check_history
 from loadtests.limit_worker import Told
 
 RATE, BURST = 400.0, 50.0
