@@ -69,7 +69,6 @@ func New(o Options, parts Parts) *Server {
 			grpc.MaxConcurrentStreams(o.MaxStreams),
 			grpc.MaxHeaderListSize(maxHeaderList),
 			grpc.ConnectionTimeout(connectionTimeout),
-			grpc.SharedWriteBuffer(true), // an idle connection keeps no buffer
 			grpc.WaitForHandlers(true),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsNotOften, PermitWithoutStream: true}),

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"sluicegate/go_infer/internal/metrics"
+	"sluicegate/go_infer/internal/panics"
 	"sluicegate/go_infer/internal/status"
 )
 
@@ -31,7 +32,8 @@ type Around struct {
 	Trace func(ctx context.Context, method string, incoming metadata.MD) (context.Context, func(error))
 }
 
-// Run does one call: the counting, the tracing and the status around what handle does.
+// Run does one call, or one message of a stream: the counting, the tracing and the status around what handle does. If that panics the
+// call has failed, and no other.
 func (a *Around) Run(ctx context.Context, method string, endpoint metrics.Endpoint, handle func(context.Context) error) error {
 	begun := a.Registry.Begin()
 	ended := func(error) {}
@@ -41,7 +43,7 @@ func (a *Around) Run(ctx context.Context, method string, endpoint metrics.Endpoi
 	}
 	ctx, err := classified(ctx, a.Priority, a.TrustPriority)
 	if err == nil {
-		err = handle(ctx)
+		err = panics.Guard(a.Log, method, func() error { return handle(ctx) })
 	}
 	said := Status(err)
 	ended(err)
@@ -52,7 +54,6 @@ func (a *Around) Run(ctx context.Context, method string, endpoint metrics.Endpoi
 	if said.Code() == codes.OK {
 		return nil
 	}
-	pushback(ctx, err, said.Code(), a.Pushback)
 	return said.Err()
 }
 
@@ -91,13 +92,15 @@ func RawMethod(a *Around, service, name string, endpoint metrics.Endpoint,
 				return Status(received).Err()
 			}
 			var out any
-			err := a.Run(stream.Context(), full, endpoint, func(ctx context.Context) (err error) {
-				if err = received; err == nil {
-					out, err = handle(ctx, in)
+			var refusal error
+			err := a.Run(stream.Context(), full, endpoint, func(ctx context.Context) error {
+				if refusal = received; refusal == nil {
+					out, refusal = handle(ctx, in)
 				}
-				return err
+				return refusal
 			})
 			if err != nil {
+				pushback(stream.Context(), refusal, a.Pushback)
 				return err
 			}
 			return stream.SendMsg(out)
@@ -110,8 +113,15 @@ func refused(err error) bool {
 	return errors.As(err, &ours)
 }
 
-// Stream makes a stream of messages in both directions, which handle reads and writes, and counts, itself.
-func Stream(name string, handle func(grpc.ServerStream) error) grpc.StreamDesc {
+// Stream makes a stream of messages in both directions, which handle reads and writes, and counts, itself. If this server ends it, it is
+// told when to come again, as a call is.
+func Stream(a *Around, name string, handle func(grpc.ServerStream) error) grpc.StreamDesc {
 	return grpc.StreamDesc{StreamName: name, ServerStreams: true, ClientStreams: true,
-		Handler: func(_ any, stream grpc.ServerStream) error { return Status(handle(stream)).Err() }}
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			err := handle(stream)
+			if refused(err) {
+				pushback(stream.Context(), err, a.Pushback)
+			}
+			return Status(err).Err()
+		}}
 }
