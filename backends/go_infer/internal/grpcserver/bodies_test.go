@@ -158,6 +158,20 @@ func TestMessagesTakeMemoryAsTheyArriveAndAreRefusedBeyondTheBudget(t *testing.T
 	}
 }
 
+func TestDrainCutsOffMessagesThatHaveNotArrived(t *testing.T) {
+	r, budget := bounded(t, 1<<20)
+	openCall(t, r, 48<<20)
+	eventually(t, "the call is there", func() bool { return budget.Held() > 0 })
+	ctx, cancel := context.WithTimeout(context.Background(), 800*time.Millisecond)
+	defer cancel()
+	if err := r.Drain(ctx, 0); err != nil {
+		t.Errorf("the server did not end in time: %v", err)
+	}
+	if r.CutOff() != 1 {
+		t.Errorf("%d are counted as cut off", r.CutOff())
+	}
+}
+
 func TestAMessageIsReceivedWholeWhateverItsSize(t *testing.T) {
 	r, _ := bounded(t, 256<<20)
 	for _, size := range []int{0, 1, 64<<10 - 40, 64 << 10, 64<<10 + 1, 1 << 20, 9<<20 + 7} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -30,6 +31,20 @@ type Around struct {
 	// Trace begins the span of a call. It is given the client's metadata, in which "traceparent" and "tracestate" are (W3C Trace
 	// Context); what it returns is called at the end. nil: no tracing.
 	Trace func(ctx context.Context, method string, incoming metadata.MD) (context.Context, func(error))
+
+	arriving, answering atomic.Int64
+}
+
+// Arriving is how many calls have not sent their message yet, and Answering how many are being answered, streams among them. Calls of
+// services that this package knows nothing of are neither.
+func (a *Around) Arriving() int64  { return a.arriving.Load() }
+func (a *Around) Answering() int64 { return a.answering.Load() }
+
+// receive reads the only message of a call.
+func (a *Around) receive(stream grpc.ServerStream, in *Message) error {
+	a.arriving.Add(1)
+	defer a.arriving.Add(-1)
+	return a.Receiver.Receive(stream, in)
 }
 
 // Run does one call, or one message of a stream: the counting, the tracing and the status around what handle does. If that panics the
@@ -84,7 +99,9 @@ func RawMethod(a *Around, service, name string, endpoint metrics.Endpoint,
 		Handler: func(_ any, stream grpc.ServerStream) error {
 			in := NewMessage()
 			defer in.Release()
-			received := a.Receiver.Receive(stream, in)
+			received := a.receive(stream, in)
+			a.answering.Add(1)
+			defer a.answering.Add(-1)
 			if received != nil && !refused(received) { // it is the peer's doing, or gRPC's: no request
 				if errors.Is(received, io.EOF) {
 					return grpcstatus.Error(codes.Internal, "the call has no message")
@@ -118,6 +135,8 @@ func refused(err error) bool {
 func Stream(a *Around, name string, handle func(grpc.ServerStream) error) grpc.StreamDesc {
 	return grpc.StreamDesc{StreamName: name, ServerStreams: true, ClientStreams: true,
 		Handler: func(_ any, stream grpc.ServerStream) error {
+			a.answering.Add(1)
+			defer a.answering.Add(-1)
 			err := handle(stream)
 			if refused(err) {
 				pushback(stream.Context(), err, a.Pushback)
