@@ -50,7 +50,7 @@ func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string
 	base := c.Base(source)
 	directory := filepath.Join(base, strconv.FormatInt(version, 10))
 	if err := os.MkdirAll(base, 0o750); err != nil {
-		return "", err
+		return "", advised(err)
 	}
 	c.hold(directory)
 	defer func() {
@@ -60,7 +60,7 @@ func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string
 	}()
 	unlock, err := lock(ctx, lockOf(directory))
 	if err != nil {
-		return "", err
+		return "", advised(err)
 	}
 	defer unlock()
 	if _, err := os.Lstat(directory); errors.Is(err, fs.ErrNotExist) {
@@ -73,7 +73,8 @@ func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string
 	return directory, os.Chtimes(lockOf(directory), now, now) // when it was used last; the version's own times stay as they are
 }
 
-// fetch fetches a version. As long as the disk is full it removes what nobody holds, the least recently used first, and tries again.
+// fetch fetches a version. As long as the disk is full it removes what nobody holds, the least recently used first, and tries again; not if
+// all of that would not be enough.
 func (c *Cache) fetch(ctx context.Context, source Source, version int64, directory string) error {
 	for {
 		err := source.Fetch(ctx, version, directory)
@@ -81,6 +82,9 @@ func (c *Cache) fetch(ctx context.Context, source Source, version int64, directo
 			return err
 		}
 		all, _, unseen := c.contents()
+		if lacks := (*lacking)(nil); errors.As(err, &lacks) && c.idle(all) < lacks.bytes {
+			return err
+		}
 		if unseen != nil || !c.removeFirst(all) {
 			return err
 		}
@@ -148,6 +152,18 @@ func (c *Cache) Prune() error {
 		}
 	}
 	return nil
+}
+
+// idle is how many bytes nobody holds, as far as this process knows.
+func (c *Cache) idle(all []kept) (bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, one := range all {
+		if c.held[versionOf(one.path)] == 0 {
+			bytes += one.bytes
+		}
+	}
+	return bytes
 }
 
 func byUse(all []kept) {

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -66,6 +67,13 @@ func TestAVersionThatTheDiskHasNoRoomForIsRefusedAtOnceAndLeavesNothing(t *testi
 func TestWhatNobodyUsesMakesRoomOnAFullDisk(t *testing.T) {
 	s, place := newSite(t), small(t, "800k")
 	from := s.shelve(t, 1, 2, 3, 4)
+	large := map[string][]byte{"saved_model.pb": make([]byte, 900_000)}
+	s.put("/large/1/saved_model.pb", large["saved_model.pb"])
+	index, err := json.Marshal(Index{map[string]Release{"1": indexed(large)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.put("/large/"+IndexFile, index)
 	cache := NewCache(filepath.Join(place, "cache"), 1<<30) // the disk is smaller than that
 	get := func(version int64) (string, error) { return cache.Get(context.Background(), from, version) }
 	first, err := get(1)
@@ -77,6 +85,9 @@ func TestWhatNobodyUsesMakesRoomOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	cache.Release(second)
+	if _, err := cache.Get(context.Background(), open(t, s.URL+"/large", quick()), 1); !errors.Is(err, ErrFull) || !there(second) {
+		t.Fatalf("all that nobody uses would not be enough, and it is gone: %v", err)
+	}
 	third, err := get(3)
 	if err != nil || !there(first) || there(second) || !there(third) {
 		t.Fatalf("2, which nobody uses, should have made room: %v", err)

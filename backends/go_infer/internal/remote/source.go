@@ -42,10 +42,7 @@ func (s *source) Fetch(ctx context.Context, version int64, directory string) err
 		return err
 	}
 	_ = os.RemoveAll(partial(directory))
-	if !errors.Is(err, ErrFull) {
-		err = fmt.Errorf("%w: %w", ErrFull, err)
-	}
-	return fmt.Errorf("version %d of %s: %w; make room, or choose another disk with --remote_cache_dir", version, s.name, err)
+	return fmt.Errorf("version %d of %s: %w", version, s.name, advised(err))
 }
 
 func (s *source) fetch(ctx context.Context, version int64, directory string) error {
