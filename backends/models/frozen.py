@@ -64,17 +64,20 @@ class Frozen:
         return self.replaced(kept)
 
     def save(self, directory: Path) -> None:
-        """Write a SavedModel; `directory` must not exist."""
+        """Write a SavedModel; `directory` must not exist. OSError if it cannot be written."""
         with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
             tf.graph_util.import_graph_def(self.graph, name="")
             # Nobody reads it: it is there so that `variables/` is, whose absence means a copy that ended early.
             tf.compat.v1.get_variable("sluicegate/frozen", initializer=0, trainable=False, use_resource=True)
             session.run(tf.compat.v1.global_variables_initializer())
-            builder = tf.compat.v1.saved_model.Builder(str(directory))
-            builder.add_meta_graph_and_variables(
-                session, [TAG], signature_def_map={self.name: self.signature}, strip_default_attrs=True
-            )
-            builder.save()
+            try:
+                builder = tf.compat.v1.saved_model.Builder(str(directory))
+                builder.add_meta_graph_and_variables(
+                    session, [TAG], signature_def_map={self.name: self.signature}, strip_default_attrs=True
+                )
+                builder.save()
+            except tf.errors.OpError as error:  # of a full disk, too
+                raise OSError(f"{directory} cannot be written: {error.message}") from error
 
 
 def freeze(directory: Path, signature: str = "serving_default") -> Frozen:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -41,6 +42,7 @@ ORIGINAL, BEST = "original", "best"
 SAVED = ("float16", "bfloat16", "int8", "int8-matmul")  # SavedModels, which can be published
 ALL = (*SAVED, "onnx")
 BY_RANGE = ("int8-matmul",)  # whose answers depend a little on the rows that share their Run
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 AS_FAST = 0.95  # of the best throughput: from there on, the smaller one is the better one
 
 
@@ -92,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         with Interrupts() as interrupts:
             return _optimize(options, interrupts)
     except (ValueError, OSError) as error:
-        return _fail(str(error))
+        return _fail(_why(error))
 
 
 def _optimize(options: argparse.Namespace, interrupts: Interrupts) -> int:
@@ -236,6 +238,17 @@ def _quiet() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
+
+
+def _why(error: Exception) -> str:
+    """One line; of a copy that failed in several places, the first."""
+    text = str(error)
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        _, place, reason = error.args[0][0]
+        text = f"{place}: {reason}"
+    if any(os.strerror(number) in text for number in FULL):
+        text += "; make room, or choose another disk: --to for what is published, TMPDIR for what is tried"
+    return " ".join(text.split())
 
 
 def _fail(reason: str) -> int:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backends.interrupt import Interrupts
+from backends.models import publication
 from demo.layout import MODELS, ROOT
 from demo.serving import Served
 
@@ -50,6 +54,46 @@ def test_int8_is_published_within_the_loss_and_served_from_its_manifest(tmp_path
     with Served("digits", base) as served:
         labels = served.predict({"image": heldout["instances"]})["label"]
     assert np.mean(np.asarray(labels) == np.asarray(heldout["labels"])) == pytest.approx(figures["int8"]["accuracy"])
+
+
+def test_a_disk_that_takes_no_more_fails_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    base, scratch = tmp_path / "digits", tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "backends.models.optimize", DIGITS, "--data", HELDOUT, "--variants", "float16"]
+    done = subprocess.run(
+        [*map(str, command), "--publish", "float16", "--to", str(base), "--seconds", "0.02"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "TMPDIR": str(scratch)},
+        preexec_fn=lambda: resource.setrlimit(
+            resource.RLIMIT_FSIZE, (2000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        ),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "make room, or choose another disk" in last(done)
+    assert not base.exists()
+    assert not list(scratch.iterdir())
+
+
+def test_a_version_that_the_disk_has_no_room_for_is_not_published(tmp_path: Path) -> None:
+    def build(directory: Path) -> None:
+        directory.mkdir()
+        (directory / "saved_model.pb").write_bytes(bytes(100_000))
+
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Interrupts() as interrupts:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, usual[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                publication.publish(build, tmp_path, 1, interrupts)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        assert not list(tmp_path.iterdir())
+        assert publication.publish(build, tmp_path, 1, interrupts) == tmp_path / "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
 DENSE = """

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -174,7 +175,9 @@ func TestASocketInTheFileSystemAnswersToo(t *testing.T) {
 	stale.Close() // its file is left, as after a crash
 	c, _, log := launch(t, "ready", "--rest_api_socket_path="+path)
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		},
 	}}
 	response, err := client.Get("http://socket/v1/models/digits")
 	if err != nil || response.StatusCode != 200 {

@@ -28,6 +28,7 @@ import (
 	"sluicegate/go_infer/internal/machine"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/modelconfig"
+	"sluicegate/go_infer/internal/panics"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/server"
 	"sluicegate/go_infer/internal/session"
@@ -51,7 +52,9 @@ func run(arguments []string, out, diagnostics io.Writer) int {
 		fmt.Fprintf(out, "go_infer %s (TensorFlow %s, %s)\n", release, session.Version(), runtime.Version())
 		return 0
 	}
-	if err := serve(o, slog.New(slog.NewJSONHandler(diagnostics, nil))); err != nil {
+	log := slog.New(slog.NewJSONHandler(diagnostics, nil))
+	slog.SetDefault(log)
+	if err := serve(o, log); err != nil {
 		fmt.Fprintln(diagnostics, "go_infer:", err)
 		return 1
 	}
@@ -102,6 +105,7 @@ func serve(o options, log *slog.Logger) error {
 	registry.Gauge("go_infer_live_tensors", "TensorFlow tensors that exist.", func() float64 { return float64(session.Live()) })
 	registry.Counter("go_infer_load_paused_seconds_total", "Time that loads and unloads paused for those who serve.", func() float64 { return session.Paused().Seconds() })
 	registry.Gauge("go_infer_live_slabs", "Pieces of tensor memory handed out.", func() float64 { return float64(pool.Live()) })
+	registry.Counter("go_infer_panics_total", "Panics of one request, copy, Run or load that were stopped; the log has their stacks.", func() float64 { return float64(panics.Count()) })
 	images := image.NewStage(o.images)
 	registry.Gauge("go_infer_images_working", "Pictures being decoded and resized.", func() float64 { return float64(images.Working()) })
 	registry.Gauge("go_infer_images_waiting", "Pictures that wait for an image worker.", func() float64 { return float64(images.Waiting()) })
@@ -269,6 +273,13 @@ func drain(o options, s *server.Server, grpc *grpcSide, flush func(context.Conte
 		case err := <-finished:
 			if err != nil {
 				return fmt.Errorf("requests were still running after --drain_timeout=%s", o.drainTimeout)
+			}
+			cut := s.CutOff()
+			if grpc != nil {
+				cut += grpc.CutOff()
+			}
+			if cut > 0 {
+				log.Warn("requests that had not arrived were cut off", "requests", cut)
 			}
 			log.Info("stopped", "live_tensors", session.Live(), "live_slabs", pool.Live())
 			return nil

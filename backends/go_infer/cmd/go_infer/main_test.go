@@ -90,6 +90,38 @@ func TestSigtermDrainsAndExitsWithZero(t *testing.T) {
 	}
 }
 
+func TestABodyThatTricklesInDoesNotKeepTheServerFromEndingWell(t *testing.T) {
+	c, address, log := launch(t, "ready", "--drain_timeout=2s", "--drain_grace=100ms")
+	client, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	_ = client.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(client, "POST /v1/models/digits:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for err := error(nil); err == nil; time.Sleep(20 * time.Millisecond) {
+			_, err = io.WriteString(client, " ")
+		}
+	}()
+	time.Sleep(50 * time.Millisecond) // for the server to have read the head; if it has not the result is the same
+	_ = c.Process.Signal(syscall.SIGTERM)
+	response, err := http.ReadResponse(bufio.NewReader(client), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(response.Body)
+	if response.StatusCode != 503 || !response.Close || !strings.Contains(string(body), "the server stops, and the request had not arrived; send it again") {
+		t.Errorf("%s, close: %v, %s", response.Status, response.Close, body)
+	}
+	said := rest(log)
+	if err := c.Wait(); err != nil || !strings.Contains(said, `"msg":"requests that had not arrived were cut off","requests":1`) {
+		t.Errorf("ended with %v, said\n%s", err, said)
+	}
+}
+
 func TestASecondSignalEndsAtOnce(t *testing.T) {
 	c, _, log := launch(t, "ready", "--drain_grace=1h", "--drain_timeout=1h")
 	_ = c.Process.Signal(syscall.SIGINT)

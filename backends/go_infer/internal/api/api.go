@@ -14,10 +14,12 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unsafe"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/jsontensor"
 	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/stop"
 )
 
 // TimeoutHeader is how long the client will wait, as a Go duration ("250ms") or in grpc-timeout syntax ("250m").
@@ -107,8 +109,24 @@ func (x *Exchange) finish(w http.ResponseWriter, limits Limits) {
 	if len(answer) > 2000 { // below, it is counted as it leaves
 		x.Header["Content-Length"] = []string{strconv.Itoa(len(answer))}
 	}
+	if keeper, is := w.(Keeper); is && len(answer) >= handOver {
+		instead := keeper.Take(answer)
+		if unsafe.SliceData(answer) == unsafe.SliceData(x.Answer) { // it was not packed
+			x.Answer = instead
+		}
+		return
+	}
 	_, _ = w.Write(answer) // the client may be gone; there is nobody to tell
 }
+
+// Keeper is a ResponseWriter that can hold an answer until its reader takes it. Take writes all of a body and keeps its buffer, for which
+// it gives another: so that a large answer is held once, and not by who made it and by who sends it.
+type Keeper interface {
+	Take(body []byte) (instead []byte)
+}
+
+// handOver is from how many bytes on an answer is handed over; of less a copy costs next to nothing.
+const handOver = 32 << 10
 
 // Refuse answers with an error's status and {"error": text}.
 func Refuse(w http.ResponseWriter, err error) int {
@@ -238,6 +256,8 @@ func bodyError(err error) error {
 	}
 	var timeout net.Error
 	switch {
+	case errors.Is(err, stop.ErrArriving):
+		return status.Errorf(status.Unavailable, "%v", err)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return &status.Error{Code: status.DeadlineExceeded, HTTP: http.StatusRequestTimeout, Message: "the body did not arrive in time"}
 	case errors.Is(err, io.ErrUnexpectedEOF):

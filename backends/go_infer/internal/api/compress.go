@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/stop"
 )
 
 // Compressed bodies: gzip and deflate (RFC 9110, 8.4.1), one of them, and both sizes bounded by --max_body: that of what arrives, so
@@ -93,7 +94,7 @@ func (x *Exchange) decompress(encoding string, limit int) error {
 		return tooLarge(limit)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return status.Errorf(status.InvalidArgument, "the %s body is cut short", encoding)
-	case errors.As(err, &timeout):
+	case errors.As(err, &timeout), errors.Is(err, stop.ErrArriving):
 		return bodyError(err)
 	}
 	return status.Errorf(status.InvalidArgument, "the body is not %s, which its Content-Encoding says: %v", encoding, err)

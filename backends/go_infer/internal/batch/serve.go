@@ -6,6 +6,8 @@ import (
 	"math"
 	"runtime"
 	"time"
+
+	"sluicegate/go_infer/internal/panics"
 )
 
 // slot is one goroutine that runs batches, and what it knows of the last.
@@ -240,7 +242,7 @@ func (b *Batcher[T]) runBatch(s *slot[T]) error {
 	}
 	b.events.Batch(len(s.parts), s.rows)
 	began := b.clock()
-	err := b.run(s.number, s.parts)
+	err := panics.Guard(nil, "a Run", func() error { return b.run(s.number, s.parts) })
 	s.ended = b.clock()
 	s.took = time.Duration(s.ended - began)
 	b.events.Ran(s.took)

@@ -3,6 +3,8 @@ package batch
 import (
 	"context"
 	"sync"
+
+	"sluicegate/go_infer/internal/panics"
 )
 
 // Waiter is who Start works for.
@@ -34,6 +36,25 @@ type news struct {
 	waiter Waiter
 	err    error
 	job    *job // done with, and to be used again; nil: somebody may know it still
+}
+
+// tell tells the waiter. If that panics it is its own loss: others wait to be told.
+func (n *news) tell() (after func()) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			_ = panics.Stopped(nil, "who was told of an outcome", reason)
+		}
+	}()
+	return n.waiter.Ended(n.err)
+}
+
+func guarded(f func()) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			_ = panics.Stopped(nil, "what follows an outcome", reason)
+		}
+	}()
+	f()
 }
 
 // teller brings outcomes to waiters, in goroutines of its own: whoever ran a batch goes on with the next. There are as many as can run
@@ -84,12 +105,12 @@ func (t *teller) tell() {
 				_ = j.context.Notify(nil)
 				recycle(j)
 			}
-			if f := told[i].waiter.Ended(told[i].err); f != nil {
+			if f := told[i].tell(); f != nil {
 				after = append(after, f)
 			}
 		}
 		for _, f := range after {
-			f()
+			guarded(f)
 		}
 		clear(told)
 		clear(after)

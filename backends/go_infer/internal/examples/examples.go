@@ -7,6 +7,7 @@ package examples
 import (
 	"context"
 
+	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
@@ -75,11 +76,12 @@ func Check(servable *model.Servable, method string) error {
 }
 
 // run feeds the serialized examples to the signature. The caller releases the request.
-func run(ctx context.Context, servable *model.Servable, serialized [][]byte) (*model.Request, error) {
+func run(ctx context.Context, servable *model.Servable, serialized [][]byte, class batch.Class) (*model.Request, error) {
 	if len(serialized) == 0 {
 		return nil, status.Errorf(status.InvalidArgument, "Input is empty.")
 	}
 	request := model.NewRequest(1)
+	request.Class = class
 	err := request.SetStrings(0, serialized, int64(len(serialized)))
 	if err == nil {
 		request.Rows = 1
@@ -95,9 +97,9 @@ func run(ctx context.Context, servable *model.Servable, serialized [][]byte) (*m
 	return request, nil
 }
 
-// Classify gives each example its classes.
-func Classify(ctx context.Context, servable *model.Servable, serialized [][]byte) ([][]Class, error) {
-	request, err := run(ctx, servable, serialized)
+// Classify gives each example its classes; class is how urgent that is.
+func Classify(ctx context.Context, servable *model.Servable, serialized [][]byte, class batch.Class) ([][]Class, error) {
+	request, err := run(ctx, servable, serialized, class)
 	if err != nil {
 		return nil, err
 	}
@@ -145,9 +147,9 @@ func Classify(ctx context.Context, servable *model.Servable, serialized [][]byte
 	return all, nil
 }
 
-// Regress gives each example its value.
-func Regress(ctx context.Context, servable *model.Servable, serialized [][]byte) ([]float32, error) {
-	request, err := run(ctx, servable, serialized)
+// Regress gives each example its value; class is how urgent that is.
+func Regress(ctx context.Context, servable *model.Servable, serialized [][]byte, class batch.Class) ([]float32, error) {
+	request, err := run(ctx, servable, serialized, class)
 	if err != nil {
 		return nil, err
 	}

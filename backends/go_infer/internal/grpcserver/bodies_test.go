@@ -26,6 +26,7 @@ import (
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	pb "sluicegate/go_infer/internal/pb/inference"
 	"sluicegate/go_infer/internal/pb/serving"
+	"sluicegate/go_infer/internal/repository"
 )
 
 // bounded is a server whose messages may hold so many bytes together.
@@ -157,6 +158,20 @@ func TestMessagesTakeMemoryAsTheyArriveAndAreRefusedBeyondTheBudget(t *testing.T
 	}
 }
 
+func TestDrainCutsOffMessagesThatHaveNotArrived(t *testing.T) {
+	r, budget := bounded(t, 1<<20)
+	openCall(t, r, 48<<20)
+	eventually(t, "the call is there", func() bool { return budget.Held() > 0 })
+	ctx, cancel := context.WithTimeout(context.Background(), 800*time.Millisecond)
+	defer cancel()
+	if err := r.Drain(ctx, 0); err != nil {
+		t.Errorf("the server did not end in time: %v", err)
+	}
+	if r.CutOff() != 1 {
+		t.Errorf("%d are counted as cut off", r.CutOff())
+	}
+}
+
 func TestAMessageIsReceivedWholeWhateverItsSize(t *testing.T) {
 	r, _ := bounded(t, 256<<20)
 	for _, size := range []int{0, 1, 64<<10 - 40, 64 << 10, 64<<10 + 1, 1 << 20, 9<<20 + 7} {
@@ -215,7 +230,50 @@ func TestMessagesOfAStreamCountUntilTheyAreAnswered(t *testing.T) {
 	if err := stream.RecvMsg(answer); grpcstatus.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "--max_bodies") {
 		t.Errorf("a message that is larger than all may be: %v", err)
 	}
+	if told := stream.Trailer().Get(rpc.PushbackKey); len(told) != 1 || told[0] != "1000" {
+		t.Errorf("when to come again: %q", told)
+	}
 	eventually(t, "it is given back", func() bool { return budget.Held() == 0 })
+}
+
+// TestAStreamsTrailerDoesNotGrowWithItsRefusals: a message that is refused, and does not end its stream, has its error and no trailer.
+func TestAStreamsTrailerDoesNotGrowWithItsRefusals(t *testing.T) {
+	r := start(t, digits(t), batch.Limits{MaxBatch: 32, MaxQueue: 1, Slots: 1, Coalesce: true, Delay: time.Hour})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	waits, leave := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = r.conn.Invoke(waits, service+"ModelInfer", image("waits", make([]float32, 64)), &pb.ModelInferResponse{})
+	}()
+	defer func() { leave(); <-ended }()
+	lease, err := r.repo.Acquire(ctx, "digits", repository.Wanted{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release()
+	eventually(t, "the queue is full", func() bool { return lease.Model.Waiting() == 1 })
+	stream, err := r.conn.NewStream(ctx, streamDesc, service+"ModelStreamInfer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		answer := &pb.ModelStreamInferResponse{}
+		if err := stream.SendMsg(image("refused", make([]float32, 64))); err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.RecvMsg(answer); err != nil || !strings.Contains(answer.ErrorMessage, "queue") {
+			t.Fatal(answer, err)
+		}
+	}
+	_ = stream.CloseSend()
+	if err := stream.RecvMsg(&pb.ModelStreamInferResponse{}); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	if told := stream.Trailer().Get(rpc.PushbackKey); len(told) != 0 {
+		t.Errorf("a stream that ended well has %d trailers that say when to come again", len(told))
+	}
 }
 
 func TestAStreamIsToldWhyAMessageIsRefusedInTheWordsOfACall(t *testing.T) {

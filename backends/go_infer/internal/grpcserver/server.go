@@ -10,6 +10,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,6 +23,8 @@ import (
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/grpcserver/tensorproto"
 	"sluicegate/go_infer/internal/grpcserver/tfserving"
+	"sluicegate/go_infer/internal/panics"
+	"sluicegate/go_infer/internal/stop"
 )
 
 const (
@@ -57,6 +60,8 @@ type Server struct {
 	health  *health
 	streams chan struct{} // closed when streams of requests shall end
 	end     sync.Once
+	around  *rpc.Around
+	cut     atomic.Int64
 }
 
 // New makes a server that does not listen yet.
@@ -69,13 +74,15 @@ func New(o Options, parts Parts) *Server {
 			grpc.MaxConcurrentStreams(o.MaxStreams),
 			grpc.MaxHeaderListSize(maxHeaderList),
 			grpc.ConnectionTimeout(connectionTimeout),
-			grpc.SharedWriteBuffer(true), // an idle connection keeps no buffer
 			grpc.WaitForHandlers(true),
+			grpc.ChainUnaryInterceptor(guardCall),
+			grpc.ChainStreamInterceptor(guardStream),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsNotOften, PermitWithoutStream: true}),
 		),
 		health:  newHealth(parts.Models, parts.Ready),
 		streams: make(chan struct{}),
+		around:  parts.Around,
 	}
 	parts.Around.Receiver = rpc.Receiver{Most: o.MaxMessage, Budget: o.Bodies}
 	serving := &tfserving.Service{Models: parts.Models, Reloader: parts.Reloader, MaxTensor: o.MaxMessage,
@@ -89,11 +96,22 @@ func New(o Options, parts Parts) *Server {
 	return s
 }
 
+// guardCall and guardStream keep a panic of one call from ending the process. What this server's own services count they guard, too.
+func guardCall(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (out any, err error) {
+	err = panics.Guard(nil, info.FullMethod, func() (err error) { out, err = handle(ctx, in); return err })
+	return out, rpc.Status(err).Err()
+}
+
+func guardStream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	return rpc.Status(panics.Guard(nil, info.FullMethod, func() error { return handle(service, stream) })).Err()
+}
+
 // Serve answers on a listener until Drain or Stop; then it returns nil. It may be called for several listeners at the same time.
 func (s *Server) Serve(listener net.Listener) error { return s.grpc.Serve(listener) }
 
 // Drain stops the server gently: from now on health checks say so; after grace no connection and no call is accepted, and what runs is
-// finished, until ctx ends: then it is cut off and the context's error returned.
+// finished, until ctx ends: then it is cut off and the context's error returned. Calls whose message is still arriving are cut off at
+// stop.Cutoff, once nothing else is being answered.
 func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
 	s.health.drain()
 	select {
@@ -106,14 +124,42 @@ func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
 		s.grpc.GracefulStop()
 		close(finished)
 	}()
-	select {
-	case <-finished:
-		return nil
-	case <-ctx.Done():
-		s.Stop()
-		return ctx.Err()
+	cutoff, end := stop.Timer(ctx)
+	defer end()
+	var look <-chan time.Time
+	for quiet := 0; ; {
+		select {
+		case <-finished:
+			return nil
+		case <-cutoff:
+			ticker := time.NewTicker(lookEvery)
+			defer ticker.Stop()
+			look = ticker.C
+		case <-look:
+			if quiet++; s.around.Answering() > 0 {
+				quiet = 0
+			}
+			if quiet == looks {
+				s.cut.Store(s.around.Arriving())
+				s.Stop()
+				<-finished
+				return nil
+			}
+		case <-ctx.Done():
+			s.Stop()
+			return ctx.Err()
+		}
 	}
 }
+
+// After so many looks in a row that found nothing being answered, what was has left, too.
+const (
+	lookEvery = 10 * time.Millisecond
+	looks     = 3
+)
+
+// CutOff is how many calls had not arrived when the server had to stop.
+func (s *Server) CutOff() int64 { return s.cut.Load() }
 
 // Stop cuts off everything and returns when no call runs any more.
 func (s *Server) Stop() {

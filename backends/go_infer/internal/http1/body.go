@@ -27,6 +27,8 @@ type body struct {
 	expects bool // the client waits for 100 Continue
 	err     error
 	closed  bool
+
+	unwanted bool // the handler has returned, and the rest is passed over
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -142,7 +144,7 @@ var scraps = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 // rest reads what the handler left, up to Limits.MaxUnread; false: the connection cannot go on, or the server stops. What has come with
 // the head, as small bodies do, costs nothing.
 func (b *body) rest() bool {
-	b.closed = false
+	b.closed, b.unwanted = false, true
 	if b.expects {
 		return false
 	}

@@ -7,11 +7,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"sluicegate/go_infer/internal/panics"
+	"sluicegate/go_infer/internal/stop"
 )
 
 const (
@@ -39,13 +41,15 @@ const (
 
 // conn is one connection; but for its state and its context, its own goroutine's alone.
 type conn struct {
-	server  *Server
-	net     net.Conn
-	raw     syscall.RawConn // nil: not of the kernel
-	number  uint64          // for the watcher
-	remote  string
-	state   atomic.Int32
-	context requestContext
+	server *Server
+	net    net.Conn
+	raw    syscall.RawConn // nil: not of the kernel
+	number uint64          // for the watcher
+	remote string
+	state  atomic.Int32
+	// arriving: it waits for more of a request, with its deadline set
+	arriving atomic.Bool
+	context  requestContext
 
 	buffer     []byte
 	start, end int // of what was read and not used
@@ -77,6 +81,9 @@ func newConn(s *Server, network net.Conn) *conn {
 
 func (c *conn) serve() {
 	defer func() { // even if a handler has ended this goroutine
+		if reason := recover(); reason != nil {
+			_ = panics.Stopped(c.server.Log, "a connection", reason, "peer", c.remote)
+		}
 		if !c.response.hijacked {
 			c.context.end()
 			_ = c.net.Close()
@@ -121,7 +128,7 @@ func (c *conn) next() bool {
 		}
 	}
 	c.now = time.Now()
-	c.begun = c.now
+	c.begun, c.body.unwanted = c.now, false
 	seen, limits := 0, &c.server.Limits
 	for waited := false; ; waited = true {
 		data := c.buffer[c.start:c.end]
@@ -152,7 +159,10 @@ func (c *conn) next() bool {
 		}
 		if err := c.more(); err != nil {
 			var timeout net.Error
-			if errors.As(err, &timeout) && timeout.Timeout() {
+			switch {
+			case errors.Is(err, stop.ErrArriving):
+				c.refuse(&problem{http.StatusServiceUnavailable, err.Error()})
+			case errors.As(err, &timeout) && timeout.Timeout():
 				c.refuse(&problem{http.StatusRequestTimeout, "the head did not arrive within " + limits.HeaderTimeout.String()})
 			}
 			return false
@@ -235,7 +245,7 @@ func (c *conn) handle() (good bool) {
 			return
 		}
 		if reason := recover(); reason != nil && reason != http.ErrAbortHandler {
-			c.server.Log.Error("a handler panicked", "path", c.request.URL.Path, "reason", reason, "stack", string(debug.Stack()))
+			_ = panics.Stopped(c.server.Log, "a handler", reason, "path", c.request.URL.Path)
 		}
 	}()
 	c.server.Handler.ServeHTTP(&c.response, c.request)
@@ -271,7 +281,11 @@ func (c *conn) linger() {
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
-	_ = c.net.SetReadDeadline(time.Now().Add(linger))
+	patience := linger
+	if over := c.server.over.Load(); over > 0 {
+		patience = min(linger, time.Until(time.Unix(0, over))/2)
+	}
+	_ = c.net.SetReadDeadline(time.Now().Add(patience))
 	for size := 0; size < lingerBytes; {
 		n, err := c.net.Read(c.buffer)
 		if size += n; err != nil {
@@ -311,7 +325,7 @@ func (c *conn) more() error {
 	if c.end == len(c.buffer) {
 		c.buffer = append(c.buffer, make([]byte, len(c.buffer))...)
 	}
-	n, err := c.net.Read(c.buffer[c.end:])
+	n, err := c.arrive(c.buffer[c.end:])
 	c.end += n
 	if n > 0 {
 		return nil
@@ -327,7 +341,25 @@ func (c *conn) read(p []byte) (int, error) {
 		return n, nil
 	}
 	c.expect(c.begun, c.server.Limits.BodyTimeout)
-	return c.net.Read(p)
+	return c.arrive(p)
+}
+
+// arrive waits for more of a request. Its deadline is set before: either this sees that the server does not wait any more, or cutOff sees
+// this and ends the wait.
+func (c *conn) arrive(p []byte) (n int, err error) {
+	c.arriving.Store(true)
+	defer c.arriving.Store(false)
+	if c.server.over.Load() == 0 {
+		n, err = c.net.Read(p)
+	}
+	var timeout net.Error
+	if c.server.over.Load() == 0 || err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) || n > 0 {
+		return n, err
+	}
+	if !c.body.unwanted {
+		c.server.cut.Add(1)
+	}
+	return 0, stop.ErrArriving
 }
 
 // line is the next line of a chunked body, without its end, which must be CR LF; it is valid until the next read.

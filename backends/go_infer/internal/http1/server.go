@@ -21,6 +21,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluicegate/go_infer/internal/stop"
 )
 
 // Limits bound what one peer can take. The zero value of a timeout is none.
@@ -53,6 +55,8 @@ type Server struct {
 	Log     *slog.Logger
 
 	stopping  atomic.Bool
+	over      atomic.Int64 // when a Shutdown ends that waits no longer for what arrives, in nanoseconds since 1970; 0: it does wait
+	cut       atomic.Int64
 	mu        sync.Mutex
 	watcher   *watcher  // nil: the kernel cannot tell; made by the first Serve
 	blind     sync.Once // to clients that leave: told once
@@ -124,7 +128,8 @@ func (s *Server) Serve(listener net.Listener) error {
 }
 
 // Shutdown closes the listeners and the connections that are idle, and returns when the others have answered and are closed, or ctx has
-// ended. For what is left of a body that nobody wants it does not wait. Hijacked connections are not its concern.
+// ended. For what is left of a body that nobody wants it does not wait, and for a request that is arriving no longer than until
+// stop.Cutoff: then reading it fails with stop.ErrArriving. Hijacked connections are not its concern.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopping.Store(true)
 	s.mu.Lock()
@@ -136,11 +141,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	pause := lookSoon
 	next := time.NewTimer(pause)
 	defer next.Stop()
+	cutoff, end := stop.Timer(ctx)
+	defer end()
 	for !s.closeIdle() {
 		select {
 		case <-next.C:
 			pause = min(2*pause, lookLate)
 			next.Reset(pause)
+		case <-cutoff:
+			deadline, _ := ctx.Deadline()
+			s.cutOff(deadline)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -163,6 +173,21 @@ func (s *Server) closeIdle() bool {
 	}
 	return len(s.conns) == 0 && len(s.listeners) == 0
 }
+
+// cutOff ends the reading of what has not arrived. Who begins to read later sees over.
+func (s *Server) cutOff(deadline time.Time) {
+	s.over.Store(deadline.UnixNano())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.arriving.Load() {
+			_ = c.net.SetReadDeadline(time.Now())
+		}
+	}
+}
+
+// CutOff is how many requests had not arrived when the server had to stop.
+func (s *Server) CutOff() int64 { return s.cut.Load() }
 
 func (s *Server) forget(c *conn) {
 	s.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"sluicegate/go_infer/internal/panics"
 	"sluicegate/go_infer/internal/status"
 )
 
@@ -275,5 +276,17 @@ func TestAQueryDeclaresTheSameAsJSON(t *testing.T) {
 		if _, err := FromQuery(query); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: got %v, want %s", text, err, says)
 		}
+	}
+}
+
+func TestAPanicOnOnePictureFailsItsRequest(t *testing.T) {
+	stage := NewStage(Limits{Workers: 2, Waiting: 4, Pixels: 1 << 20, Pictures: 4, Tensor: 1 << 20})
+	picture, before := encode(t, stroke(20, 20, 255, 0), "png"), panics.Count()
+	err := stage.Fill(context.Background(), [][]byte{picture, picture}, &digit, make([]byte, digit.Size())) // one row short
+	if status.From(err).Code != status.Internal || panics.Count() == before {
+		t.Errorf("%v; %d panics are counted", err, panics.Count()-before)
+	}
+	if stage.Working() != 0 {
+		t.Error("a worker is still taken")
 	}
 }

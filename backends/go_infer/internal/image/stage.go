@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sluicegate/go_infer/internal/panics"
 	"sluicegate/go_infer/internal/status"
 )
 
@@ -67,7 +68,8 @@ func (s *Stage) Fill(ctx context.Context, pictures [][]byte, how *Preprocess, in
 				if i >= len(pictures) {
 					return
 				}
-				if err := s.one(ctx, pictures[i], how, into[i*size:(i+1)*size]); err != nil {
+				err := panics.Guard(nil, "a picture", func() error { return s.one(ctx, pictures[i], how, into[i*size:(i+1)*size]) })
+				if err != nil {
 					failed.Do(func() {
 						known := *status.From(err)
 						known.Message = status.Errorf(0, "picture %d of %d: %s", i+1, len(pictures), known.Message).Message

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"sluicegate/go_infer/internal/panics"
 )
 
 const (
@@ -69,7 +71,7 @@ func newConn(s *Server, network net.Conn) *conn {
 // run serves the link until it ends. early is what came behind the Upgrade.
 func (c *conn) run(early []byte) {
 	go c.write()
-	err := c.readAll(early)
+	err := panics.Guard(c.server.Log, "a link", func() error { return c.readAll(early) })
 	_ = c.net.SetWriteDeadline(time.Now().Add(lastWords))
 	var broken *violation
 	c.mu.Lock()
@@ -452,6 +454,19 @@ func (c *conn) refuse() {
 		c.closing = true
 	}
 	c.kick()
+}
+
+// cut ends the waiting for bodies that have not arrived: their requests are refused.
+func (c *conn) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.streams {
+		if !s.whole && !s.closed && s.cancelled == 0 {
+			s.cut = true
+			c.server.cut.Add(1)
+		}
+	}
+	c.arrived.Broadcast()
 }
 
 // -- writing

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluicegate/go_infer/internal/stop"
 )
 
 const (
@@ -36,6 +38,7 @@ type Server struct {
 	open       atomic.Int64
 	cancelled  atomic.Int64
 	violations atomic.Int64
+	cut        atomic.Int64
 	service    atomic.Int64 // nanoseconds, moving average
 
 	mu       sync.Mutex
@@ -73,6 +76,9 @@ func (s *Server) Cancelled() int64 { return s.cancelled.Load() }
 
 // Violations is the number of links that ended because the peer broke the protocol.
 func (s *Server) Violations() int64 { return s.violations.Load() }
+
+// CutOff is the number of requests whose bodies had not arrived when the server had to stop.
+func (s *Server) CutOff() int64 { return s.cut.Load() }
 
 // Wanted says whether the request asks for a link in a version that is spoken here.
 func Wanted(r *http.Request) bool {
@@ -146,7 +152,8 @@ func (s *Server) Drain() {
 	s.each((*conn).drain)
 }
 
-// Stop refuses new streams, waits for those under way, and closes every link; when ctx ends it closes them as they are.
+// Stop refuses new streams, waits for those under way, and closes every link; when ctx ends it closes them as they are. For bodies that
+// are arriving it waits until stop.Cutoff, and has them refused then.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	s.draining = true
@@ -155,9 +162,13 @@ func (s *Server) Stop(ctx context.Context) error {
 	defer s.dismiss()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
+	cutoff, end := stop.Timer(ctx)
+	defer end()
 	for s.Links() > 0 || s.open.Load() > 0 {
 		select {
 		case <-tick.C:
+		case <-cutoff:
+			s.each((*conn).cut)
 		case <-ctx.Done():
 			s.each(func(c *conn) { _ = c.net.Close() })
 			return ctx.Err()

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/stop"
 )
 
 // peer is the gateway's side of one link, frame by frame.
@@ -386,6 +387,28 @@ func TestDrainServesWhatCrossesAndStopRefusesIt(t *testing.T) {
 	p.gone(0)
 	if err := <-stopped; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestStopRefusesWhatHasNotArrivedWhenItsTimeIsNearlyUp(t *testing.T) {
+	h := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); errors.Is(err, stop.ErrArriving) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	p := h.open(t, silent)
+	p.send(post(1, "/", "some of it", false))
+	for h.Streams() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 400*time.Millisecond)
+	defer cancel()
+	if err := h.Stop(ctx); err != nil {
+		t.Errorf("the link did not end in time: %v", err)
+	}
+	p.want(typeResponse, 1, 503, "")
+	if h.CutOff() != 1 {
+		t.Errorf("%d are counted as cut off", h.CutOff())
 	}
 }
 

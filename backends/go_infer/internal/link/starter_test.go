@@ -1,16 +1,19 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"sluicegate/go_infer/internal/api"
 	"sluicegate/go_infer/internal/batch"
 )
 
@@ -113,6 +116,43 @@ func TestAnAnswerThatCannotLeaveYetHoldsUpNobody(t *testing.T) {
 				p.send(appendWindow(appendWindow(nil, f.stream, uint32(n)), 0, uint32(n)))
 			}
 		}
+	}
+}
+
+// TestALargeAnswerThatWaitsForCreditIsHeldOnce: by the stream, in the buffer that it was made in.
+func TestALargeAnswerThatWaitsForCreditIsHeldOnce(t *testing.T) {
+	h, steps := serveLater(t)
+	p := h.open(t, settings{maxFrame: minMaxFrame, streamWindow: chunk, connectionWindow: chunk, maxHead: 1024})
+	p.send(post(1, "/later", "", true))
+	s := <-steps.asked
+	answer := bytes.Repeat([]byte("0123456789abcdef"), 1<<19) // 8 MiB
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if done := s.resume(func() {
+		if keeper, is := s.w.(api.Keeper); is {
+			if instead := keeper.Take(answer); len(instead) > 0 {
+				t.Error("the buffer was not kept")
+			}
+			return
+		}
+		_, _ = s.w.Write(answer)
+	}); done != nil {
+		done()
+	}
+	got := p.next().body // RESPONSE, as far as there is credit
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > uint64(len(answer)/4) {
+		t.Errorf("%d bytes were taken to hold an answer of %d that is there", took, len(answer))
+	}
+	for len(got) < len(answer) {
+		p.send(appendWindow(appendWindow(nil, 1, chunk), 0, chunk))
+		for n := 0; n < chunk && len(got) < len(answer); {
+			body := p.next().body
+			got, n = append(got, body...), n+len(body)
+		}
+	}
+	if !bytes.Equal(got, answer) {
+		t.Error("the answer that came is another")
 	}
 }
 

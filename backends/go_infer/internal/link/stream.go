@@ -6,12 +6,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
 
 	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/panics"
+	"sluicegate/go_infer/internal/stop"
 )
 
 // longest is what a request without a deadline of its own gets; the HTTP listener's write timeout is the same.
@@ -64,6 +65,7 @@ type stream struct {
 	sendable  sync.Cond // credit, a cancel, room, the end
 	cancelled uint16    // the peer's reason, or 0
 	closed    bool      // ended by our side: the peer's frames are late
+	cut       bool      // the server stops: what has not come is not waited for
 }
 
 // streamContext ends when its stream is cancelled or late. Made for reuse: context.WithDeadline costs a timer and four allocations. One that
@@ -203,7 +205,7 @@ func (s *stream) recycle() {
 	s.conn, s.head, s.answer = nil, nil, s.answer[:0]
 	s.code, s.later, s.started, s.took, s.size = 0, false, false, 0, 0
 	s.context.listener = nil
-	s.read, s.granted, s.cancelled, s.closed = 0, 0, 0, false
+	s.read, s.granted, s.cancelled, s.closed, s.cut = 0, 0, 0, false, false
 	streams.Put(s)
 }
 
@@ -298,7 +300,7 @@ func (s *stream) guarded(part func()) (failed bool) {
 		if reason := recover(); reason != nil {
 			failed = true
 			if reason != http.ErrAbortHandler {
-				s.conn.server.Log.Error("a handler panicked", "path", s.url.Path, "reason", reason, "stack", string(debug.Stack()))
+				_ = panics.Stopped(s.conn.server.Log, "a handler", reason, "path", s.url.Path)
 			}
 		}
 	}()
@@ -360,6 +362,19 @@ func (s *stream) Write(data []byte) (int, error) {
 	}
 	s.answer = append(s.answer, data[written:]...)
 	return len(data), nil
+}
+
+// Take writes all of a body and keeps the buffer that it is in, for which the caller is given another: what waits for the peer's credit
+// is held once, and is not copied. See api.Keeper.
+func (s *stream) Take(body []byte) (instead []byte) {
+	s.WriteHeader(http.StatusOK)
+	if !s.later || len(s.answer) > 0 || s.bodiless() || s.length >= 0 && int64(len(body)) != s.length {
+		_, _ = s.Write(body)
+		return body
+	}
+	s.size = int64(len(body))
+	instead, s.answer = s.answer, body
+	return instead
 }
 
 // Flush sends what there is; for handlers whose answers come bit by bit.
@@ -475,6 +490,8 @@ func (b *streamBody) Read(p []byte) (int, error) {
 			return 0, io.ErrUnexpectedEOF
 		case s.late():
 			return 0, context.DeadlineExceeded
+		case s.cut:
+			return 0, stop.ErrArriving
 		}
 		c.arrived.Wait()
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/panics"
 	"sluicegate/go_infer/internal/savedmodel"
 	"sluicegate/go_infer/internal/session"
 	"sluicegate/go_infer/internal/statistics"
@@ -93,10 +94,12 @@ func Load(name string, version int64, directory string, options Options) (*Model
 			said(text)
 		}
 	}
-	err = m.prepare(metaGraph, options)
-	if err == nil {
-		err = warmed(m.replay(directory))
-	}
+	err = panics.Guard(nil, "a load", func() error { // what is loaded already is to be freed
+		if err := m.prepare(metaGraph, options); err != nil {
+			return err
+		}
+		return warmed(m.replay(directory))
+	})
 	for _, servable := range m.Signatures {
 		if servable.runner != nil {
 			servable.runner.nice = 0

@@ -23,16 +23,24 @@ func (m *Model) Overloaded(ctx context.Context, class batch.Class) error {
 	if last == nil {
 		return nil
 	}
-	return last.explain(last.batcher.TurnAway(why))
+	return last.turnAway(why)
 }
 
 // Overloaded is Model.Overloaded for a request that has named its signature, before its tensors are read.
 func (s *Servable) Overloaded(ctx context.Context, class batch.Class) error {
 	deadline, _ := ctx.Deadline()
 	if why, hopeless := s.hopeless(class, deadline); hopeless {
-		return s.explain(s.batcher.TurnAway(why))
+		return s.turnAway(why)
 	}
 	return nil
+}
+
+// turnAway counts a request that is refused before its tensors were there, everywhere as one that was refused after.
+func (s *Servable) turnAway(why batch.Reason) error {
+	if s.runner != nil && s.runner.statistics != nil {
+		s.runner.statistics.Refused()
+	}
+	return s.explain(s.batcher.TurnAway(why))
 }
 
 func (s *Servable) hopeless(class batch.Class, deadline time.Time) (batch.Reason, bool) {

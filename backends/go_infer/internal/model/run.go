@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"sluicegate/go_infer/internal/batch"
+	"sluicegate/go_infer/internal/panics"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 )
@@ -80,8 +81,13 @@ func (s *Servable) begin(request *Request) (batch.Options, error) {
 	return options, s.CheckRows(int64(request.Rows))
 }
 
-// ended counts a request that the batcher is done with, and words what it says.
-func (s *Servable) ended(request *Request, err error) error {
+// ended counts a request that the batcher is done with, and words what it says. Whoever waits for that is told in any case.
+func (s *Servable) ended(request *Request, err error) (told error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			told = panics.Stopped(nil, "the end of a request", reason, "model", s.Model.Name)
+		}
+	}()
 	if s.runner.statistics != nil {
 		s.runner.statistics.Answered(request.Begun, request.Rows, err != nil)
 	}

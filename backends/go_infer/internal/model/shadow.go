@@ -2,8 +2,11 @@ package model
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
+
+	"sluicegate/go_infer/internal/panics"
 )
 
 // Outcome is what became of a copy for a shadow.
@@ -37,43 +40,82 @@ func NewShadow(percent, atATime int, acquire func(but *Model) (*Model, func()), 
 // Mirror says to which shadow the model's requests go from now on; nil: none.
 func (m *Model) Mirror(shadow *Shadow) { m.shadow.Store(shadow) }
 
-// copy gives the shadow a request that signature has answered, or leaves it out. It does not wait.
+// copy gives the shadow a request that signature has answered, or leaves it out. It does not wait, and whatever it does wrong costs the
+// request nothing.
 func (s *Shadow) copy(signature *Servable, request *Request) {
 	if s.percent < 100 && rand.IntN(100) >= s.percent {
 		return
 	}
-	other, release := s.acquire(signature.Model)
-	if other == nil {
+	c := &copied{shadow: s}
+	handed := false
+	defer func() {
+		if handed {
+			return
+		}
+		c.free()
+		if reason := recover(); reason != nil {
+			_ = panics.Stopped(nil, "a copy for a shadow", reason)
+		}
+	}()
+	c.other, c.release = s.acquire(signature.Model)
+	if c.other == nil {
 		return
 	}
 	select {
 	case s.places <- struct{}{}:
+		c.placed = true
 	default:
-		release()
 		s.told(Skipped)
 		return
 	}
-	twin := request.twin()
-	go func() {
-		defer func() { <-s.places }()
-		defer release()
-		defer twin.Release()
-		ctx, cancel := context.WithTimeout(context.Background(), shadowPatience)
-		defer cancel()
-		same, err := other.Signature(signature.Name)
-		if err == nil && !same.accepts(signature.Signature) {
-			s.told(Failed)
-			return
-		}
-		if err == nil {
-			err = same.Run(ctx, twin)
-		}
-		if err != nil {
-			s.told(Failed)
-			return
-		}
-		s.told(Answered)
-	}()
+	c.twin = request.twin()
+	handed = true
+	go c.run(signature)
+}
+
+// copied is one copy, and what it holds.
+type copied struct {
+	shadow  *Shadow
+	other   *Model
+	release func()
+	placed  bool
+	twin    *Request
+}
+
+func (c *copied) free() {
+	if c.twin != nil {
+		c.twin.Release()
+	}
+	if c.release != nil {
+		c.release()
+	}
+	if c.placed {
+		<-c.shadow.places
+	}
+}
+
+func (c *copied) run(signature *Servable) {
+	defer c.free()
+	if panics.Guard(nil, "a copy for a shadow", func() error { return c.answer(signature) }) != nil {
+		c.shadow.told(Failed)
+		return
+	}
+	c.shadow.told(Answered)
+}
+
+var errOtherwise = errors.New("the shadow takes other inputs")
+
+func (c *copied) answer(signature *Servable) error {
+	ctx, cancel := context.WithTimeout(context.Background(), shadowPatience)
+	defer cancel()
+	same, err := c.other.Signature(signature.Name)
+	if err != nil {
+		return err
+	}
+	if !same.accepts(signature.Signature) {
+		return errOtherwise
+	}
+	return same.Run(ctx, c.twin)
 }
 
 // accepts says whether a request for the other signature is one for this, too.

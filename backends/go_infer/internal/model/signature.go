@@ -126,11 +126,6 @@ func (s *Signature) Rowwise() bool {
 	return len(s.Inputs) > 0
 }
 
-// takesStrings says whether any input is of strings.
-func (s *Signature) takesStrings() bool {
-	return slices.ContainsFunc(s.Inputs, func(info TensorInfo) bool { return info.Type == tensor.String })
-}
-
 // Input is the position of an input by its alias, -1 if there is none.
 func (s *Signature) Input(alias string) int { return index(s.Inputs, alias) }
 

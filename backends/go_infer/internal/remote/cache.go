@@ -50,7 +50,7 @@ func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string
 	base := c.Base(source)
 	directory := filepath.Join(base, strconv.FormatInt(version, 10))
 	if err := os.MkdirAll(base, 0o750); err != nil {
-		return "", err
+		return "", advised(err)
 	}
 	c.hold(directory)
 	defer func() {
@@ -60,17 +60,35 @@ func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string
 	}()
 	unlock, err := lock(ctx, lockOf(directory))
 	if err != nil {
-		return "", err
+		return "", advised(err)
 	}
 	defer unlock()
 	if _, err := os.Lstat(directory); errors.Is(err, fs.ErrNotExist) {
-		if err := source.Fetch(ctx, version, directory); err != nil {
+		if err := c.fetch(ctx, source, version, directory); err != nil {
 			return "", err
 		}
 		_ = c.Prune() // what cannot be removed today is no reason not to serve; who calls Prune itself is told
 	}
 	now := time.Now()
 	return directory, os.Chtimes(lockOf(directory), now, now) // when it was used last; the version's own times stay as they are
+}
+
+// fetch fetches a version. As long as the disk is full it removes what nobody holds, the least recently used first, and tries again; not if
+// all of that would not be enough.
+func (c *Cache) fetch(ctx context.Context, source Source, version int64, directory string) error {
+	for {
+		err := source.Fetch(ctx, version, directory)
+		if !errors.Is(err, ErrFull) || ctx.Err() != nil {
+			return err
+		}
+		all, _, unseen := c.contents()
+		if lacks := (*lacking)(nil); errors.As(err, &lacks) && c.idle(all) < lacks.bytes {
+			return err
+		}
+		if unseen != nil || !c.removeFirst(all) {
+			return err
+		}
+	}
 }
 
 // lockOf is the file whose lock a version's fetch holds, and whose date says when the version was used last.
@@ -120,7 +138,7 @@ func (c *Cache) Prune() error {
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(all, func(a, b kept) int { return cmp.Or(a.used.Compare(b.used), cmp.Compare(a.path, b.path)) })
+	byUse(all)
 	for _, one := range all {
 		if total <= c.bytes {
 			return nil
@@ -134,6 +152,33 @@ func (c *Cache) Prune() error {
 		}
 	}
 	return nil
+}
+
+// idle is how many bytes nobody holds, as far as this process knows.
+func (c *Cache) idle(all []kept) (bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, one := range all {
+		if c.held[versionOf(one.path)] == 0 {
+			bytes += one.bytes
+		}
+	}
+	return bytes
+}
+
+func byUse(all []kept) {
+	slices.SortFunc(all, func(a, b kept) int { return cmp.Or(a.used.Compare(b.used), cmp.Compare(a.path, b.path)) })
+}
+
+// removeFirst removes what was used least recently of what nobody holds; false: there is none.
+func (c *Cache) removeFirst(all []kept) bool {
+	byUse(all)
+	for _, one := range all {
+		if removed, err := c.remove(one.path); err == nil && removed {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Cache) remove(path string) (bool, error) {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluicegate/go_infer/internal/panics"
 )
 
 // patience is how long the first look at a repository waits for its listing if versions are in the cache already.
@@ -122,7 +124,11 @@ func (c *Catalog) Versions(ctx context.Context, address string) ([]int64, func(v
 
 // list asks a source what it has.
 func (c *Catalog) list(b *base) {
-	versions, err := b.source.Versions(c.context)
+	var versions []int64
+	err := panics.Guard(nil, "a look at a remote repository", func() (err error) {
+		versions, err = b.source.Versions(c.context)
+		return err
+	})
 	c.mu.Lock()
 	before, news := b.err, err == nil && !(b.listed && slices.Equal(versions, b.versions))
 	b.looking, b.err = false, err

@@ -35,7 +35,7 @@ func (s *source) persist(ctx context.Context, try attempt) error {
 			return nil
 		case ctx.Err() != nil:
 			return fmt.Errorf("%w; the last error was: %w", context.Cause(ctx), err)
-		case errors.Is(err, ErrRefused), errors.Is(err, ErrNotFound), errors.Is(err, ErrChanged), errors.Is(err, errNoListing):
+		case full(err), errors.Is(err, ErrRefused), errors.Is(err, ErrNotFound), errors.Is(err, ErrChanged), errors.Is(err, errNoListing):
 			return err
 		}
 		if progress {

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"sluicegate/go_infer/internal/panics"
 )
 
 // source is a store with versions in it.
@@ -32,8 +34,18 @@ func partial(directory string) string {
 	return filepath.Join(filepath.Dir(directory), "."+filepath.Base(directory)+".partial")
 }
 
-// Fetch brings a version into directory.
+// Fetch brings a version into directory. If the disk is full what has come of it is removed: it is of use to nobody, and would keep the
+// disk full for everybody.
 func (s *source) Fetch(ctx context.Context, version int64, directory string) error {
+	err := s.fetch(ctx, version, directory)
+	if err == nil || !full(err) {
+		return err
+	}
+	_ = os.RemoveAll(partial(directory))
+	return fmt.Errorf("version %d of %s: %w", version, s.name, advised(err))
+}
+
+func (s *source) fetch(ctx context.Context, version int64, directory string) error {
 	if _, err := os.Lstat(directory); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", directory, fs.ErrExist)
 	}
@@ -51,6 +63,9 @@ func (s *source) Fetch(ctx context.Context, version int64, directory string) err
 	}
 	if p.archive {
 		files = filepath.Join(staging, "archive")
+	}
+	if err := room(staging, files, p.items); err != nil {
+		return err
 	}
 	if err := s.getAll(ctx, p.items, files); err != nil {
 		return err
@@ -93,7 +108,7 @@ func (s *source) getAll(ctx context.Context, items []item, directory string) err
 	for range min(s.limits.Parallel, len(items)) {
 		work.Go(func() {
 			for one := range next {
-				if err := s.get(ctx, one, directory); err != nil {
+				if err := panics.Guard(nil, "a download", func() error { return s.get(ctx, one, directory) }); err != nil {
 					once.Do(func() { failure = err })
 					cancel(err)
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"sluicegate/go_infer/internal/modelconfig"
+	"sluicegate/go_infer/internal/panics"
 	"sluicegate/go_infer/internal/status"
 )
 
@@ -44,7 +45,11 @@ func (r *Repository) fetch(m *served, v *version) {
 	r.broadcast()
 	r.tending.Go(func() {
 		defer cancel()
-		release, err := r.options.Remote.Fetch(ctx, place.From, place.Number)
+		var release func()
+		err := panics.Guard(r.options.Log, "a fetch", func() (err error) {
+			release, err = r.options.Remote.Fetch(ctx, place.From, place.Number)
+			return err
+		})
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		v.giveUp = nil

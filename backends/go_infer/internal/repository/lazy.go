@@ -44,7 +44,10 @@ func (r *Repository) await(ctx context.Context, name string, wanted Wanted, chos
 			v.wanted, v.since = true, time.Now()
 			m.look()
 		}
-		v.modest = false
+		if v.modest {
+			v.modest = false
+			r.broadcast() // who has counted on its memory
+		}
 		v.waiters++
 		r.mu.Unlock()
 

@@ -38,7 +38,10 @@ func (r *Repository) room(ctx context.Context, m *served, v *version, disk int64
 	}()
 	for (v.aspired || v.spare) && m.asked == m.looked && ctx.Err() == nil {
 		taken, staying := r.inUse(v)
-		fits := v.claim > 0 || staying+need <= r.options.Budget
+		fits := staying+need <= r.options.Budget && (v.claim > 0 || staying+r.ahead(v)+need <= r.options.Budget)
+		if !fits {
+			v.claim = 0 // something that was to go is wanted again
+		}
 		if (!fits || len(r.line) > 0) && r.forgo(v) {
 			return false, nil
 		}
@@ -120,7 +123,7 @@ func (r *Repository) step(v *version) {
 }
 
 // inUse is the memory that all versions but one take; staying is what they will take once everything that is being unloaded is gone
-// and everything that has a claim is loaded, and so is who stands first in line: small ones that go past must not starve a large one.
+// and everything that has a claim is loaded. What is being loaded for copies alone goes again if others need its memory: see yields.
 func (r *Repository) inUse(but *version) (taken, staying int64) {
 	for _, m := range r.models {
 		for _, v := range m.versions {
@@ -128,16 +131,24 @@ func (r *Repository) inUse(but *version) (taken, staying int64) {
 				continue
 			}
 			taken += v.bytes
+			if v.modest {
+				continue
+			}
 			staying += v.claim
 			if v.state != Unloading {
 				staying += v.bytes
 			}
 		}
 	}
-	if len(r.line) > 0 && r.line[0] != but {
-		staying += r.line[0].need
-	}
 	return taken, staying
+}
+
+// ahead is what who stands first in line needs, if that is another: small ones that go past must not starve a large one.
+func (r *Repository) ahead(v *version) int64 {
+	if len(r.line) == 0 || r.line[0] == v {
+		return 0
+	}
+	return r.line[0].need
 }
 
 // victim is a version that may be unloaded, until when it stays, and until when if it goes on being used.

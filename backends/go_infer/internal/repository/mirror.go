@@ -28,8 +28,8 @@ func (r *Repository) shadowed(m *served, but *model.Model) (*model.Model, func()
 	case v == nil:
 	case v.lease == nil:
 		r.options.Shadowed(m.name, model.Skipped)
-		if m.loadable(v) && m.shading.CompareAndSwap(false, true) {
-			go r.shade(m, v)
+		if m.loadable(v) {
+			m.askShadow(time.Now())
 		}
 	case v.lease.Model != but:
 		v.lease.holds.Add(1)
@@ -38,15 +38,24 @@ func (r *Repository) shadowed(m *served, but *model.Model) (*model.Model, func()
 	return nil, nil
 }
 
-// shade asks for a version to be loaded for copies, if that takes nothing from anybody: neither memory that others use or wait for, nor
-// a place for loads that others want.
-func (r *Repository) shade(m *served, v *version) {
-	time.AfterFunc(shadeEvery, func() { m.shading.Store(false) })
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !v.wanted && v.lease == nil && m.loadable(v) && r.context.Err() == nil {
+// askShadow leaves word for who tends the model, unless that was done a moment ago.
+func (m *served) askShadow(now time.Time) {
+	last := m.shaded.Load()
+	if now.UnixNano()-last < int64(shadeEvery) || !m.shaded.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	m.shade.Store(true)
+	m.nudge()
+}
+
+// wantShadow has the shadow loaded for copies, if that was asked for and takes nothing from anybody: neither memory that others use or
+// wait for, nor a place for loads that others want. Called with the lock held for writing.
+func (m *served) wantShadow() {
+	if !m.shade.Swap(false) || m.shadow == nil {
+		return
+	}
+	if v := m.meant(m.shadow); v != nil && !v.wanted && v.lease == nil && m.loadable(v) {
 		v.wanted, v.modest = true, true
-		m.look()
 	}
 }
 
@@ -59,4 +68,14 @@ func (r *Repository) forgo(v *version) bool {
 	v.wanted, v.modest, v.state, v.bytes = false, false, Start, 0
 	r.broadcast()
 	return true
+}
+
+// yields says that a version that was loaded for copies takes memory that others have claimed since, or stand in line for. Then it is
+// unloaded before anybody has used it. Called with the lock held.
+func (r *Repository) yields(v *version) bool {
+	if !v.modest || r.options.Budget == 0 {
+		return false
+	}
+	_, staying := r.inUse(v)
+	return staying+r.ahead(v)+v.bytes > r.options.Budget
 }

@@ -81,7 +81,8 @@ type served struct {
 	split    []share
 	shadow   *share
 	mirror   *model.Shadow // what shadow comes to, for those who answer
-	shading  atomic.Bool   // the shadow has been asked for a moment ago
+	shade    atomic.Bool   // the shadow is not loaded and there are copies for it: who tends the model is to have it loaded
+	shaded   atomic.Int64  // when that was asked for, in nanoseconds since 1970
 
 	withdrawn map[int64]bool // by Rollback
 	parked    bool           // by Unload
@@ -92,7 +93,6 @@ type served struct {
 	stuck     int64          // those of them after which a version waits for memory
 	done      int64          // looks that were followed by everything there was to do
 	wake      chan struct{}
-	end       context.CancelFunc
 }
 
 // New makes an empty repository; Apply says what it serves.

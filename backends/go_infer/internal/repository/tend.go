@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"sluicegate/go_infer/internal/model"
+	"sluicegate/go_infer/internal/panics"
 	"sluicegate/go_infer/internal/savedmodel"
 	"sluicegate/go_infer/internal/status"
 )
@@ -221,6 +223,7 @@ func shadows(s *share) []share {
 func (r *Repository) act(ctx context.Context, m *served) time.Time {
 	for ctx.Err() == nil {
 		r.mu.Lock()
+		m.wantShadow()
 		views := make([]view, len(m.versions))
 		for i, v := range m.versions {
 			views[i] = v.view()
@@ -292,7 +295,11 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 	r.mu.Unlock()
 
 	started := time.Now()
-	loaded, err := r.options.Load(m.name, place.Number, place.Directory)
+	var loaded *model.Model
+	err := panics.Guard(r.options.Log, "a load", func() (err error) {
+		loaded, err = r.options.Load(m.name, place.Number, place.Directory)
+		return err
+	})
 	took := time.Since(started)
 	if err == nil {
 		if after, look := savedmodel.Look(place.Directory); look != unseen || after != before {
@@ -305,6 +312,18 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 		return true
 	}
 	r.mu.Lock()
+	if r.yields(v) {
+		v.state, v.wanted, v.modest = Unloading, false, false // who asks for it meanwhile has it loaded anew
+		r.broadcast()
+		r.mu.Unlock()
+		r.options.Close(loaded)
+		r.options.Log.Info("a shadow gives way to what serves", "model", m.name, "version", place.Number)
+		r.mu.Lock()
+		v.state, v.bytes = Start, 0
+		r.broadcast()
+		r.mu.Unlock()
+		return true
+	}
 	v.took, v.failures, v.tried = took, 0, savedmodel.Print{}
 	v.loaded, v.idle, v.since = time.Now(), time.Time{}, time.Time{}
 	if v.used.Store(onlyCopies); !v.modest {
@@ -358,7 +377,7 @@ func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} 
 		defer close(unloaded)
 		lease.Release()
 		<-lease.left
-		r.options.Close(lease.Model)
+		_ = panics.Guard(r.options.Log, "an unload", func() error { r.options.Close(lease.Model); return nil })
 		r.options.Log.Info("model unloaded", "model", m.name, "version", number)
 		r.mu.Lock()
 		v.letGo()

@@ -130,29 +130,96 @@ func TestAShadowTakesNoMemoryThatOthersUse(t *testing.T) {
 	s.answers("m", Wanted{}, 3)
 	s.answers("other", Wanted{}, 1)
 	for range 3 {
-		s.models["m"].shading.Store(false) // as if a second had gone
+		s.later()
 		if shadow, _ := s.shadow(); shadow != nil {
 			t.Fatal("there is no room for the shadow")
 		}
 		s.settled("m")
 	}
+	if s.loads.Load() != 2 {
+		t.Errorf("%d loads, want those of the two that serve", s.loads.Load())
+	}
 	s.eventually("m", "3 AVAILABLE, 2 START, 1 START")
 	s.eventually("other", "1 AVAILABLE")
 }
 
-// settled polls until a model that was asked for copies is no longer wanted for them.
+// later is as if a second had gone since the shadow of m was asked for.
+func (s *stage) later() { s.models["m"].shaded.Store(0) }
+
+// settled polls until what was asked for copies before has become of it: version 1 is loaded, or was given up. It holds at no moment
+// between: the word that shadow leaves is there when it returns, and is taken in the step that makes the version wanted.
 func (s *stage) settled(name string) {
 	s.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		s.mu.RLock()
 		m := s.models[name]
-		settled := m.asked == m.looked && !m.version(1).modest
+		settled := !m.shade.Load() && !m.version(1).modest
 		s.mu.RUnlock()
 		if settled {
 			return
 		}
 	}
 	s.t.Fatal("the shadow is still wanted")
+}
+
+func TestAShadowThatIsBeingLoadedPushesNobodyOut(t *testing.T) {
+	s := lazyTraffic(t, Options{Budget: 2500, Loads: 2}, modelconfig.Traffic{Shadow: &modelconfig.Share{Version: 1, Weight: 100}}, "other")
+	s.answers("m", Wanted{}, 3)
+	open := s.shut()
+	s.copied()
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 LOADING")
+	var group sync.WaitGroup
+	group.Go(func() { s.answers("other", Wanted{}, 1) })
+	s.claims("other") // the memory of the shadow, which has it until it is loaded
+	s.answers("m", Wanted{Version: 3, Exact: true}, 3)
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 LOADING")
+	open()
+	group.Wait()
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 START")
+	s.eventually("other", "1 AVAILABLE")
+	if s.loads.Load() != 3 {
+		t.Errorf("%d loads, want one each: what serves was loaded again", s.loads.Load())
+	}
+}
+
+func TestAShadowThatSomebodyAsksForWhileItIsLoadedNoLongerMakesRoom(t *testing.T) {
+	s := lazyTraffic(t, Options{Budget: 2500, Loads: 2}, modelconfig.Traffic{Shadow: &modelconfig.Share{Version: 1, Weight: 100}}, "other")
+	s.answers("m", Wanted{}, 3)
+	open := s.shut()
+	s.copied()
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 LOADING")
+	var group sync.WaitGroup
+	group.Go(func() { s.answers("other", Wanted{}, 1) })
+	s.claims("other")
+	group.Go(func() { s.answers("m", Wanted{Version: 1, Exact: true}, 1) })
+	s.eventually("m", "3 START, 2 START, 1 LOADING") // it is the one that nobody waits for
+	open()
+	group.Wait()
+	s.eventually("m", "3 START, 2 START, 1 AVAILABLE")
+	s.eventually("other", "1 AVAILABLE")
+}
+
+// shut has loads wait until open is called, or the test ends.
+func (s *stage) shut() (open func()) {
+	gate := make(chan struct{})
+	s.gate.Store(&gate)
+	open = sync.OnceFunc(func() { close(gate) })
+	s.t.Cleanup(open) // before the repository is closed, which waits for loads
+	return open
+}
+
+// claims polls until version 1 of a model waits for memory that will be free.
+func (s *stage) claims(name string) {
+	s.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		s.mu.RLock()
+		claim := s.models[name].version(1).claim
+		s.mu.RUnlock()
+		if claim > 0 {
+			return
+		}
+	}
+	s.t.Fatalf("%s claims nothing", name)
 }
 
 func TestAShadowIsTheFirstToMakeRoom(t *testing.T) {
@@ -182,7 +249,7 @@ func TestAShadowWaitsForNoPlaceThatOthersLoadIn(t *testing.T) {
 	s.eventually("m", "3 AVAILABLE, 2 START, 1 START")
 	close(gate)
 	group.Wait()
-	s.models["m"].shading.Store(false)
+	s.later()
 	s.copied()
 	s.eventually("m", "3 AVAILABLE, 2 START, 1 AVAILABLE")
 }

@@ -191,6 +191,23 @@ func TestWhatIsNotOverloadedIsReadFirst(t *testing.T) {
 	}
 }
 
+// TestWhatIsRefusedByTheHeadHasFailedInTheStatistics as what is refused by the queue has.
+func TestWhatIsRefusedByTheHeadHasFailedInTheStatistics(t *testing.T) {
+	s := full(t)
+	s.OIP.Limits.TrustPriority = false // else the body may say that it is critical
+	for i, path := range []string{"/v1/models/digits:predict", "/v2/models/digits/infer", "/infer"} {
+		c := s.raw(t)
+		c.say(t, path, "X-Priority: batch", "Content-Length: 100000") // and not one byte of it
+		if response, body := c.answer(t); response.StatusCode != 503 {
+			t.Fatalf("%s: %d %s", path, response.StatusCode, body)
+		}
+		_, text := s.do(t, "GET", "/v2/models/digits/versions/2/stats", "")
+		if want := fmt.Sprintf(`"fail":{"count":%d,`, i+1); !strings.Contains(text, want) {
+			t.Errorf("%s: no %s in %s", path, want, text)
+		}
+	}
+}
+
 // TestAPriorityInTheBodyCounts: by the head the request could have been the most urgent.
 func TestAPriorityInTheBodyCounts(t *testing.T) {
 	s := full(t)

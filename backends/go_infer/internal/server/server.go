@@ -87,6 +87,15 @@ func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
 	return errors.Join(s.http.Shutdown(ctx), <-links)
 }
 
+// CutOff is how many requests had not arrived when the server had to stop.
+func (s *Server) CutOff() int64 {
+	n := s.http.CutOff()
+	if s.Link != nil {
+		n += s.Link.CutOff()
+	}
+	return n
+}
+
 // ServeHTTP routes one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.Link != nil && link.Wanted(r) {

@@ -70,6 +70,9 @@ func (r *Recorder) Answered(begun time.Time, rows int, failed bool) {
 	r.success.add(1, now.Sub(begun))
 }
 
+// Refused counts a request that failed before it could begin: it took no time.
+func (r *Recorder) Refused() { r.fail.add(1, 0) }
+
 // Run is one execution: when its phases ended, and what took part in it.
 type Run struct {
 	Begun, Fed, Ran, Done time.Time

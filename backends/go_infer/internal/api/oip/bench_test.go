@@ -2,7 +2,6 @@ package oip_test
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -75,7 +74,7 @@ func BenchmarkInfer(b *testing.B) {
 				}
 			})
 			if n := failed.Load(); n > 0 {
-				b.Fatal(fmt.Sprintf("%d requests failed", n))
+				b.Fatalf("%d requests failed", n)
 			}
 		})
 	}

@@ -13,7 +13,7 @@ import (
 // classify answers {"results": [[["label", score], ...], ...]}: for each example its classes.
 func (h *Handler) classify(x *api.Exchange, target target) error {
 	return h.onExamples(x, target, examples.ClassifyMethod, func(servable *model.Servable, serialized [][]byte) error {
-		rows, err := examples.Classify(x.Context, servable, serialized)
+		rows, err := examples.Classify(x.Context, servable, serialized, x.Class)
 		if err != nil {
 			return err
 		}
@@ -39,7 +39,7 @@ func (h *Handler) classify(x *api.Exchange, target target) error {
 // regress answers {"results": [value, ...]}: for each example its value.
 func (h *Handler) regress(x *api.Exchange, target target) error {
 	return h.onExamples(x, target, examples.RegressMethod, func(servable *model.Servable, serialized [][]byte) error {
-		values, err := examples.Regress(x.Context, servable, serialized)
+		values, err := examples.Regress(x.Context, servable, serialized, x.Class)
 		if err != nil {
 			return err
 		}

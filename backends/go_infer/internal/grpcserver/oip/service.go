@@ -68,7 +68,7 @@ func (s *Service) Register(server grpc.ServiceRegistrar, a *rpc.Around) {
 			rpc.Method(a, ServiceName, "RepositoryIndex", metrics.Control, s.index),
 			rpc.Method(a, ServiceName, "RepositoryModelLoad", metrics.Control, s.load),
 			rpc.Method(a, ServiceName, "RepositoryModelUnload", metrics.Control, s.unload),
-			rpc.Stream("ModelStreamInfer", s.modelStreamInfer),
+			rpc.Stream(a, "ModelStreamInfer", s.modelStreamInfer),
 		},
 		Metadata: "grpc_service.proto",
 	}, s)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"sluicegate/go_infer/internal/grpcserver/rpc"
+	"sluicegate/go_infer/internal/panics"
 	pb "sluicegate/go_infer/internal/pb/inference"
 	"sluicegate/go_infer/internal/status"
 )
@@ -18,6 +19,8 @@ import (
 // not read before.
 const streamDepth = 16
 
+const streamMethod = "/" + ServiceName + "/ModelStreamInfer"
+
 // modelStreamInfer answers the requests of a stream one for one and in their order. One that fails is answered with its error and its
 // id, and does not end the stream. When the server drains, what was read is answered and the stream ends with UNAVAILABLE.
 func (s *Service) modelStreamInfer(stream grpc.ServerStream) error {
@@ -25,7 +28,9 @@ func (s *Service) modelStreamInfer(stream grpc.ServerStream) error {
 	defer cancel()
 	p := &pending{answers: make(chan chan any, streamDepth-1)} // and one that is being sent
 	received, sent := make(chan error, 1), make(chan error, 1)
-	go func() { received <- s.receive(ctx, stream, p) }()
+	go func() {
+		received <- panics.Guard(nil, streamMethod, func() error { return s.receive(ctx, stream, p) })
+	}()
 	go func() { sent <- send(stream, p.answers, cancel) }()
 	var ended error
 	select {
@@ -90,7 +95,12 @@ func (s *Service) receive(ctx context.Context, stream grpc.ServerStream, p *pend
 		}
 		go func() {
 			defer in.Release()
-			answered <- s.streamed(ctx, in)
+			var answer any
+			err := panics.Guard(nil, streamMethod, func() error { answer = s.streamed(ctx, in); return nil })
+			if err != nil {
+				answer = &pb.ModelStreamInferResponse{ErrorMessage: err.Error(), InferResponse: &pb.ModelInferResponse{}}
+			}
+			answered <- answer
 		}()
 	}
 }
@@ -115,7 +125,7 @@ func send(stream grpc.ServerStream, pending <-chan chan any, cancel func()) (fai
 	for answered := range pending {
 		answer := <-answered
 		if failed == nil {
-			if failed = stream.SendMsg(answer); failed != nil {
+			if failed = panics.Guard(nil, streamMethod, func() error { return stream.SendMsg(answer) }); failed != nil {
 				cancel()
 			}
 			continue

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"sluicegate/go_infer/internal/metrics"
+	"sluicegate/go_infer/internal/panics"
 	"sluicegate/go_infer/internal/status"
 )
 
@@ -29,9 +31,24 @@ type Around struct {
 	// Trace begins the span of a call. It is given the client's metadata, in which "traceparent" and "tracestate" are (W3C Trace
 	// Context); what it returns is called at the end. nil: no tracing.
 	Trace func(ctx context.Context, method string, incoming metadata.MD) (context.Context, func(error))
+
+	arriving, answering atomic.Int64
 }
 
-// Run does one call: the counting, the tracing and the status around what handle does.
+// Arriving is how many calls have not sent their message yet, and Answering how many are being answered, streams among them. Calls of
+// services that this package knows nothing of are neither.
+func (a *Around) Arriving() int64  { return a.arriving.Load() }
+func (a *Around) Answering() int64 { return a.answering.Load() }
+
+// receive reads the only message of a call.
+func (a *Around) receive(stream grpc.ServerStream, in *Message) error {
+	a.arriving.Add(1)
+	defer a.arriving.Add(-1)
+	return a.Receiver.Receive(stream, in)
+}
+
+// Run does one call, or one message of a stream: the counting, the tracing and the status around what handle does. If that panics the
+// call has failed, and no other.
 func (a *Around) Run(ctx context.Context, method string, endpoint metrics.Endpoint, handle func(context.Context) error) error {
 	begun := a.Registry.Begin()
 	ended := func(error) {}
@@ -41,7 +58,7 @@ func (a *Around) Run(ctx context.Context, method string, endpoint metrics.Endpoi
 	}
 	ctx, err := classified(ctx, a.Priority, a.TrustPriority)
 	if err == nil {
-		err = handle(ctx)
+		err = panics.Guard(a.Log, method, func() error { return handle(ctx) })
 	}
 	said := Status(err)
 	ended(err)
@@ -52,7 +69,6 @@ func (a *Around) Run(ctx context.Context, method string, endpoint metrics.Endpoi
 	if said.Code() == codes.OK {
 		return nil
 	}
-	pushback(ctx, err, said.Code(), a.Pushback)
 	return said.Err()
 }
 
@@ -83,7 +99,9 @@ func RawMethod(a *Around, service, name string, endpoint metrics.Endpoint,
 		Handler: func(_ any, stream grpc.ServerStream) error {
 			in := NewMessage()
 			defer in.Release()
-			received := a.Receiver.Receive(stream, in)
+			received := a.receive(stream, in)
+			a.answering.Add(1)
+			defer a.answering.Add(-1)
 			if received != nil && !refused(received) { // it is the peer's doing, or gRPC's: no request
 				if errors.Is(received, io.EOF) {
 					return grpcstatus.Error(codes.Internal, "the call has no message")
@@ -91,13 +109,15 @@ func RawMethod(a *Around, service, name string, endpoint metrics.Endpoint,
 				return Status(received).Err()
 			}
 			var out any
-			err := a.Run(stream.Context(), full, endpoint, func(ctx context.Context) (err error) {
-				if err = received; err == nil {
-					out, err = handle(ctx, in)
+			var refusal error
+			err := a.Run(stream.Context(), full, endpoint, func(ctx context.Context) error {
+				if refusal = received; refusal == nil {
+					out, refusal = handle(ctx, in)
 				}
-				return err
+				return refusal
 			})
 			if err != nil {
+				pushback(stream.Context(), refusal, a.Pushback)
 				return err
 			}
 			return stream.SendMsg(out)
@@ -110,8 +130,17 @@ func refused(err error) bool {
 	return errors.As(err, &ours)
 }
 
-// Stream makes a stream of messages in both directions, which handle reads and writes, and counts, itself.
-func Stream(name string, handle func(grpc.ServerStream) error) grpc.StreamDesc {
+// Stream makes a stream of messages in both directions, which handle reads and writes, and counts, itself. If this server ends it, it is
+// told when to come again, as a call is.
+func Stream(a *Around, name string, handle func(grpc.ServerStream) error) grpc.StreamDesc {
 	return grpc.StreamDesc{StreamName: name, ServerStreams: true, ClientStreams: true,
-		Handler: func(_ any, stream grpc.ServerStream) error { return Status(handle(stream)).Err() }}
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			a.answering.Add(1)
+			defer a.answering.Add(-1)
+			err := handle(stream)
+			if refused(err) {
+				pushback(stream.Context(), err, a.Pushback)
+			}
+			return Status(err).Err()
+		}}
 }

@@ -43,10 +43,10 @@ func Status(err error) *grpcstatus.Status {
 	return grpcstatus.New(codes.Code(refusal.Code), text)
 }
 
-// pushback tells the client when to come again, if the refusal is of the kind that passes: when the refusal itself says, else after
-// the usual time.
-func pushback(ctx context.Context, err error, code codes.Code, usual time.Duration) {
-	if usual <= 0 || code != codes.Unavailable && code != codes.ResourceExhausted {
+// pushback tells the client when to come again, if the refusal of its call is of the kind that passes: when the refusal itself says, else
+// after the usual time. A call has one trailer: it is told once, at its end.
+func pushback(ctx context.Context, err error, usual time.Duration) {
+	if code := Status(err).Code(); usual <= 0 || code != codes.Unavailable && code != codes.ResourceExhausted {
 		return
 	}
 	after := usual

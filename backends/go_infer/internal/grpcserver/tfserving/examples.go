@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/examples"
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/grpcserver/wire"
@@ -129,7 +128,7 @@ func (s *Service) only(ctx context.Context, q *examplesRequest) (*repository.Lea
 	if err != nil {
 		return nil, "", err
 	}
-	if err := lease.Model.Overloaded(ctx, batch.Default); err != nil {
+	if err := lease.Model.Overloaded(ctx, rpc.Class(ctx)); err != nil {
 		lease.Release()
 		return nil, "", err
 	}
@@ -257,7 +256,7 @@ func (q *examplesRequest) plan(found *model.Model) ([]*model.Servable, error) {
 }
 
 func classification(ctx context.Context, servable *model.Servable, serialized [][]byte) (*serving.ClassificationResult, error) {
-	rows, err := examples.Classify(ctx, servable, serialized)
+	rows, err := examples.Classify(ctx, servable, serialized, rpc.Class(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -273,7 +272,7 @@ func classification(ctx context.Context, servable *model.Servable, serialized []
 }
 
 func regression(ctx context.Context, servable *model.Servable, serialized [][]byte) (*serving.RegressionResult, error) {
-	values, err := examples.Regress(ctx, servable, serialized)
+	values, err := examples.Regress(ctx, servable, serialized, rpc.Class(ctx))
 	if err != nil {
 		return nil, err
 	}

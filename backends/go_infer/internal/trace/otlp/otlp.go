@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluicegate/go_infer/internal/panics"
 	"sluicegate/go_infer/internal/trace"
 )
 
@@ -130,7 +131,9 @@ func (e *Exporter) work() {
 		var closing bool
 		batch, closing = e.gather(batch[:0])
 		if len(batch) > 0 {
-			e.deliver(batch)
+			if panics.Guard(e.options.Log, "the delivery of spans", func() error { e.deliver(batch); return nil }) != nil {
+				e.dropped.Add(int64(len(batch)))
+			}
 		}
 		if closing && len(e.spans) == 0 {
 			return

@@ -1,0 +1,89 @@
+package http1
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"sluicegate/go_infer/internal/stop"
+)
+
+// TestWhatTricklesInIsRefusedWhenTheServerMustStop: it gets what is left of the time, and not one that it says itself.
+func TestWhatTricklesInIsRefusedWhenTheServerMustStop(t *testing.T) {
+	for name, c := range map[string]struct {
+		says string
+		more string // byte by byte, as long as the server listens
+		code int
+	}{
+		"a body":          {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", "x", 503},
+		"a chunked body":  {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n100\r\n", "x", 503},
+		"a chunk's line":  {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1", ";", 503},
+		"a head":          {"POST / HTTP/1.1\r\nHost: x\r\nX-Long: ", "x", 503},
+		"a body in time":  {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n", "x", 200},
+		"one that is not": {"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", "x", 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reading := make(chan struct{}, 1)
+			s := &Server{Log: slog.New(slog.DiscardHandler), Limits: Defaults(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/unread" {
+					return
+				}
+				if _, err := io.ReadAll(r.Body); errors.Is(err, stop.ErrArriving) {
+					w.WriteHeader(http.StatusServiceUnavailable)
+				} else if err != nil {
+					w.WriteHeader(http.StatusBadRequest)
+				}
+			})}
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { _ = s.Serve(listener) }()
+			client, err := net.Dial("tcp", listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			_ = client.SetDeadline(time.Now().Add(20 * time.Second))
+			if _, err := io.WriteString(client, c.says); err != nil {
+				t.Fatal(err)
+			}
+			trickled := make(chan struct{})
+			go func() {
+				defer close(trickled)
+				for err := error(nil); err == nil; time.Sleep(10 * time.Millisecond) {
+					_, err = io.WriteString(client, c.more)
+					select {
+					case reading <- struct{}{}:
+					default:
+					}
+				}
+			}()
+			<-reading
+			const budget = 800 * time.Millisecond
+			ctx, cancel := context.WithTimeout(context.Background(), budget)
+			defer cancel()
+			if err := s.Shutdown(ctx); err != nil {
+				t.Errorf("the server did not end in time: %v", err)
+			}
+			response, err := http.ReadResponse(bufio.NewReader(client), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if response.StatusCode != c.code || !response.Close {
+				t.Errorf("answered with %s, close: %v", response.Status, response.Close)
+			}
+			if cut := s.CutOff(); (cut == 1) != (c.code == 503) {
+				t.Errorf("%d are counted as cut off", cut)
+			}
+			client.Close()
+			<-trickled
+		})
+	}
+}

@@ -1,0 +1,145 @@
+package remote
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// small is a disk of so many kB, if the test may make one.
+func small(t *testing.T, size string) string {
+	t.Helper()
+	place := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", place).CombinedOutput(); err != nil {
+		t.Skipf("no disk can be mounted: %v: %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", place).Run() })
+	return place
+}
+
+// shelve puts versions there, all alike.
+func (s *site) shelve(t *testing.T, versions ...int) Source {
+	t.Helper()
+	files, all := release(), map[string]Release{}
+	for _, version := range versions {
+		for name, content := range files {
+			s.put(fmt.Sprint(version, "/", name), content)
+		}
+		all[fmt.Sprint(version)] = indexed(files)
+	}
+	s.index(t, all)
+	return open(t, s.URL+"/models", quick())
+}
+
+func TestAVersionThatTheDiskHasNoRoomForIsRefusedAtOnceAndLeavesNothing(t *testing.T) {
+	s, place := newSite(t), small(t, "200k") // for a version of 300 kB
+	from := s.shelve(t, 1)
+	cache, before := NewCache(filepath.Join(place, "cache"), 1<<20), int64(0)
+	for attempt := range 3 {
+		_, err := cache.Get(context.Background(), from, 1)
+		if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "needs 0.3 MB and 0.2 MB are free; make room, or choose another disk with --remote_cache_dir") {
+			t.Fatalf("attempt %d: %v", attempt, err)
+		}
+		if asked := s.requests.Load() - before; attempt > 0 && asked > 3 {
+			t.Errorf("attempt %d asked %d times for what there is no room for", attempt, asked)
+		}
+		before = s.requests.Load()
+	}
+	if left, _ := filepath.Glob(filepath.Join(place, "cache/*/.*.partial")); len(left) > 0 || len(cache.held) > 0 {
+		t.Errorf("%v is left, %v held", left, cache.held)
+	}
+	if out, err := exec.Command("mount", "-o", "remount,size=2m", place).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got, err := cache.Get(context.Background(), from, 1); err != nil || !there(got) {
+		t.Errorf("when there is room: %v", err)
+	}
+}
+
+func TestWhatNobodyUsesMakesRoomOnAFullDisk(t *testing.T) {
+	s, place := newSite(t), small(t, "800k")
+	from := s.shelve(t, 1, 2, 3, 4)
+	large := map[string][]byte{"saved_model.pb": make([]byte, 900_000)}
+	s.put("/large/1/saved_model.pb", large["saved_model.pb"])
+	index, err := json.Marshal(Index{map[string]Release{"1": indexed(large)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.put("/large/"+IndexFile, index)
+	cache := NewCache(filepath.Join(place, "cache"), 1<<30) // the disk is smaller than that
+	get := func(version int64) (string, error) { return cache.Get(context.Background(), from, version) }
+	first, err := get(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := get(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache.Release(second)
+	if _, err := cache.Get(context.Background(), open(t, s.URL+"/large", quick()), 1); !errors.Is(err, ErrFull) || !there(second) {
+		t.Fatalf("all that nobody uses would not be enough, and it is gone: %v", err)
+	}
+	third, err := get(3)
+	if err != nil || !there(first) || there(second) || !there(third) {
+		t.Fatalf("2, which nobody uses, should have made room: %v", err)
+	}
+	if _, err := get(4); !errors.Is(err, ErrFull) || !there(first) || !there(third) {
+		t.Errorf("all that is there is in use: %v", err)
+	}
+}
+
+// TestADiskThatFillsUpDuringAFetchFailsIt: how long a file may be is bounded, which is told as a full disk is, and takes no privilege. It
+// bounds a whole process, so this is one of its own.
+func TestADiskThatFillsUpDuringAFetchFailsIt(t *testing.T) {
+	const alone = "REMOTE_TEST_ALONE"
+	if os.Getenv(alone) == "" {
+		c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		c.Env = append(os.Environ(), alone+"=1")
+		if said, err := c.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, said)
+		}
+		return
+	}
+	s := newSite(t)
+	from := s.shelve(t, 1)
+	cache := NewCache(t.TempDir(), 1<<20)
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	var usual syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &usual); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 100_000, Max: usual.Max}); err != nil {
+		t.Fatal(err)
+	}
+	before := s.requests.Load()
+	_, err := cache.Get(context.Background(), from, 1)
+	asked := s.requests.Load() - before
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &usual); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, ErrFull) || !errors.Is(err, syscall.EFBIG) || !strings.Contains(err.Error(), "variables.data-00000-of-00001") {
+		t.Errorf("it is told as %v", err)
+	}
+	if asked > 8 {
+		t.Errorf("%d requests for what cannot be written", asked)
+	}
+	entries, _ := os.ReadDir(cache.Base(from))
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), ".lock-") {
+			t.Errorf("%s is left", entry.Name())
+		}
+	}
+	if got, err := cache.Get(context.Background(), from, 1); err != nil || !there(got) {
+		t.Errorf("when there is room: %v", err)
+	}
+}
