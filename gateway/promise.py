@@ -111,6 +111,10 @@ class Promise(Generic[T]):
             raise asyncio.InvalidStateError("the promise is not kept yet")
         return self._value  # type: ignore[return-value]  # it is done
 
+    def exception(self) -> BaseException | None:
+        """What broke it; None if it was kept."""
+        return self._error
+
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
 
