@@ -1,9 +1,13 @@
 """What a task awaits, and is stepped by in the very event that brings it.
 
-An `asyncio.Future` has its task stepped in the loop's next turn: a handle, a look at all sockets and colder caches for
-each thing that a request waits for. A `Promise` does that, too (`keep`), but whoever knows that nothing of its own is
-half done says `keep_now`, as the last act of a `data_received`, and the task runs within that call. Where another task
-is running, as in a test that plays the transport, that is put off to the next turn: a task cannot run inside another.
+An `asyncio.Future` has its task stepped in the loop's next turn: a handle and another look at all sockets for each
+thing that a request waits for. A `Promise` does that, too (`keep`), but whoever knows that nothing of its own is half
+done says `keep_now`, as the last act of a `data_received`, and the task runs within that call. Where another task is
+running, as in a test that plays the transport, that is put off to the next turn: a task cannot run inside another.
+
+At once is sooner, and cheaper where requests come alone. Where they come in company the turn between is a gain: more of
+them share a call of the store, and each step is taken by many while its code is warm. So whoever keeps a promise does
+it at once only while no more than `FEW` are about.
 
 Invariants: kept, broken or cancelled once; its callbacks are called once, in their own context. To asyncio it is a
 future by what `asyncio.isfuture` and a task ask of one (PEP 3156; `_asyncio_future_blocking` since Python 3.5.3).
@@ -14,11 +18,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
 
 Callback = Callable[[Any], object]
+
+#: Requests under way at once; a third of saturation has 2 to 4 on average, 64 clients in a closed loop have 64.
+FEW: Final = 8
 
 
 class Promise(Generic[T]):
@@ -53,11 +60,11 @@ class Promise(Generic[T]):
         self._value = value
         return True
 
-    def tell(self) -> None:
-        """Who waits goes on within this call, if no task is running."""
+    def tell(self, *, now: bool = True) -> None:
+        """Who waits goes on within this call, if no task is running; else, or not `now`, in the next turn."""
         if self._callback is None:
             return
-        if asyncio.current_task(self._loop) is not None:
+        if not now or asyncio.current_task(self._loop) is not None:
             self._tell_soon()
             return
         callback, context, more = self._callback, self._context, self._more

@@ -21,7 +21,7 @@ from gateway.errors import GatewayError, ProtocolError
 from gateway.http.origin import Forwarding, Origin, peer_address
 from gateway.http.reader import RequestReader
 from gateway.http.response_writer import response_bytes
-from gateway.promise import Promise
+from gateway.promise import FEW, Promise
 from gateway.request import Request, Response
 from gateway.stream import Stream
 
@@ -120,9 +120,12 @@ class ServerConnection:
                 self._paused = True
                 self._stop_listening()
             waiter = self._waiter
-            if waiter is not None:  # the last thing to do: it may be answered before this returns
+            if waiter is not None:
                 self._waiter = None
-                waiter.keep_now(None)
+                if self._server.busy <= FEW:  # the last thing to do: it may be answered before this returns
+                    waiter.keep_now(None)
+                else:
+                    waiter.keep(None)
         elif not self._busy and self._writable is None:
             self._go_on_reading(len(data))
 
@@ -334,6 +337,7 @@ class ServerConnection:
                     self._paused = False
                     self._listen()
                 self._busy = True
+                server.busy += 1
                 upload = request.stream
                 if upload is None or request.upgrade:
                     self.deadline = NEVER
@@ -355,6 +359,7 @@ class ServerConnection:
                 else:
                     self._write(response, request, keep=keep)
                 self._busy = False
+                server.busy -= 1
                 if self._writable is not None:
                     self._watch_writing()
                     await self._writable
@@ -373,6 +378,9 @@ class ServerConnection:
         except Exception:
             log.exception("a connection failed")
             self.abort()
+        finally:
+            if self._busy:  # it ended in the middle of a request
+                server.busy -= 1
 
     def _watch_writing(self) -> None:
         self._unsent = self._transport.get_write_buffer_size()

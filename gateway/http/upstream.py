@@ -44,8 +44,8 @@ class UpstreamConnection:
     """One connection to a backend, an `asyncio.Protocol` by its methods."""
 
     __slots__ = (
-        "_answered", "_ended", "_large", "_reader", "_settings", "_waiter", "deadline", "gathering", "idle_since",
-        "loop", "reused", "stream", "switched", "transport", "usable", "writable",
+        "_alone", "_answered", "_ended", "_large", "_reader", "_settings", "_waiter", "deadline", "gathering",
+        "idle_since", "loop", "reused", "stream", "switched", "transport", "usable", "writable",
     )  # fmt: skip
 
     def __init__(self, limits: ClientLimits) -> None:
@@ -53,6 +53,7 @@ class UpstreamConnection:
         self.loop = asyncio.get_running_loop()  # kept, for each look-up is a system call (getpid) in Python 3.11
         self._reader = ResponseReader(self, limits.max_response)
         self._waiter: Promise[Response] | None = None
+        self._alone = False
         self._answered: Promise[Response] | None = None  # settled, and not told yet
         self.transport: asyncio.Transport | None = None
         self.usable = True
@@ -68,13 +69,17 @@ class UpstreamConnection:
 
     # -- one exchange -------------------------------------------------------------------------------------------
 
-    def send(self, data: bytes, *, head_only: bool, deadline: float, upgrade: bytes = b"") -> Promise[Response]:
+    def send(
+        self, data: bytes, *, head_only: bool, deadline: float, upgrade: bytes = b"", alone: bool = False
+    ) -> Promise[Response]:
         """Writes a request and returns the promise of its answer; it is broken with an UpstreamError.
 
         `upgrade` is the protocol asked for, in lower case: the answer to it is a 101 with a stream, or an ordinary one.
+        `alone`: few others are about, and who waits is to go on as soon as the answer is there.
         """
         waiter: Promise[Response] = Promise(self.loop)
         self._waiter = waiter
+        self._alone = alone
         self.deadline = deadline
         self._reader.expect(head_only=head_only, upgrade=upgrade)
         self.gathering = 0.0
@@ -129,7 +134,7 @@ class UpstreamConnection:
         """The last thing to do: whoever waited may ask the next before this returns."""
         answered, self._answered = self._answered, None
         if answered is not None:
-            answered.tell()
+            answered.tell(now=self._alone)
 
     def eof_received(self) -> None:
         """Returning None closes the transport."""

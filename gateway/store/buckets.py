@@ -21,7 +21,7 @@ from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
 from gateway.limits.store import LeaseHolder
 from gateway.limits.verdict import LimitVerdict
-from gateway.promise import Promise
+from gateway.promise import FEW, Promise
 from gateway.store import program
 from gateway.store.connection import StoreConnection
 from gateway.store.link import StoreLink
@@ -289,13 +289,19 @@ class Call:
     def _read(self, reply: bytes, doubles: int) -> None:
         numbers = program.numbers(reply, doubles)
         at, flag = 0, 8 * doubles
+        alone = self.asks <= FEW
         for width, verdicts in self.taken:
             for verdict in verdicts:
                 verdict.told(numbers[at : at + width], reply[flag : flag + width])
                 at += width
                 flag += width
-                if verdict.pending is not None:
-                    verdict.pending.keep_now(None)
+                pending = verdict.pending
+                if pending is None:
+                    continue
+                if alone:
+                    pending.keep_now(None)
+                else:
+                    pending.keep(None)
         for lease, to in self.leases:
             to.granted(lease, numbers[at], numbers[at + 1])
             at += 2
