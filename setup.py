@@ -21,12 +21,15 @@ HOT = (
     "http/target", "http/upstream", "identity/keys", "limits/bucket", "limits/costs", "limits/held", "limits/leases",
     "limits/leasing", "limits/limiter", "limits/local", "limits/policy", "limits/scopes", "limits/verdict",
     "link/connection", "link/decoder", "link/encoder", "link/exchange", "link/frames", "link/pool", "link/pulse",
-    "link/request_encoder", "link/upgrade", "link/uploads", "notes", "pipeline", "replies", "request", "retries/budget",
-    "retries/deadline", "retries/decide", "retries/hedge", "retries/latencies", "retries/rules", "routing/table",
-    "store/buckets", "store/cluster_buckets", "store/connection", "store/program", "telemetry/cells",
-    "upstreams/asking", "upstreams/attempt", "upstreams/backend", "upstreams/caller", "upstreams/entrance",
-    "upstreams/forward", "upstreams/pool", "upstreams/race",
+    "link/request_encoder", "link/upgrade", "link/uploads", "notes", "pipeline", "promise", "replies", "request",
+    "retries/budget", "retries/deadline", "retries/decide", "retries/hedge", "retries/latencies", "retries/rules",
+    "routing/table", "snapshot", "store/buckets", "store/cluster_buckets", "store/connection", "store/program",
+    "telemetry/cells", "upstreams/asking", "upstreams/attempt", "upstreams/backend",
+    "upstreams/caller", "upstreams/entrance", "upstreams/forward", "upstreams/pool", "upstreams/race",
 )  # fmt: skip
+
+# Functions that only this library calls: without the detour by which another could replace them, and inlined.
+LOCAL = ["-fvisibility=hidden", "-fno-semantic-interposition", "-fno-plt"]
 
 
 def extensions() -> list[Extension]:
@@ -43,6 +46,8 @@ def extensions() -> list[Extension]:
     )
     for extension in made:
         extension.optional = wish != "1"
+        if os.name == "posix":
+            extension.extra_compile_args += LOCAL
     return made
 
 

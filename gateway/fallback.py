@@ -75,7 +75,7 @@ class Fallback:
         pool = snapshot.pools[rung.pool]
         if request.stream is not None:  # a body that streamed is gone
             return None
-        mark = self._entrance.enter(pool, route.priority, request)
+        mark = self._entrance.enter(pool, route.priority, request, time.monotonic_ns())
         if mark == NO_PLACE and pool.inflight < pool.max_inflight:
             mark = await self._entrance.wait_for_place(pool, route.priority, request, deadline)
         if mark <= NO_PLACE:

@@ -27,6 +27,7 @@ from gateway.replies import (
     about,
     again,
     bad_request,
+    milliseconds,
     over_limit,
     say_limits,
     too_large,
@@ -196,6 +197,7 @@ class Pipeline:
 
         if len(request.body) > route.body.limit:
             return bad_request(ProtocolError(f"the body is larger than the {route.body.limit} bytes allowed", 413))
+        now = began
         key = cache_key(route.key, request) if route.cache is not None and request.stream is None else None
         if key is not None and route.cache is not None and route.cache.fresh:
             entry = await self.cache.find(key, route.cache.fresh, began)
@@ -203,18 +205,19 @@ class Pipeline:
                 self.cells.add(route.cells.cache_hit)
                 ttl = int(route.cache.fresh) - entry.age_s(began)
                 return again(entry.response, entry.age_s(began), b"sluicegate; hit; ttl=%d" % ttl)
+            now = time.monotonic_ns()
 
         if route.limits is not None:
             verdict = work.verdict = self.limiter.begin(route.limits, request, began, deadline)
             if verdict.pending is not None:
                 await verdict.pending
-            work.limits_ns = time.monotonic_ns() - began
+            work.limits_ns = (now := time.monotonic_ns()) - began
             self._count_limits(route, verdict)
             if not verdict.allowed:
                 return self._over_limit(route, request, verdict)
 
         sent = request if route.edits is None else route.edits.outgoing(request)
-        response = await self._from_pool(route, sent, deadline, work)
+        response = await self._from_pool(route, sent, deadline, work, now)
         if response is not None:
             if key is not None and route.cache is not None and response.stream is None and may_store(response):
                 kept = Response(response.status, list(response.headers), response.body)
@@ -231,10 +234,7 @@ class Pipeline:
                 self.limiter.answered(work.verdict, response)
             say_limits(headers, work.verdict)
         if work.upstream_ns:
-            limits, upstream = work.limits_ns // 10_000, work.upstream_ns // 10_000  # in hundredths of a millisecond
-            timing = b"limits;dur=%d.%02d, upstream;dur=%d.%02d" % (
-                limits // 100, limits % 100, upstream // 100, upstream % 100,
-            )  # fmt: skip
+            timing = b"limits;dur=" + milliseconds(work.limits_ns) + b", upstream;dur=" + milliseconds(work.upstream_ns)
             if work.answer is not None:
                 if work.answer.attempts > 1:
                     timing += b", attempts;desc=%d" % work.answer.attempts
@@ -244,7 +244,7 @@ class Pipeline:
             headers.append((b"server-timing", timing))
         return response
 
-    async def _from_pool(self, route: Route, request: Request, deadline: int, work: Work) -> Response | None:
+    async def _from_pool(self, route: Route, request: Request, deadline: int, work: Work, now: int) -> Response | None:
         """The pool's answer, or None where the ladder must help."""
         if route.reply is not None:
             work.sent = True  # it is carried out here
@@ -252,14 +252,15 @@ class Pipeline:
         pool = route.pool
         if route.named is not None:
             request.named = route.named.of(request.path)
-        mark = self.entrance.enter(pool, route.priority, request)
+        began = now
+        mark = self.entrance.enter(pool, route.priority, request, now)
         if mark == NO_PLACE and pool.inflight < pool.max_inflight:
             mark = await self.entrance.wait_for_place(pool, route.priority, request, deadline)
+            began = time.monotonic_ns()
         if mark <= NO_PLACE:
             work.refused = NO_PLACE - mark
             self.cells.add(route.cells.shed)
             return None
-        began = time.monotonic_ns()
         if began >= deadline:
             self.cells.add(route.cells.expired)
             leave(pool.admission, mark, began, None)

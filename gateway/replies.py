@@ -23,6 +23,8 @@ from gateway.status import REASONS
 from gateway.upstreams.asking import Answer
 
 _METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"  # of those that may have a route, the usual
+_WHOLE: Final = tuple([b"%d" % whole for whole in range(1000)])
+_HUNDREDTHS: Final = tuple([b".%02d" % part for part in range(100)])
 _MANY_HOPS: Final = 1_000_000_000
 
 
@@ -72,6 +74,13 @@ def say_limits(headers: list[Header], verdict: LimitVerdict) -> None:
         headers.append((b"x-ratelimit-limit", b"%d" % int(policy.spec.burst)))
         headers.append((b"x-ratelimit-remaining", b"%d" % max(0, int(level))))
         headers.append((b"x-ratelimit-reset", b"%d" % reset))
+
+
+def milliseconds(nanoseconds: int) -> bytes:
+    """With two decimals, as Server-Timing has durations."""
+    hundredths = nanoseconds // 10_000
+    whole = hundredths // 100
+    return (_WHOLE[whole] if whole < 1000 else b"%d" % whole) + _HUNDREDTHS[hundredths % 100]
 
 
 def over_limit(request: Request, verdict: LimitVerdict) -> Response:

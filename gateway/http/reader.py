@@ -40,6 +40,7 @@ _METHODS: Final = frozenset(
         b"UNLOCK", b"UNSUBSCRIBE",
     )
 )  # fmt: skip
+_USUAL_LINE: Final = b" HTTP/1.1\r"  # how the first line of most requests ends
 _OTHER_PROTOCOL: Final = b" RTSP/"  # llhttp reads it as it reads "HTTP/"
 _NO_TRAILER: Final = frozenset((b"connection", b"proxy-connection"))  # llhttp would act on them
 
@@ -72,8 +73,8 @@ class RequestReader:
     __slots__ = (
         "_allowed", "_asked", "_begun", "_behind", "_body", "_count", "_early", "_fed", "_head_size", "_headers",
         "_keep_alive", "_limits", "_line_end", "_line_open", "_method", "_minor", "_open_stream", "_parser", "_path",
-        "_rules", "_size", "_stream", "_target", "_tunnel", "_upgrading", "_url", "_whole", "in_body", "in_head",
-        "peer", "ready", "wants_continue",
+        "_rules", "_size", "_stream", "_target", "_tunnel", "_upgrading", "_url", "_usual", "_whole", "in_body",
+        "in_head", "peer", "ready", "wants_continue",
     )  # fmt: skip
 
     def __init__(
@@ -95,7 +96,8 @@ class RequestReader:
         self._asked = (b"", b"")
         self._line_open = False  # the request line of the unfinished head may still go on
         self._line_end = b""  # how it ended so far
-        self._behind = b""  # the bytes that began with the end of a body, while a head may follow in them
+        self._behind = b""  # the bytes in which a head may follow one whose request line is known
+        self._usual = False  # the next head to begin is in HTTP/1.1, as its line was seen to say
         self._reset()
 
     def _reset(self) -> None:
@@ -130,6 +132,9 @@ class RequestReader:
         rest: bytes | memoryview = data
         if self.in_body:  # which is not searched: most of it holds no request
             self._behind = data
+        elif fresh and (end := data.find(b"\n")) > 0 and data.endswith(_USUAL_LINE, 0, end):
+            self._usual = True
+            self._behind = data  # for requests that follow in the same bytes
         elif _OTHER_PROTOCOL in data:
             rest = self._past_other_protocol(data)
         while rest:
@@ -268,19 +273,20 @@ class RequestReader:
         self.in_head = False
         self.in_body = True
         self._begun = True
-        # Where in these bytes the head began is not known: of two for one target, the first is refused too.
-        if self._behind and b"%b %b%b" % (parser.get_method(), self._url, _OTHER_PROTOCOL) in self._behind:
-            raise _other_protocol()
-        version = parser.get_http_version()
-        if version == "1.1":
-            self._minor = 1
-            if b"host" not in headers:
-                raise ProtocolError("the Host field is missing")
-        elif version == "1.0":
-            self._minor = 0
-        else:
-            raise ProtocolError(f"HTTP/{version} is not spoken here; use HTTP/1.1", 505)
         self._method = parser.get_method()
+        if self._usual:
+            self._usual = False
+            self._minor = 1
+        else:
+            # Where in these bytes the head began is not known: of two for one target, the first is refused too.
+            if self._behind and b"%b %b%b" % (self._method, self._url, _OTHER_PROTOCOL) in self._behind:
+                raise _other_protocol()
+            version = parser.get_http_version()
+            if version not in ("1.1", "1.0"):
+                raise ProtocolError(f"HTTP/{version} is not spoken here; use HTTP/1.1", 505)
+            self._minor = int(version == "1.1")
+        if self._minor and b"host" not in headers:
+            raise ProtocolError("the Host field is missing")
         if self._method not in _METHODS:
             raise ProtocolError(f"the method {self._method.decode()} is not supported", 501)
         self._keep_alive = parser.should_keep_alive()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import httptools
 
 from gateway.errors import BadUpstreamResponse
-from gateway.request import Header
+from gateway.request import Header, Response
 
 if TYPE_CHECKING:
     from gateway.http.upstream import UpstreamConnection
@@ -149,9 +149,16 @@ class ResponseReader:
 
     # -- called by llhttp ---------------------------------------------------------------------------------------
 
+    def take(self) -> Response:
+        """The whole answer; what it is made of is not kept."""
+        headers, self.headers = self.headers, []
+        chunks, self.chunks = self.chunks, []
+        return Response(self.status, headers, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+
     def on_message_begin(self) -> None:
-        self.headers = []
-        self.chunks = []
+        if self.headers or self.chunks:  # of an interim answer, or one that nobody took
+            self.headers = []
+            self.chunks = []
         self._named = b""
         self._protocol = b""
         self.size = 0

@@ -91,6 +91,7 @@ class Server:
         self.limits = limits
         self.forwarding = forwarding if forwarding is not None else Forwarding()
         self.stats = ServerStats()
+        self.busy = 0  # requests that are being handled
         self.connections: set[ServerConnection] = set()
         self.arriving: set[Arriving] = set()
         self.deaf: set[ServerConnection] = set()  # those that are not read now

@@ -21,6 +21,7 @@ from gateway.errors import GatewayError, ProtocolError
 from gateway.http.origin import Forwarding, Origin, peer_address
 from gateway.http.reader import RequestReader
 from gateway.http.response_writer import response_bytes
+from gateway.promise import FEW, Promise
 from gateway.request import Request, Response
 from gateway.stream import Stream
 
@@ -56,7 +57,7 @@ class ServerConnection:
         self._in_body = False  # the clock of a body that is held whole runs
         self._half_closed = False  # the client sends no more, and is answered all the same
         self._failed: ProtocolError | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Promise[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._unsent = 0  # bytes that waited to be written when the write deadline was last looked at
         self._stream: Stream | None = None  # the body that is coming in
@@ -111,7 +112,6 @@ class ServerConnection:
             elif not stream.paused:
                 self._watch_body(stream)
         if ready:
-            self._wake()
             if self._busy or len(ready) > 1:
                 self._note_arrival()
             if not self._paused and (
@@ -119,6 +119,13 @@ class ServerConnection:
             ):
                 self._paused = True
                 self._stop_listening()
+            waiter = self._waiter
+            if waiter is not None:
+                self._waiter = None
+                if self._server.busy <= FEW:  # the last thing to do: it may be answered before this returns
+                    waiter.keep_now(None)
+                else:
+                    waiter.keep(None)
         elif not self._busy and self._writable is None:
             self._go_on_reading(len(data))
 
@@ -307,8 +314,7 @@ class ServerConnection:
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+            waiter.keep(None)
 
     async def _serve(self) -> None:
         server, reader = self._server, self._reader
@@ -323,7 +329,7 @@ class ServerConnection:
                         break
                     if self._half_closed:
                         break
-                    self._waiter = self._loop.create_future()
+                    self._waiter = Promise(self._loop)
                     await self._waiter
                     continue
                 request = ready.popleft()
@@ -331,6 +337,7 @@ class ServerConnection:
                     self._paused = False
                     self._listen()
                 self._busy = True
+                server.busy += 1
                 upload = request.stream
                 if upload is None or request.upgrade:
                     self.deadline = NEVER
@@ -352,6 +359,7 @@ class ServerConnection:
                 else:
                     self._write(response, request, keep=keep)
                 self._busy = False
+                server.busy -= 1
                 if self._writable is not None:
                     self._watch_writing()
                     await self._writable
@@ -370,6 +378,9 @@ class ServerConnection:
         except Exception:
             log.exception("a connection failed")
             self.abort()
+        finally:
+            if self._busy:  # it ended in the middle of a request
+                server.busy -= 1
 
     def _watch_writing(self) -> None:
         self._unsent = self._transport.get_write_buffer_size()

@@ -17,6 +17,7 @@ from typing import Final
 from gateway.errors import BadUpstreamResponse, ConnectionBroken, StaleConnection, TlsAlert
 from gateway.http.dial import ended_by_backend, tls_reason
 from gateway.http.response_reader import ResponseReader
+from gateway.promise import Promise
 from gateway.request import Response
 from gateway.stream import Stream
 
@@ -43,15 +44,17 @@ class UpstreamConnection:
     """One connection to a backend, an `asyncio.Protocol` by its methods."""
 
     __slots__ = (
-        "_ended", "_large", "_reader", "_settings", "_waiter", "deadline", "gathering", "idle_since", "loop", "reused",
-        "stream", "switched", "transport", "usable", "writable",
+        "_alone", "_answered", "_ended", "_large", "_reader", "_settings", "_waiter", "deadline", "gathering",
+        "idle_since", "loop", "reused", "stream", "switched", "transport", "usable", "writable",
     )  # fmt: skip
 
     def __init__(self, limits: ClientLimits) -> None:
         self._settings = limits
         self.loop = asyncio.get_running_loop()  # kept, for each look-up is a system call (getpid) in Python 3.11
         self._reader = ResponseReader(self, limits.max_response)
-        self._waiter: asyncio.Future[Response] | None = None
+        self._waiter: Promise[Response] | None = None
+        self._alone = False
+        self._answered: Promise[Response] | None = None  # settled, and not told yet
         self.transport: asyncio.Transport | None = None
         self.usable = True
         self.reused = False
@@ -66,12 +69,17 @@ class UpstreamConnection:
 
     # -- one exchange -------------------------------------------------------------------------------------------
 
-    def send(self, data: bytes, *, head_only: bool, deadline: float, upgrade: bytes = b"") -> asyncio.Future[Response]:
-        """Writes a request and returns the future of its answer; it fails with an UpstreamError.
+    def send(
+        self, data: bytes, *, head_only: bool, deadline: float, upgrade: bytes = b"", alone: bool = False
+    ) -> Promise[Response]:
+        """Writes a request and returns the promise of its answer; it is broken with an UpstreamError.
 
         `upgrade` is the protocol asked for, in lower case: the answer to it is a 101 with a stream, or an ordinary one.
+        `alone`: few others are about, and who waits is to go on as soon as the answer is there.
         """
-        self._waiter = waiter = self.loop.create_future()
+        waiter: Promise[Response] = Promise(self.loop)
+        self._waiter = waiter
+        self._alone = alone
         self.deadline = deadline
         self._reader.expect(head_only=head_only, upgrade=upgrade)
         self.gathering = 0.0
@@ -91,8 +99,8 @@ class UpstreamConnection:
         """Ends the exchange with `error` and condemns the connection."""
         self.usable = False
         waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
+        if waiter is not None:
+            waiter.breach(error)
         if self.stream is not None:
             self.stream.fail(error)
         if self.transport is not None:
@@ -119,6 +127,14 @@ class UpstreamConnection:
             self.fail(BadUpstreamResponse("unasked-for bytes"))
             return
         self._reader.feed(data)
+        if self._answered is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        """The last thing to do: whoever waited may ask the next before this returns."""
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered.tell(now=self._alone)
 
     def eof_received(self) -> None:
         """Returning None closes the transport."""
@@ -144,6 +160,7 @@ class UpstreamConnection:
             self.fail(kind("the backend closed the connection before it answered"))
         elif reader.head_done and reader.length is None and self._ended and exc is None:
             self.finish()  # RFC 9112 section 6.3: such a body ends where the connection does
+            self._tell()
         else:
             self.fail(ConnectionBroken("the backend closed the connection in the middle of its answer"))
 
@@ -192,7 +209,7 @@ class UpstreamConnection:
             stream.feed(chunk)
         reader.chunks = []
         self.deadline = NEVER if stream.paused else self.loop.time() + self._settings.idle_stream
-        waiter.set_result(response)
+        waiter.keep(response)
 
     def _hold(self) -> None:
         self.deadline = NEVER
@@ -205,16 +222,14 @@ class UpstreamConnection:
             self.transport.resume_reading()
 
     def finish(self, *, keep: bool = False) -> None:
-        """The answer is whole; `keep` the connection for another."""
-        reader = self._reader
-        chunks = reader.chunks
-        response = Response(reader.status, reader.headers, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        """The answer is whole, and to be told; `keep` the connection for another."""
+        response = self._reader.take()
         if not keep:
             self.usable = False
         self.abort_upload()
         waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(response)
+        if waiter is not None and waiter.settle(response):
+            self._answered = waiter
 
     def abort_upload(self) -> None:
         """After an answer before the end of the request: the rest must not be read as another request."""

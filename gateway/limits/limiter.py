@@ -79,7 +79,7 @@ class Limiter(Decider):
         self._now = self._leasing.now = now
         route = limits.route
         if len(limits.scopes) == 1:
-            keys = [bucket_key(limits.prefixes[0], limits.scopes[0].key(request, route))]
+            keys = [limits.first_key(limits.scopes[0].key(request, route))]
         else:
             keys = [bucket_key(limits.prefixes[i], scope.key(request, route)) for i, scope in enumerate(limits.scopes)]
         verdict = LimitVerdict(self, limits, keys, now)

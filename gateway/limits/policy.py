@@ -76,7 +76,7 @@ class LimitPolicy:
         if not concurrent:
             quota += b";w=%d" % max(1, math.ceil(self.spec.burst / self.spec.rate))
         self._quota = quota
-        self._left = b'"%s";r=%%d' % name.encode() + (b"" if concurrent else b";t=%d")
+        self._left = b'"%s";r=' % name.encode()
 
     def figures(self) -> str:
         """The limit in words, for who was refused."""
@@ -96,12 +96,11 @@ class LimitPolicy:
     def left_header(self, tokens: float, *, allowed: bool, cost: float = 1.0, key: bytes = b"") -> bytes:
         """The RateLimit member for a bucket that holds `tokens` (or has as many places) after the decision."""
         spec = self.spec
-        left = max(0.0, tokens)  # a settled cost may have left it below nothing
-        if self.concurrent:
-            said = self._left % left
-        else:
+        left = max(0, int(tokens * self._each))  # a settled cost may have left it below nothing
+        said = self._left + str(left).encode()
+        if not self.concurrent:
             until = math.ceil((spec.burst - tokens) / spec.rate) if allowed else self.seconds(tokens, cost)
-            said = self._left % (left if self._each == 1 else left * self._each, until)
+            said += b";t=" + str(until).encode()
         return said + self._pk(key) if self.partition else said
 
     def seconds(self, tokens: float, cost: float = 1.0) -> int:

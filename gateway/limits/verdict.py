@@ -6,10 +6,12 @@ is told of it. Pure: nothing here waits.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from gateway.limits.policy import LimitPolicy
+from gateway.limits.scopes import REMEMBERED, bucket_key
+from gateway.promise import Promise
 
 YES: Final = 49  # what a flag of the reply says, as the digits 1 and 0
 SHARED: Final = 0  # who decided
@@ -27,6 +29,7 @@ class RouteLimits:
         self.policies = tuple(policies)
         self.prefixes = [f"{key_prefix}:{policy.name}:".encode() for policy in policies]
         self.scopes = [policy.scope for policy in policies]
+        self._keys: dict[bytes, bytes] = {}  # of the first limit, by what it is keyed by
         self.costs = [policy.cost.tokens for policy in policies]
         self.yes = b"1" * len(self.policies)
         self.settles = any(policy.cost.settles for policy in policies)
@@ -46,6 +49,15 @@ class RouteLimits:
         self.partition = any(policy.partition for policy in spoken)
         self.policy_header = b", ".join([policy.policy_header() for policy in spoken])
         self.legacy = next((p for p in spoken if p.legacy_headers), None)
+
+    def first_key(self, value: bytes) -> bytes:
+        """The key in the store of the first limit, for `value` of its scope."""
+        key = self._keys.get(value)
+        if key is None:
+            if len(self._keys) >= REMEMBERED:
+                self._keys = {}
+            key = self._keys[value] = bucket_key(self.prefixes[0], value)
+        return key
 
     def packed(self, policies: Sequence[LimitPolicy]) -> bytes:
         """What the script must know of them."""
@@ -87,7 +99,7 @@ class LimitVerdict:
         self.costs = limits.costs
         self.shape = limits.shape
         self.now = now
-        self.pending: Awaitable[None] | None = None
+        self.pending: Promise[None] | None = None
         self.levels: Sequence[float] = ()
         self.flags = b""
         self.allowed = False

@@ -8,7 +8,6 @@ nothing is given back.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
 from gateway.limits.store import LeaseHolder
 from gateway.limits.verdict import LimitVerdict
+from gateway.promise import FEW, Promise
 from gateway.store import program
 from gateway.store.connection import StoreConnection
 from gateway.store.link import StoreLink
@@ -93,7 +93,7 @@ class SharedBuckets:
                 rows.numbers.append(program.costs(verdict.costs))
             if varies & 2:
                 rows.numbers.append(verdict.member + program.lifetime(verdict.life_ns / 1e3))
-        verdict.pending = link.loop.create_future()
+        verdict.pending = Promise(link.loop)
         return True
 
     def adjust(self, key: bytes, spec: BucketSpec, tokens: float) -> bool:
@@ -289,12 +289,19 @@ class Call:
     def _read(self, reply: bytes, doubles: int) -> None:
         numbers = program.numbers(reply, doubles)
         at, flag = 0, 8 * doubles
+        alone = self.asks <= FEW
         for width, verdicts in self.taken:
             for verdict in verdicts:
                 verdict.told(numbers[at : at + width], reply[flag : flag + width])
                 at += width
                 flag += width
-                _wake(verdict)
+                pending = verdict.pending
+                if pending is None:
+                    continue
+                if alone:
+                    pending.keep_now(None)
+                else:
+                    pending.keep(None)
         for lease, to in self.leases:
             to.granted(lease, numbers[at], numbers[at + 1])
             at += 2
@@ -326,17 +333,11 @@ class Call:
         for _, verdicts in self.taken:
             for verdict in verdicts:
                 verdict.lost()
-                _wake(verdict)
+                if verdict.pending is not None:
+                    verdict.pending.keep(None)
         for lease, to in self.leases:
             to.lease_lost(lease)
 
 
 def _ignore(_reply: Any) -> None:
     """ASKING is answered with OK."""
-
-
-def _wake(verdict: LimitVerdict) -> None:
-    pending = verdict.pending
-    assert isinstance(pending, asyncio.Future)
-    if not pending.done():
-        pending.set_result(None)

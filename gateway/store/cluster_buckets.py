@@ -7,7 +7,6 @@ a moment they may hold less than they should, never more.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,6 +14,7 @@ from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
 from gateway.limits.store import LeaseHolder
 from gateway.limits.verdict import YES, Decider, LimitVerdict, RouteLimits
+from gateway.promise import Promise
 from gateway.store.buckets import Call, SharedBuckets
 from gateway.store.cluster import Cluster
 from gateway.store.slots import slot_of
@@ -59,7 +59,7 @@ class ClusterBuckets:
         asked = [(self._of(slot), indices) for slot, indices in groups.items()]
         if any(buckets is None or not buckets.connected for buckets, _ in asked):
             return False
-        verdict.pending = self._cluster.loop.create_future()
+        verdict.pending = Promise(self._cluster.loop)
         whole = _Whole(self, verdict, len(asked))
         for buckets, indices in asked:
             assert buckets is not None
@@ -186,10 +186,8 @@ class _Whole(Decider):
                     levels[i] = part.levels[at]
                     flags[i] = part.flags[at]
             verdict.told(levels, bytes(flags))
-        pending = verdict.pending
-        assert isinstance(pending, asyncio.Future)
-        if not pending.done():
-            pending.set_result(None)
+        if verdict.pending is not None:
+            verdict.pending.keep(None)
 
     def _undo(self, part: LimitVerdict) -> None:
         levels = list(part.levels)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -38,6 +37,7 @@ SECONDS: Final[tuple[float, ...]] = (
     10.0,
 )
 NANOSECONDS: Final = tuple(int(bound * 1e9) for bound in SECONDS)
+_LAST: Final = len(SECONDS)  # place of +Inf; the sum follows
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -104,6 +104,13 @@ class Cells:
 
     def observe(self, first: int, nanoseconds: int) -> None:
         """Counts one duration in the histogram that starts at `first`."""
-        values = self.values
-        values[first + bisect_left(NANOSECONDS, nanoseconds)] += 1
-        values[first + len(NANOSECONDS) + 1] += nanoseconds
+        values, bounds = self.values, NANOSECONDS
+        low, high = 0, _LAST
+        while low < high:  # bisect_left, which compiled code would have to call
+            middle = (low + high) >> 1
+            if bounds[middle] < nanoseconds:
+                low = middle + 1
+            else:
+                high = middle
+        values[first + low] += 1
+        values[first + _LAST + 1] += nanoseconds

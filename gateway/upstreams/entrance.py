@@ -66,7 +66,7 @@ class Entrance:
     def __init__(self) -> None:
         self.swept: set[Admission] = set()
 
-    def enter(self, pool: Pool, rules: PriorityRules, request: Request) -> int:
+    def enter(self, pool: Pool, rules: PriorityRules, request: Request, now: int) -> int:
         """A place's mark; UNCOUNTED for what takes none; NO_PLACE where none is free.
 
         A body or protocol that streams lasts as long as the client likes, which says nothing about the pool and must
@@ -76,7 +76,7 @@ class Entrance:
             return NO_PLACE
         if request.stream is not None:
             return UNCOUNTED
-        mark = pool.admission.enter(rules.of(request), time.monotonic_ns())
+        mark = pool.admission.enter(rules.of(request), now)
         return mark if mark >= 0 else NO_PLACE
 
     async def wait_for_place(self, pool: Pool, rules: PriorityRules, request: Request, deadline: int) -> int:

@@ -338,3 +338,28 @@ def test_expect_means_nothing_in_http_1_0_and_without_a_body():
     reader = RequestReader(LIMITS)
     reader.feed(get(b"Expect: 100-continue"))
     assert not reader.wants_continue
+
+
+@pytest.mark.parametrize("cut", [10, 20, 60, None])
+def test_another_protocol_behind_a_usual_request(cut):
+    """The first request line is looked at alone; what follows in the same bytes is not taken for HTTP either."""
+    data = get(b"Content-Length: 5", line=b"POST /a HTTP/1.1") + b"RTSP/" + get(line=b"OPTIONS /b RTSP/1.0")
+    reader = RequestReader(LIMITS)
+    with pytest.raises(ProtocolError) as caught:
+        for part in (data,) if cut is None else (data[:cut], data[cut:]):
+            reader.feed(part)
+    assert caught.value.error_status == 505
+    assert [request.path for request in reader.ready] == [b"/a"]
+
+
+def test_versions_of_requests_in_the_same_bytes():
+    old = get(b"Connection: keep-alive", line=b"GET /b HTTP/1.0", host=None)
+    assert [one.minor for one in read(get() + old + get(line=b"GET /c HTTP/1.1"))] == [1, 0, 1]
+    assert refused(get() + get(line=b"GET /b HTTP/2.0")) == 505
+    assert refused(get() + get(host=None)) == 400
+
+
+def test_words_of_another_protocol_in_a_body_are_a_body():
+    body = b"GET / RTSP/1.0 and RTSP/"
+    (request,) = read(post(b"Content-Length: %d" % len(body), body=body))
+    assert request.body == body

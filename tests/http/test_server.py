@@ -61,6 +61,8 @@ class House:
         async with asyncio.timeout(30):
             while self.server.connections:
                 await asyncio.sleep(0.001)
+            while self.server.busy:  # a task that was cancelled has its turn yet
+                await asyncio.sleep(0.001)
 
 
 @contextlib.asynccontextmanager
@@ -71,6 +73,7 @@ async def house(**limits):
         yield one
     finally:
         await one.server.drain(idle=0, timeout=0)
+        await one.quiet()
 
 
 async def test_an_answer():
