@@ -7,7 +7,7 @@ running, as in a test that plays the transport, that is put off to the next turn
 
 At once is sooner, and cheaper where requests come alone. Where they come in company the turn between is a gain: more of
 them share a call of the store, and each step is taken by many while its code is warm. So whoever keeps a promise does
-it at once only while no more than `FEW` are about.
+it at once only while no more than `FEW` are about, or `FEWEST` where less than all can be seen.
 
 Invariants: kept, broken or cancelled once; its callbacks are called once, in their own context. To asyncio it is a
 future by what `asyncio.isfuture` and a task ask of one (PEP 3156; `_asyncio_future_blocking` since Python 3.5.3).
@@ -26,6 +26,7 @@ Callback = Callable[[Any], object]
 
 #: Requests under way at once; a third of saturation has 2 to 4 on average, 64 clients in a closed loop have 64.
 FEW: Final = 8
+FEWEST: Final = 2  #: Of them in one reply of the store, or at one backend.
 
 
 class Promise(Generic[T]):

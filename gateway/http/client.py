@@ -23,7 +23,7 @@ from gateway.errors import (
 from gateway.http.dial import Address, Tls, connect
 from gateway.http.serialise import serialise
 from gateway.http.upstream import NEVER, ClientLimits, UpstreamConnection
-from gateway.promise import FEW
+from gateway.promise import FEWEST
 from gateway.request import Request, Response
 from gateway.stream import Stream
 
@@ -131,7 +131,7 @@ class ConnectionPool:
         if self._sweeper is None:
             self._sweeper = connection.loop.call_later(self.SWEEP, self._sweep, connection.loop)
         try:
-            alone = len(self.active) <= FEW
+            alone = len(self.active) <= FEWEST
             return await connection.send(data, head_only=head_only, deadline=deadline, alone=alone)
         except asyncio.CancelledError:
             connection.fail(ConnectionBroken("cancelled"))

@@ -21,7 +21,7 @@ from gateway.limits.bucket import BucketSpec
 from gateway.limits.leases import Lease
 from gateway.limits.store import LeaseHolder
 from gateway.limits.verdict import LimitVerdict
-from gateway.promise import FEW, Promise
+from gateway.promise import FEWEST, Promise
 from gateway.store import program
 from gateway.store.connection import StoreConnection
 from gateway.store.link import StoreLink
@@ -289,7 +289,7 @@ class Call:
     def _read(self, reply: bytes, doubles: int) -> None:
         numbers = program.numbers(reply, doubles)
         at, flag = 0, 8 * doubles
-        alone = self.asks <= FEW
+        alone = len(self.keys) <= FEWEST
         for width, verdicts in self.taken:
             for verdict in verdicts:
                 verdict.told(numbers[at : at + width], reply[flag : flag + width])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.limits.bucket import Taken
+from gateway.promise import Promise
 
 
 class FakeStore:
@@ -25,7 +26,7 @@ class FakeStore:
         if self.reply is None:
             return False
         self.asked.append(verdict)
-        verdict.pending = asyncio.get_running_loop().create_future()
+        verdict.pending = Promise(asyncio.get_running_loop())
         if not self.manual:
             task = asyncio.ensure_future(self._later(verdict))
             self._tasks.add(task)
@@ -44,8 +45,7 @@ class FakeStore:
         else:
             taken = [reply] * len(verdict.keys) if isinstance(reply, Taken) else reply
             verdict.told([one.tokens for one in taken], b"".join(b"1" if one.allowed else b"0" for one in taken))
-        if not verdict.pending.done():
-            verdict.pending.set_result(None)
+        verdict.pending.keep(None)
 
     def adjust(self, key, spec, tokens):
         if self.reply is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from gateway.limits.limiter import Limiter
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import GlobalScope
 from gateway.limits.verdict import LEASED, RouteLimits
+from gateway.promise import Promise
 from gateway.request import Request
 from tests.limits.fakes import FakeStore
 
@@ -39,7 +42,7 @@ class Bucket:
 
     def take(self, verdict):
         self.waiting.append((self.now + self.delay, self._take, verdict))
-        verdict.pending = object()
+        verdict.pending = Promise(asyncio.AbstractEventLoop())  # which nobody awaits
         return True
 
     def _take(self, verdict):
