@@ -96,11 +96,11 @@ func (c *copied) free() {
 
 func (c *copied) run(signature *Servable) {
 	defer c.free()
+	outcome := Answered
 	if panics.Guard(nil, "a copy for a shadow", func() error { return c.answer(signature) }) != nil {
-		c.shadow.told(Failed)
-		return
+		outcome = Failed
 	}
-	c.shadow.told(Answered)
+	_ = panics.Guard(nil, "who counts copies for shadows", func() error { c.shadow.told(outcome); return nil })
 }
 
 var errOtherwise = errors.New("the shadow takes other inputs")

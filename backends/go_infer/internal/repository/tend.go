@@ -303,7 +303,7 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 	took := time.Since(started)
 	if err == nil {
 		if after, look := savedmodel.Look(place.Directory); look != unseen || after != before {
-			r.options.Close(loaded)
+			r.free(loaded)
 			err = status.Errorf(status.Unavailable, "%s: its files changed while it was loaded; not copied completely", place.Directory)
 		}
 	}
@@ -316,7 +316,7 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 		v.state, v.wanted, v.modest = Unloading, false, false // who asks for it meanwhile has it loaded anew
 		r.broadcast()
 		r.mu.Unlock()
-		r.options.Close(loaded)
+		r.free(loaded)
 		r.options.Log.Info("a shadow gives way to what serves", "model", m.name, "version", place.Number)
 		r.mu.Lock()
 		v.state, v.bytes = Start, 0
@@ -377,7 +377,7 @@ func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} 
 		defer close(unloaded)
 		lease.Release()
 		<-lease.left
-		_ = panics.Guard(r.options.Log, "an unload", func() error { r.options.Close(lease.Model); return nil })
+		r.free(lease.Model)
 		r.options.Log.Info("model unloaded", "model", m.name, "version", number)
 		r.mu.Lock()
 		v.letGo()
@@ -390,6 +390,11 @@ func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} 
 		r.mu.Unlock()
 	}()
 	return unloaded
+}
+
+// free frees what Load made.
+func (r *Repository) free(m *model.Model) {
+	_ = panics.Guard(r.options.Log, "an unload", func() error { r.options.Close(m); return nil })
 }
 
 // unserved is why a model has no version that answers.
