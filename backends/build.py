@@ -28,7 +28,7 @@ from backends.interrupt import Interrupts
 MODULE = Path(__file__).parent / "go_infer"
 DEFAULT_OUT = Path("build/bin/go_infer")
 DEFAULT_MODELS = Path("build/models")
-SOURCES = ("*.go", "*.c", "*.h", "go.mod", "go.sum")
+SOURCES = ("*.go", "*.c", "*.h", "*.pgo", "go.mod", "go.sum")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -25,6 +25,7 @@ type options struct {
 	images                     image.Limits
 	gzipFrom, heapReserve      int
 	exitWithParent             bool
+	schedBatch                 bool
 	logRequests, version, link bool
 	modelControl               bool
 	drainTimeout, drainGrace   time.Duration
@@ -73,6 +74,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.DurationVar(&o.drainTimeout, "drain_timeout", 10*time.Second, "`time` that running requests get after SIGTERM")
 	f.DurationVar(&o.drainGrace, "drain_grace", 250*time.Millisecond, "`time` after SIGTERM in which connections are still accepted")
 	f.BoolVar(&o.exitWithParent, "exit_with_parent", false, "drain and exit when the process that started this one is gone")
+	f.BoolVar(&o.schedBatch, "sched_batch", false, "have the kernel (Linux) schedule the server as batch work: more requests/s on busy processors, later answers beside other work")
 	f.BoolVar(&o.link, "enable_link", true, "offer the gateway's multiplexed link on the same port")
 	f.BoolVar(&o.modelControl, "allow_model_control", false, "let requests on the public ports change what is served: load and unload of the Open Inference Protocol, HandleReloadConfigRequest")
 	f.BoolVar(&o.logRequests, "log_requests", false, "log every request")

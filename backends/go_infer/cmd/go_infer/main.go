@@ -74,6 +74,11 @@ func serve(o options, log *slog.Logger) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 
+	if o.schedBatch {
+		if err := machine.Batch(); err != nil {
+			return fmt.Errorf("--sched_batch: %w", err)
+		}
+	}
 	runtime.GOMAXPROCS(o.machine.Procs + machine.Spare)
 	defer reserve(o.heapReserve)()
 	scrape, err := o.scrapePath()

@@ -132,9 +132,11 @@ func (c *conn) next() bool {
 	seen, limits := 0, &c.server.Limits
 	for waited := false; ; waited = true {
 		data := c.buffer[c.start:c.end]
-		if c.head != nil && c.head.raw != "" && len(data) >= len(c.head.raw) && string(data[:len(c.head.raw)]) == c.head.raw {
-			c.start += len(c.head.raw)
-			return true
+		if c.head != nil {
+			if size := c.head.again(data, limits.MaxHeader); size > 0 {
+				c.start += size
+				return true
+			}
 		}
 		if size := headEnd(data, seen); size > 0 && size <= limits.MaxHeader {
 			head, problem := parse(data[:size], limits.MaxFields)

@@ -9,10 +9,13 @@ import (
 	"strings"
 )
 
-// head is a request's line and fields, parsed. It is not changed after that, so a connection keeps the last one: most clients say the
-// same again, and then comparing the bytes is all there is to do.
+// head is a request's line and fields, parsed. A connection keeps the last one: most clients say the same again, or the same but for the
+// length of the body, and then comparing the bytes is all there is to do. Only the length is changed after that.
 type head struct {
 	raw     string // with the empty line
+	from    int    // where the digits of Content-Length are in raw, so that another length may be there; 0: none may
+	to      int
+	lengths []string // the field
 	method  string
 	target  string
 	url     url.URL
@@ -67,6 +70,10 @@ func parse(data []byte, maxFields int) (*head, *problem) {
 		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
 		h.fields[name] = append(h.fields[name], value)
+		if name == "Content-Length" && value != "" {
+			h.from = len(h.raw) - len(rest) - len("\r\n") - len(line) + strings.LastIndex(line, value)
+			h.to = h.from + len(value)
+		}
 	}
 	for _, step := range []func() *problem{h.hostField, h.framing, h.connection} {
 		if p := step(); p != nil {
@@ -153,6 +160,7 @@ func (h *head) framing() *problem {
 			return bad("Content-Length is not a number")
 		}
 		h.length = int64(length)
+		h.lengths = lengths
 	}
 	if expect := h.fields["Expect"]; expect != nil && h.minor > 0 {
 		if len(expect) > 1 || !sameToken(expect[0], "100-continue") {
@@ -160,8 +168,43 @@ func (h *head) framing() *problem {
 		}
 		h.expects = h.length != 0
 	}
+	if h.lengths == nil || h.fields["Expect"] != nil { // what is expected of a body without bytes is nothing
+		h.from, h.to = 0, 0
+	}
 	return nil
 }
+
+// again is the size of the head that data begins with, if that is this one, perhaps with another length, which becomes this one's; 0 if it
+// is another, or longer than that.
+func (h *head) again(data []byte, longest int) int {
+	if h.raw == "" || len(data) < h.from || string(data[:h.from]) != h.raw[:h.from] {
+		return 0
+	}
+	to := h.from
+	for h.from > 0 && to < len(data) && data[to]-'0' <= 9 {
+		to++
+	}
+	digits, rest := data[h.from:to], h.raw[h.to:]
+	size := to + len(rest)
+	if size > longest || len(data) < size || string(data[to:size]) != rest {
+		return 0
+	}
+	if h.from == 0 || string(digits) == h.lengths[0] {
+		return size
+	}
+	if len(digits) == 0 || len(digits) > maxDigits {
+		return 0
+	}
+	h.length = 0
+	for _, digit := range digits {
+		h.length = 10*h.length + int64(digit-'0')
+	}
+	h.lengths[0] = string(digits)
+	return size
+}
+
+// maxDigits are those of a number that is certain to be an int64.
+const maxDigits = 18
 
 func (h *head) connection() *problem {
 	h.keep = h.minor > 0 || listed(h.fields["Connection"], "keep-alive")

@@ -154,6 +154,69 @@ func TestRequestsAreAnsweredInOrderOnOneConnection(t *testing.T) {
 	}
 }
 
+// TestAHeadIsKnownAgainWithAnotherLength and with nothing else that is another.
+func TestAHeadIsKnownAgainWithAnotherLength(t *testing.T) {
+	const first = "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 12 \r\nX: 12\r\n\r\n"
+	for name, c := range map[string]struct {
+		next   string
+		again  bool
+		length int64
+	}{
+		"the same":                  {first, true, 12},
+		"the same, and more":        {first + first, true, 12},
+		"shorter":                   {strings.Replace(first, "12 ", "7 ", 1), true, 7},
+		"longer":                    {strings.Replace(first, "12 ", "1234567890 ", 1), true, 1234567890},
+		"nothing":                   {strings.Replace(first, "12 ", "0 ", 1), true, 0},
+		"the most digits":           {strings.Replace(first, "12 ", "123456789012345678 ", 1), true, 123456789012345678},
+		"too many digits":           {strings.Replace(first, "12 ", "1234567890123456789 ", 1), false, 12},
+		"no digits":                 {strings.Replace(first, "12 ", " ", 1), false, 12},
+		"a sign":                    {strings.Replace(first, "12 ", "+12 ", 1), false, 12},
+		"a list":                    {strings.Replace(first, "12 ", "12,12 ", 1), false, 12},
+		"not whole":                 {first[:len(first)-1], false, 12},
+		"only the number":           {first[:strings.Index(first, "12")+2], false, 12},
+		"another line":              {strings.Replace(first, "/a", "/b", 1), false, 12},
+		"another field":             {strings.Replace(first, "X: 12", "X: 13", 1), false, 12},
+		"another name":              {strings.Replace(first, "X: 12", "Y: 12", 1), false, 12},
+		"longer than a head may be": {strings.Replace(first, "12 ", "12345678901234567 ", 1), false, 12},
+	} {
+		t.Run(name, func(t *testing.T) {
+			longest := len(first) + len("123456789012345678") - len("12")
+			if name == "longer than a head may be" {
+				longest = len(first) + 14
+			}
+			h, p := parse([]byte(first), 10)
+			if p != nil {
+				t.Fatal(p)
+			}
+			want := 0
+			if c.again {
+				want = strings.Index(c.next, "\r\n\r\n") + 4
+			}
+			if got := h.again([]byte(c.next), longest); got != want || h.length != c.length || h.fields.Get("Content-Length") != strconv.FormatInt(c.length, 10) {
+				t.Errorf("size %d, length %d, field %q; want %d and %d", got, h.length, h.fields["Content-Length"], want, c.length)
+			}
+			if got := h.again([]byte(first), longest); got != len(first) || h.length != 12 || h.fields.Get("Content-Length") != "12" {
+				t.Errorf("then the first: size %d, length %d, field %q", got, h.length, h.fields["Content-Length"])
+			}
+		})
+	}
+}
+
+// TestAHeadThatExpectsIsKnownAgainOnlyWhole: with a body that is empty there is nothing to expect.
+func TestAHeadThatExpectsIsKnownAgainOnlyWhole(t *testing.T) {
+	const first = "POST /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n"
+	h, p := parse([]byte(first), 10)
+	if p != nil {
+		t.Fatal(p)
+	}
+	if got := h.again([]byte(first), 1000); got != len(first) {
+		t.Errorf("the same: %d", got)
+	}
+	if got := h.again([]byte(strings.Replace(first, ": 0", ": 1", 1)), 1000); got != 0 {
+		t.Errorf("with a body: %d", got)
+	}
+}
+
 func TestLargeAndUnmeasuredBodiesArriveWhole(t *testing.T) {
 	_, address := run(t, func(w http.ResponseWriter, r *http.Request) {
 		data, _ := io.ReadAll(r.Body)

@@ -42,7 +42,8 @@ func (c *tape) SetWriteDeadline(time.Time) error { return nil }
 // understood is what a server makes of one request: two servers that differ in it can be played off against each other.
 func understood(r *http.Request) (string, error) {
 	body, err := io.ReadAll(r.Body)
-	return fmt.Sprintf("%s %q HTTP/1.%d, host %q, length %d, body %q", r.Method, r.RequestURI, r.ProtoMinor, r.Host, r.ContentLength, body), err
+	return fmt.Sprintf("%s %q HTTP/1.%d, host %q, length %d %q, body %q", r.Method, r.RequestURI, r.ProtoMinor, r.Host, r.ContentLength,
+		r.Header["Content-Length"], body), err
 }
 
 // ours are the requests that this package sees in a stream, each with its whole body, and what it says to the client.
@@ -132,6 +133,8 @@ var streams = []string{
 	"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\nT: u\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n",
 	"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 44\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\nX: 0123456\r\n\r\nHEAD /b HTTP/1.1\r\nHost: x\r\n\r\n",
 	"POST /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nzGET /e HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /f HTTP/1.0\r\n\r\n",
+	"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nX: y\r\n\r\nabcPOST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nX: y\r\n\r\n0123456789" +
+		"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nX: y\r\n\r\nPOST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nX: y\r\n\r\nGET ",
 	"POST http://y:1/a?b=c%20d HTTP/1.1\r\nHost: x:80\r\nConnection: close, x\r\nContent-Length: 0\r\n\r\nGET /never HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 
