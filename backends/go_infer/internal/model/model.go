@@ -39,6 +39,9 @@ type Options struct {
 
 	Patience time.Duration     // for how long a load gives way at most; 0: however long it takes
 	Overdue  func(raised bool) // is told when that is over; whether the system let the load's threads have normal priority; nil: nobody is
+
+	// Warmed is called when everything has been warmed; true: what serving needs may be out of memory now, and is warmed again. nil: nobody is told
+	Warmed func() (again bool)
 }
 
 // Model is one loaded version.
@@ -96,6 +99,11 @@ func Load(name string, version int64, directory string, options Options) (*Model
 	err = m.prepare(metaGraph, options)
 	if err == nil {
 		err = warmed(m.replay(directory))
+	}
+	if err == nil && options.Warmed != nil && options.Warmed() {
+		if err := m.rewarm(); err != nil { // it has been warm before
+			options.Tell("it is not warmed again: " + err.Error())
+		}
 	}
 	for _, servable := range m.Signatures {
 		if servable.runner != nil {
