@@ -100,7 +100,7 @@ func (t *trimming) read() resident.Set {
 	if !t.on {
 		return nil
 	}
-	set, err := resident.Read(ofTensorFlow)
+	set, err := resident.Read(ofTensorFlow, session.PauseAfter)
 	if err != nil {
 		t.stop(err)
 	}

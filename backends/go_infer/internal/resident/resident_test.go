@@ -54,7 +54,7 @@ func TestOnlyUnwrittenPagesOfTheLibrariesAreMeant(t *testing.T) {
 		{"no inode", "1000-2000 r-xp 00000000 fe:00", nil, nil, "is no mapping"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := read(c.maps, c.pages, page, func(path string) bool { return strings.HasPrefix(filepath.Base(path), "libtensorflow") })
+			got, err := read(c.maps, c.pages, page, func(path string) bool { return strings.HasPrefix(filepath.Base(path), "libtensorflow") }, func(time.Duration) {})
 			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 				t.Fatalf("error %v, want %q", err, c.says)
 			}
@@ -67,9 +67,11 @@ func TestOnlyUnwrittenPagesOfTheLibrariesAreMeant(t *testing.T) {
 
 func TestALongMappingIsReadInParts(t *testing.T) {
 	const last = 40_000 // beyond two reads
-	got, err := read("1000-10000000 r-xp 00000000 fe:00 12   /lib/x\n", pages{1: present | fromFile, last: present | fromFile}, page, func(string) bool { return true })
-	if want := (Set{{page, 2 * page}, {last * page, (last + 1) * page}}); err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("%x, %v; want %x", got, err, want)
+	parts := 0
+	got, err := read("1000-10000000 r-xp 00000000 fe:00 12   /lib/x\n", pages{1: present | fromFile, last: present | fromFile}, page,
+		func(string) bool { return true }, func(time.Duration) { parts++ })
+	if want := (Set{{page, 2 * page}, {last * page, (last + 1) * page}}); err != nil || parts != 8 || !reflect.DeepEqual(got, want) {
+		t.Errorf("%x, %v, in %d parts; want %x in 8", got, err, parts, want)
 	}
 }
 
@@ -134,7 +136,7 @@ func TestWhatIsGivenBackIsReadAgain(t *testing.T) {
 		t.Fatal("the file is not what was written")
 	}
 	own := func(mapped string) bool { return mapped == path }
-	before, err := Read(own)
+	before, err := Read(own, func(time.Duration) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +147,7 @@ func TestWhatIsGivenBackIsReadAgain(t *testing.T) {
 	if err := Out(before, func(time.Duration) { pieces++ }); err != nil {
 		t.Skip(err)
 	}
-	after, err := Read(own)
+	after, err := Read(own, func(time.Duration) {})
 	if err != nil {
 		t.Fatal(err)
 	}
