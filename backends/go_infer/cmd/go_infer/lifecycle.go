@@ -98,8 +98,10 @@ func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model
 // loader makes models, with their counters.
 func loader(o *options, registry *metrics.Registry, pool *tensor.Pool, log *slog.Logger) (repository.Loader, func(*model.Model)) {
 	limits := o.batching.limits(batch.NewShare(o.batching.slots()))
+	trim := newTrimming(o.trimLibraries, registry, log)
 	load := func(name string, version int64, directory string) (*model.Model, error) {
 		counters, begun := registry.Model(name, version), time.Now()
+		warmed := trim.load()
 		m, err := model.Load(name, version, directory, model.Options{
 			Limits: limits, Weight: o.batching.weights[name], IntraOp: o.intraOp, Nice: o.nice, Pool: pool, Events: counters,
 			Patience: o.patience, Overdue: func(raised bool) {
@@ -107,11 +109,13 @@ func loader(o *options, registry *metrics.Registry, pool *tensor.Pool, log *slog
 					"patience", o.patience.String(), "normal_priority", raised)
 			},
 			MaxRows: o.batching.maxRows, MaxAnswer: o.batching.maxAnswer, Trust: o.batching.unchecked,
-			Apart: func(signature string) string { return o.batching.alone(name, signature) },
-			Tell:  func(text string) { log.Warn("about a model", "model", name, "version", version, "what", text) },
+			Apart:  func(signature string) string { return o.batching.alone(name, signature) },
+			Tell:   func(text string) { log.Warn("about a model", "model", name, "version", version, "what", text) },
+			Warmed: warmed,
 		})
 		registry.Loaded(filepath.Join(name, fmt.Sprint(version)), err == nil, time.Since(begun))
 		if err == nil {
+			trim.loads()
 			counters.Queue(m.Waiting)
 			counters.Outcomes(m.Tally)
 		} else {
@@ -123,6 +127,7 @@ func loader(o *options, registry *metrics.Registry, pool *tensor.Pool, log *slog
 		counters := registry.Model(m.Name, m.Version)
 		counters.Queue(nil)
 		m.Close()
+		trim.unloads()
 		registry.Retire(counters)
 	}
 	return load, closing

@@ -40,6 +40,9 @@ type Options struct {
 
 	Patience time.Duration     // for how long a load gives way at most; 0: however long it takes
 	Overdue  func(raised bool) // is told when that is over; whether the system let the load's threads have normal priority; nil: nobody is
+
+	// Warmed is called when everything has been warmed; true: what serving needs may be out of memory now, and is warmed again. nil: nobody is told
+	Warmed func() (again bool)
 }
 
 // Model is one loaded version.
@@ -98,7 +101,15 @@ func Load(name string, version int64, directory string, options Options) (*Model
 		if err := m.prepare(metaGraph, options); err != nil {
 			return err
 		}
-		return warmed(m.replay(directory))
+		if err := warmed(m.replay(directory)); err != nil {
+			return err
+		}
+		if options.Warmed != nil && options.Warmed() {
+			if err := m.rewarm(); err != nil { // it has been warm before
+				options.Tell("it is not warmed again: " + err.Error())
+			}
+		}
+		return nil
 	})
 	for _, servable := range m.Signatures {
 		if servable.runner != nil {

@@ -3,6 +3,8 @@ package model
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"sluicegate/go_infer/internal/batch"
@@ -31,6 +33,25 @@ func (r *runner) warm() error {
 		began := time.Now()
 		if r.warmOne(0, size) == nil { // the second time is what it takes
 			r.warmed[size] = time.Since(began)
+		}
+	}
+	return nil
+}
+
+// rewarm runs once more, in one slot, what has warmed the model: for what was given back to the system meanwhile. One row comes last: it
+// is what most begin with.
+func (m *Model) rewarm() error {
+	if err := m.replay(m.Directory); err != nil {
+		return err
+	}
+	for _, servable := range m.Signatures {
+		if servable.runner == nil {
+			continue
+		}
+		for _, size := range slices.Backward(slices.Sorted(maps.Keys(servable.runner.warmed))) {
+			if err := servable.runner.warmOne(0, size); err != nil {
+				return fmt.Errorf("signature %q: batch size %d, once more: %w", servable.Name, size, err)
+			}
 		}
 	}
 	return nil
