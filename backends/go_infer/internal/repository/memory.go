@@ -123,7 +123,8 @@ func (r *Repository) step(v *version) {
 }
 
 // inUse is the memory that all versions but one take; staying is what they will take once everything that is being unloaded is gone
-// and everything that has a claim is loaded. What is being loaded for copies alone goes again if others need its memory: see yields.
+// and everything that has a claim is loaded. What is being loaded for copies alone is the first to go
+// once it is loaded, if others need its memory.
 func (r *Repository) inUse(but *version) (taken, staying int64) {
 	for _, m := range r.models {
 		for _, v := range m.versions {

@@ -69,13 +69,3 @@ func (r *Repository) forgo(v *version) bool {
 	r.broadcast()
 	return true
 }
-
-// yields says that a version that was loaded for copies takes memory that others have claimed since, or stand in line for. Then it is
-// unloaded before anybody has used it. Called with the lock held.
-func (r *Repository) yields(v *version) bool {
-	if !v.modest || r.options.Budget == 0 {
-		return false
-	}
-	_, staying := r.inUse(v)
-	return staying+r.ahead(v)+v.bytes > r.options.Budget
-}

@@ -312,18 +312,6 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 		return true
 	}
 	r.mu.Lock()
-	if r.yields(v) {
-		v.state, v.wanted, v.modest = Unloading, false, false // who asks for it meanwhile has it loaded anew
-		r.broadcast()
-		r.mu.Unlock()
-		r.free(loaded)
-		r.options.Log.Info("a shadow gives way to what serves", "model", m.name, "version", place.Number)
-		r.mu.Lock()
-		v.state, v.bytes = Start, 0
-		r.broadcast()
-		r.mu.Unlock()
-		return true
-	}
 	v.took, v.failures, v.tried = took, 0, savedmodel.Print{}
 	v.loaded, v.idle, v.since = time.Now(), time.Time{}, time.Time{}
 	if v.used.Store(onlyCopies); !v.modest {
