@@ -203,7 +203,8 @@ class UpstreamConnection:
         if waiter is None or waiter.done():
             return
         reader = self._reader
-        response = Response(reader.status, reader.headers)
+        headers, reader.headers = reader.headers, []  # which is the answer's alone from now on
+        response = Response(reader.status, headers)
         stream = response.stream = self.stream = Stream(self.loop, self._hold, self._want, length)
         for chunk in reader.chunks:
             stream.feed(chunk)

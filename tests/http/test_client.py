@@ -115,6 +115,17 @@ async def test_kinds_of_answers(said, body, kept):
         assert one.idle == kept
 
 
+async def test_an_answer_that_streamed_without_fields_has_none_of_the_next():
+    """It is still being told of while its connection is another's already, as where it was hedged."""
+    bare = Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"), Pause(0.005), Say(b"0\r\n\r\n")
+    async with pool([bare, answer(headers=[("X-Secret", "1")])], gather=0.0) as one:
+        first = await exchange(one)
+        assert await first.stream.read() == b"a"
+        assert await first.stream.read() == b""
+        second = await exchange(one)
+        assert (first.headers, second.headers) == ([], [(b"x-secret", b"1")])
+
+
 async def test_a_body_that_ends_with_the_connection():
     async with pool([(Say(b"HTTP/1.1 200 OK\r\n\r\nabc"), Pause(0.005), Say(b"def"), Close())]) as one:
         assert (await exchange(one)).body == b"abcdef"
