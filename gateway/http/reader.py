@@ -15,6 +15,7 @@ Precedents for the defaults: request line 8 KiB (nginx, Apache), header fields 3
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ _METHODS: Final = frozenset(
 )  # fmt: skip
 _USUAL_LINE: Final = b" HTTP/1.1\r"  # how the first line of most requests ends
 _OTHER_PROTOCOL: Final = b" RTSP/"  # llhttp reads it as it reads "HTTP/"
+_OTHER_TARGET: Final = re.compile(rb" ([^ \r\n]+) +RTSP/")  # llhttp skips any number of spaces
 _NO_TRAILER: Final = frozenset((b"connection", b"proxy-connection"))  # llhttp would act on them
 
 # llhttp's words for what deserves another status than 400.
@@ -72,9 +74,9 @@ class RequestReader:
 
     __slots__ = (
         "_allowed", "_asked", "_begun", "_behind", "_body", "_count", "_early", "_fed", "_head_size", "_headers",
-        "_keep_alive", "_limits", "_line_end", "_line_open", "_method", "_minor", "_open_stream", "_parser", "_path",
-        "_rules", "_size", "_stream", "_target", "_tunnel", "_upgrading", "_url", "_usual", "_whole", "in_body",
-        "in_head", "peer", "ready", "wants_continue",
+        "_keep_alive", "_limits", "_line_end", "_line_open", "_method", "_minor", "_open_stream", "_others", "_parser",
+        "_path", "_rules", "_size", "_stream", "_target", "_tunnel", "_upgrading", "_url", "_usual", "_whole",
+        "in_body", "in_head", "peer", "ready", "wants_continue",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +99,7 @@ class RequestReader:
         self._line_open = False  # the request line of the unfinished head may still go on
         self._line_end = b""  # how it ended so far
         self._behind = b""  # the bytes in which a head may follow one whose request line is known
+        self._others: frozenset[bytes] | None = None  # targets there that RTSP is spoken to; None: not looked for yet
         self._usual = False  # the next head to begin is in HTTP/1.1, as its line was seen to say
         self._reset()
 
@@ -132,9 +135,11 @@ class RequestReader:
         rest: bytes | memoryview = data
         if self.in_body:  # which is not searched: most of it holds no request
             self._behind = data
+            self._others = None
         elif fresh and (end := data.find(b"\n")) > 0 and data.endswith(_USUAL_LINE, 0, end):
             self._usual = True
             self._behind = data  # for requests that follow in the same bytes
+            self._others = None
         elif _OTHER_PROTOCOL in data:
             rest = self._past_other_protocol(data)
         while rest:
@@ -179,6 +184,17 @@ class RequestReader:
                 raise _other_protocol()
             found = data.find(_OTHER_PROTOCOL, found + 1)
         return data[done:]
+
+    def _other_targets(self) -> frozenset[bytes]:
+        """Whom the bytes that a head began somewhere in speak RTSP to. Where it began is not known: of two for one
+        target, the first is refused too. Looked for once, for thousands of heads may be in them.
+        """
+        others = self._others
+        if others is None:
+            behind = self._behind
+            others = frozenset(_OTHER_TARGET.findall(behind)) if _OTHER_PROTOCOL in behind else frozenset()
+            self._others = others
+        return others
 
     def _watch_line(self, data: bytes, fresh: bool) -> None:
         """Notes whether the head that `data` left unfinished may still be in its request line: what follows may make it
@@ -278,8 +294,7 @@ class RequestReader:
             self._usual = False
             self._minor = 1
         else:
-            # Where in these bytes the head began is not known: of two for one target, the first is refused too.
-            if self._behind and b"%b %b%b" % (self._method, self._url, _OTHER_PROTOCOL) in self._behind:
+            if self._behind and self._url in self._other_targets():
                 raise _other_protocol()
             version = parser.get_http_version()
             if version not in ("1.1", "1.0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -350,6 +351,36 @@ def test_another_protocol_behind_a_usual_request(cut):
             reader.feed(part)
     assert caught.value.error_status == 505
     assert [request.path for request in reader.ready] == [b"/a"]
+
+
+@pytest.mark.parametrize("line", [b"GET /b  RTSP/1.0", b"POST  /b RTSP/1.1", b"OPTIONS   *   RTSP/1.0"])
+@pytest.mark.parametrize("first", [get(), post(b"Content-Length: 1", body=b"x")])
+def test_another_protocol_however_many_spaces_are_in_front_of_it(line, first):
+    """llhttp skips them; a usual request, or the end of a body, is before it in the same bytes."""
+    for cut in (0, len(first) - 1):
+        reader = RequestReader(LIMITS)
+        with pytest.raises(ProtocolError) as caught:
+            for part in (first[:cut], first[cut:] + get(line=line)):
+                reader.feed(part)
+        assert caught.value.error_status == 505
+        assert len(reader.ready) == 1
+
+
+@pytest.mark.parametrize("first", [get(), get(b"X: a RTSP/ b")])
+def test_thousands_of_requests_in_the_same_bytes_cost_what_each_costs(first):
+    """A client must not be able to hold up a worker's loop with what it can send in one go."""
+
+    def seconds(times):
+        data = first + get() * times
+        reader = RequestReader(LIMITS)
+        began = time.process_time()
+        reader.feed(data)
+        took = time.process_time() - began
+        assert len(reader.ready) == times + 1
+        return took
+
+    few = min(seconds(800) for _ in range(5))
+    assert min(seconds(8000) for _ in range(2)) < 30 * few  # 10 times as many; 80 times, were all searched for each
 
 
 def test_versions_of_requests_in_the_same_bytes():
