@@ -10,7 +10,9 @@ them share a call of the store, and each step is taken by many while its code is
 it at once only while no more than `FEW` are about, or `FEWEST` where less than all can be seen.
 
 Invariants: kept, broken or cancelled once; its callbacks are called once, in their own context. To asyncio it is a
-future by what `asyncio.isfuture` and a task ask of one (PEP 3156; `_asyncio_future_blocking` since Python 3.5.3).
+future by what `asyncio.isfuture` and a task ask of one (PEP 3156; `_asyncio_future_blocking` since Python 3.5.3), and
+no more: it is for a coroutine to await. `asyncio.wait`, `wait_for`, `shield` and `gather` ask more, which shows late
+(where a promise is cancelled, `gather` waits for ever): they are given a task that awaits it.
 """
 
 from __future__ import annotations
