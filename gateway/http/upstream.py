@@ -126,9 +126,11 @@ class UpstreamConnection:
         elif self._waiter is None:
             self.fail(BadUpstreamResponse("unasked-for bytes"))
             return
-        self._reader.feed(data)
-        if self._answered is not None:
-            self._tell()
+        try:
+            self._reader.feed(data)
+        finally:  # what was settled is told, whatever comes behind it
+            if self._answered is not None:
+                self._tell()
 
     def _tell(self) -> None:
         """The last thing to do: whoever waited may ask the next before this returns."""
