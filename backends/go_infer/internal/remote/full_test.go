@@ -14,14 +14,14 @@ import (
 	"testing"
 )
 
-// small is a disk of so many kB, if the test may make one.
+// small is a disk of so many kB, if the test may make one. What tests hold of it to their end does not keep it.
 func small(t *testing.T, size string) string {
 	t.Helper()
 	place := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", place).CombinedOutput(); err != nil {
 		t.Skipf("no disk can be mounted: %v: %s", err, out)
 	}
-	t.Cleanup(func() { _ = exec.Command("umount", place).Run() })
+	t.Cleanup(func() { _ = exec.Command("umount", "-l", place).Run() })
 	return place
 }
 
