@@ -19,7 +19,8 @@ const worthwhile = 8 << 20
 // trimming gives back what loads touched of TensorFlow's libraries and serving does not use (docs/adr/0044).
 //
 // Where no model is served a load gives back everything, the start's share included, and what it is warmed with comes back. Beside others
-// it leaves alone what was in memory before it began, for those who are served may use it; and if another load ended meanwhile, everything.
+// it leaves alone what was in memory before it began, for those who are served may use it; and if another load ended or gave something back
+// meanwhile, everything. In the second case it is warmed again, too.
 type trimming struct {
 	on    bool
 	log   *slog.Logger
@@ -28,6 +29,7 @@ type trimming struct {
 	mu     sync.Mutex
 	loaded int // versions that may be served
 	ended  int // loads that made them
+	times  int // that something was given back
 }
 
 func newTrimming(on bool, registry *metrics.Registry, log *slog.Logger) *trimming {
@@ -47,11 +49,18 @@ func (t *trimming) load() (warmed func() (again bool)) {
 	if t.loaded > 0 {
 		used = t.read()
 	}
-	ended := t.ended
+	ended, times := t.ended, t.times
 	return func() bool {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		return t.ended == ended && t.trim(used)
+		if t.times != times { // what this one needs may have gone with that, and what that one has warmed since is not to go
+			return true
+		}
+		if t.ended != ended || !t.trim(used) {
+			return false
+		}
+		t.times++
+		return true
 	}
 }
 

@@ -76,7 +76,8 @@ func TestWhatTricklesInIsRefusedWhenTheServerMustStop(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if response.StatusCode != c.code || !response.Close {
+			answeredBefore := name == "one that is not" // it may be, and then nobody knew of the stop
+			if response.StatusCode != c.code || !response.Close && !answeredBefore {
 				t.Errorf("answered with %s, close: %v", response.Status, response.Close)
 			}
 			if cut := s.CutOff(); (cut == 1) != (c.code == 503) {

@@ -20,19 +20,21 @@ import (
 // Cache keeps fetched versions on the local disk, those used last within a bound of bytes.
 //
 // Contract: Get returns a complete version's directory, which stays until Release; what nobody holds may be removed for others. Several
-// processes may share a directory: one fetches, the others wait.
+// processes may share a directory: one fetches, the others wait, and what one holds the others leave alone (flock of the version's
+// directory, where the file system has that for directories).
 // Below Directory there is one directory for each source, named by its address' SHA-256, so that no secret of it is on the disk.
 type Cache struct {
 	directory string
 	bytes     int64
 
 	mu   sync.Mutex
-	held map[string]int // by a version's directory
+	held map[string]int      // by a version's directory
+	seen map[string]*os.File // what others see of that: the directory, with a shared lock
 }
 
 // NewCache makes a cache of at most so many bytes below directory. What is held is kept, even if it alone is more.
 func NewCache(directory string, bytes int64) *Cache {
-	return &Cache{directory: directory, bytes: bytes, held: map[string]int{}}
+	return &Cache{directory: directory, bytes: bytes, held: map[string]int{}, seen: map[string]*os.File{}}
 }
 
 // Base is the directory for a source's versions: a model base path with what is in the cache.
@@ -49,7 +51,7 @@ func (c *Cache) Base(source Source) string {
 func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string, err error) {
 	base := c.Base(source)
 	directory := filepath.Join(base, strconv.FormatInt(version, 10))
-	if err := os.MkdirAll(base, 0o750); err != nil {
+	if err := c.making(ctx, func() error { return os.MkdirAll(base, 0o750) }); err != nil {
 		return "", advised(err)
 	}
 	c.hold(directory)
@@ -58,27 +60,31 @@ func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string
 			c.Release(directory)
 		}
 	}()
-	unlock, err := lock(ctx, lockOf(directory))
-	if err != nil {
+	var unlock func()
+	if err := c.making(ctx, func() (err error) { unlock, err = lock(ctx, lockOf(directory)); return err }); err != nil {
 		return "", advised(err)
 	}
 	defer unlock()
-	if _, err := os.Lstat(directory); errors.Is(err, fs.ErrNotExist) {
-		if err := c.fetch(ctx, source, version, directory); err != nil {
+	_, missing := os.Lstat(directory)
+	if errors.Is(missing, fs.ErrNotExist) {
+		if err := c.making(ctx, func() error { return source.Fetch(ctx, version, directory) }); err != nil {
 			return "", err
 		}
+	}
+	c.show(directory)
+	if missing != nil {
 		_ = c.Prune() // what cannot be removed today is no reason not to serve; who calls Prune itself is told
 	}
 	now := time.Now()
 	return directory, os.Chtimes(lockOf(directory), now, now) // when it was used last; the version's own times stay as they are
 }
 
-// fetch fetches a version. As long as the disk is full it removes what nobody holds, the least recently used first, and tries again; not if
-// all of that would not be enough.
-func (c *Cache) fetch(ctx context.Context, source Source, version int64, directory string) error {
+// making does what needs room. As long as the disk is full it removes what nobody holds, the least recently used first, and has it done again;
+// not if all of that would not be enough, or if the disk is not what is too small.
+func (c *Cache) making(ctx context.Context, do func() error) error {
 	for {
-		err := source.Fetch(ctx, version, directory)
-		if !errors.Is(err, ErrFull) || ctx.Err() != nil {
+		err := do()
+		if !full(err) || errors.Is(err, syscall.EFBIG) || ctx.Err() != nil {
 			return err
 		}
 		all, _, unseen := c.contents()
@@ -121,6 +127,30 @@ func (c *Cache) Release(directory string) {
 	defer c.mu.Unlock()
 	if c.held[directory]--; c.held[directory] <= 0 {
 		delete(c.held, directory)
+		c.hide(directory)
+	}
+}
+
+// show lets other processes see that a version is held, until hide. It is called with the version's lock, so that none is removing it.
+func (c *Cache) show(directory string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hide(directory)
+	file, err := os.Open(directory) // #nosec G304 -- what was shown before may be another directory, since removed
+	if err != nil {
+		return
+	}
+	if syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil { // #nosec G115
+		_ = file.Close() // there are file systems that cannot
+		return
+	}
+	c.seen[directory] = file
+}
+
+func (c *Cache) hide(directory string) {
+	if file := c.seen[directory]; file != nil {
+		_ = file.Close()
+		delete(c.seen, directory)
 	}
 }
 
@@ -181,26 +211,48 @@ func (c *Cache) removeFirst(all []kept) bool {
 	return false
 }
 
+// remove removes what nobody holds; false: somebody does. That may take long, and keeps nobody from Get and Release.
 func (c *Cache) remove(path string) (bool, error) {
-	base, directory := filepath.Dir(path), versionOf(path)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.held[directory] > 0 {
-		return false, nil
-	}
-	unlock, err := tryLock(lockOf(directory))
+	gone := filepath.Join(filepath.Dir(path), ".removed-"+filepath.Base(path))
+	unlock, err := c.setAside(path, gone)
 	if err != nil || unlock == nil {
 		return false, err
 	}
-	defer unlock()
-	gone := filepath.Join(base, ".removed-"+filepath.Base(path))
-	if err := os.Rename(path, gone); err != nil {
-		if errors.Is(err, fs.ErrNotExist) { // another process was faster
-			return true, nil
-		}
-		return false, err
-	}
+	defer unlock() // until then who wants it again waits
 	return true, os.RemoveAll(gone)
+}
+
+// setAside renames what nobody holds, and locks the version; nil: somebody holds it.
+func (c *Cache) setAside(path, gone string) (unlock func(), err error) {
+	directory := versionOf(path)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held[directory] > 0 {
+		return nil, nil
+	}
+	unlock, err = tryLock(lockOf(directory))
+	if err != nil || unlock == nil {
+		return nil, err
+	}
+	if shown(path) {
+		unlock()
+		return nil, nil
+	}
+	if err := os.Rename(path, gone); err != nil && !errors.Is(err, fs.ErrNotExist) { // else another process was faster
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// shown says whether another process shows that it holds what is there.
+func shown(path string) bool {
+	file, err := os.Open(path) // #nosec G304
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	return errors.Is(syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) // #nosec G115
 }
 
 // versionOf is the version's directory that a path in the cache is, or is a part of.

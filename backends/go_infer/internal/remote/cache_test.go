@@ -94,6 +94,34 @@ func TestManyWhoWantTheSameVersionFetchItOnce(t *testing.T) {
 	}
 }
 
+func TestWhatAnotherProcessHoldsIsLeftAlone(t *testing.T) {
+	directory, one := t.TempDir(), &shelf{name: "s3://a", bytes: 100}
+	mine, theirs := NewCache(directory, 150), NewCache(directory, 150) // as two processes
+	get := func(cache *Cache, version int64) string {
+		t.Helper()
+		place, err := cache.Get(context.Background(), one, version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return place
+	}
+	first := get(theirs, 1)
+	get(theirs, 1)
+	second := get(mine, 2)
+	mine.Release(second)
+	theirs.Release(first)
+	if third := get(mine, 3); !there(first) || there(second) || !there(third) {
+		t.Error("1 is held by another process, so 2, which nobody holds, should have gone")
+	}
+	theirs.Release(first)
+	if get(mine, 4); there(first) {
+		t.Error("1 is not held any more and should have gone")
+	}
+	if len(theirs.seen) != 0 {
+		t.Errorf("%v are still open", theirs.seen)
+	}
+}
+
 func TestAFailedFetchIsToldAndHoldsNothing(t *testing.T) {
 	cache, one := NewCache(t.TempDir(), 1000), &shelf{name: "s3://a", fails: ErrStalled}
 	if _, err := cache.Get(context.Background(), one, 1); !errors.Is(err, ErrStalled) || len(cache.held) != 0 {

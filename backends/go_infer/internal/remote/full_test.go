@@ -14,14 +14,14 @@ import (
 	"testing"
 )
 
-// small is a disk of so many kB, if the test may make one.
+// small is a disk of so many kB, if the test may make one. What tests hold of it to their end does not keep it.
 func small(t *testing.T, size string) string {
 	t.Helper()
 	place := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", place).CombinedOutput(); err != nil {
 		t.Skipf("no disk can be mounted: %v: %s", err, out)
 	}
-	t.Cleanup(func() { _ = exec.Command("umount", place).Run() })
+	t.Cleanup(func() { _ = exec.Command("umount", "-l", place).Run() })
 	return place
 }
 
@@ -97,6 +97,30 @@ func TestWhatNobodyUsesMakesRoomOnAFullDisk(t *testing.T) {
 	}
 }
 
+func TestRoomIsMadeForTheDirectoriesOfANewSource(t *testing.T) {
+	s, place := newSite(t), small(t, "2m")
+	from := s.shelve(t, 1, 2)
+	cache := NewCache(filepath.Join(place, "cache"), 1<<30)
+	for _, version := range []int64{1, 2} {
+		got, err := cache.Get(context.Background(), from, version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache.Release(got)
+	}
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(place, &disk); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mount", "-o", fmt.Sprint("remount,nr_inodes=", disk.Files-disk.Ffree), place).CombinedOutput(); err != nil {
+		t.Skipf("no disk can be made full of files: %v: %s", err, out)
+	}
+	got, err := cache.Get(context.Background(), &shelf{name: "s3://new", bytes: 100}, 1)
+	if err != nil || !there(got) {
+		t.Errorf("what nobody uses should have made room: %v", err)
+	}
+}
+
 // TestADiskThatFillsUpDuringAFetchFailsIt: how long a file may be is bounded, which is told as a full disk is, and takes no privilege. It
 // bounds a whole process, so this is one of its own.
 func TestADiskThatFillsUpDuringAFetchFailsIt(t *testing.T) {
@@ -110,8 +134,13 @@ func TestADiskThatFillsUpDuringAFetchFailsIt(t *testing.T) {
 		return
 	}
 	s := newSite(t)
-	from := s.shelve(t, 1)
+	from := s.shelve(t, 1, 2)
 	cache := NewCache(t.TempDir(), 1<<20)
+	other, err := cache.Get(context.Background(), from, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache.Release(other)
 	signal.Ignore(syscall.SIGXFSZ)
 	defer signal.Reset(syscall.SIGXFSZ)
 	var usual syscall.Rlimit
@@ -122,7 +151,7 @@ func TestADiskThatFillsUpDuringAFetchFailsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := s.requests.Load()
-	_, err := cache.Get(context.Background(), from, 1)
+	_, err = cache.Get(context.Background(), from, 1)
 	asked := s.requests.Load() - before
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &usual); err != nil {
 		t.Fatal(err)
@@ -133,9 +162,12 @@ func TestADiskThatFillsUpDuringAFetchFailsIt(t *testing.T) {
 	if asked > 8 {
 		t.Errorf("%d requests for what cannot be written", asked)
 	}
+	if !there(other) {
+		t.Error("how long a file may be is the same without the other version, and it is gone")
+	}
 	entries, _ := os.ReadDir(cache.Base(from))
 	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), ".lock-") {
+		if !strings.HasPrefix(entry.Name(), ".lock-") && entry.Name() != "2" {
 			t.Errorf("%s is left", entry.Name())
 		}
 	}

@@ -39,8 +39,9 @@ func (r *Repository) room(ctx context.Context, m *served, v *version, disk int64
 	for (v.aspired || v.spare) && m.asked == m.looked && ctx.Err() == nil {
 		taken, staying := r.inUse(v)
 		fits := staying+need <= r.options.Budget && (v.claim > 0 || staying+r.ahead(v)+need <= r.options.Budget)
-		if !fits {
-			v.claim = 0 // something that was to go is wanted again
+		if !fits && v.claim > 0 { // something that was to go is wanted again
+			v.claim = 0
+			r.broadcast() // for who waits longer it may be enough now
 		}
 		if (!fits || len(r.line) > 0) && r.forgo(v) {
 			return false, nil
