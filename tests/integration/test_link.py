@@ -194,16 +194,17 @@ async def until_it_runs(server):
 
 
 async def test_cancelled_requests_cost_no_run(heldout):
-    with serving("--max_queue=100000") as server:
+    count, each = 24, 6400
+    with serving("--max_queue=1000000") as server:
         one = await Gateway(server).linked()
-        rows = json.dumps({"instances": [digit for digit, _ in heldout[:320]] * 20}).encode()
-        tasks = [asyncio.create_task(one.ask(body=rows)) for _ in range(12)]
+        body = json.dumps({"instances": [digit for digit, _ in heldout[:320]] * (each // 320)}).encode()
+        tasks = [asyncio.create_task(one.ask(body=body)) for _ in range(count)]
         await until_it_runs(server)
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         cancelled = sum(isinstance(each, asyncio.CancelledError) for each in ended)
-        assert cancelled >= 8  # on a busy machine some may have been answered before that
+        assert cancelled >= count / 2  # on a busy machine some may have been answered before that
         label = await one.predict(heldout[0][0])
         assert label == heldout[0][1]
         for _ in range(3000):
@@ -211,15 +212,18 @@ async def test_cancelled_requests_cost_no_run(heldout):
                 break
             await asyncio.sleep(0.01)
         assert not one.pool.streams  # the server has said its last word on each
-        # One may have been answered just then, and one may have had its last rows run.
-        assert await asyncio.to_thread(server.metric, "go_infer_link_cancelled_total") in (cancelled - 1, cancelled)
         for _ in range(3000):  # a large body is read to its end before anybody looks
-            if await asyncio.to_thread(server.metric, "go_infer_dropped_total") >= cancelled - 2:
+            dropped, run, told = [
+                await asyncio.to_thread(server.metric, name)
+                for name in ("go_infer_dropped_total", "go_infer_batch_rows_sum", "go_infer_link_cancelled_total")
+            ]
+            if dropped + run // each >= count:
                 break
             await asyncio.sleep(0.01)
-        assert await asyncio.to_thread(server.metric, "go_infer_dropped_total") >= cancelled - 2
-        rows = await asyncio.to_thread(server.metric, "go_infer_batch_rows_sum")
-        assert rows < 12 * 6400 / 2, rows
+        # Whoever was not dropped has had all its rows run, however late the word of it came: those are few.
+        assert dropped + run // each >= count
+        assert dropped <= told <= cancelled
+        assert run < count * each / 2, run
         one.pool.close()
 
 
