@@ -212,17 +212,13 @@ async def test_cancelled_requests_cost_no_run(heldout):
                 break
             await asyncio.sleep(0.01)
         assert not one.pool.streams  # the server has said its last word on each
-        for _ in range(3000):  # a large body is read to its end before anybody looks
-            dropped, run, told = [
-                await asyncio.to_thread(server.metric, name)
-                for name in ("go_infer_dropped_total", "go_infer_batch_rows_sum", "go_infer_link_cancelled_total")
-            ]
-            if dropped + run // each >= count:
-                break
-            await asyncio.sleep(0.01)
-        # Whoever was not dropped has had all its rows run, however late the word of it came: those are few.
-        assert dropped + run // each >= count
-        assert dropped <= told <= cancelled
+        dropped, run, told = [
+            await asyncio.to_thread(server.metric, name)
+            for name in ("go_infer_dropped_total", "go_infer_batch_rows_sum", "go_infer_link_cancelled_total")
+        ]
+        # Whoever was not given up has had all its rows run, however late the word of it came: those are few.
+        assert count - run // each <= told <= cancelled
+        assert 0 < dropped <= told  # the others had not come whole
         assert run < count * each / 2, run
         one.pool.close()
 
