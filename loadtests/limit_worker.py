@@ -27,7 +27,9 @@ from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import ClientScope, GlobalScope
 from gateway.limits.verdict import LimitVerdict, RouteLimits
 from gateway.request import Request
+from gateway.store import program
 from gateway.store.address import StoreAddress
+from gateway.store.buckets import SHA
 from gateway.store.fleet import Fleet
 from gateway.store.link import StoreTimes
 from gateway.store.shared import SharedStore
@@ -57,9 +59,10 @@ class Task:
     gateway: str = "g"
     workers: int = 1
     record: bool = False
-    idle: bool = False  # the driver alone, asks nobody
-    bare: bool = False  # a PING on the same connection in place of each decision
+    idle: bool = False  # the driver alone: its task, its clocks and its notes, and nobody is asked
+    bare: str = ""  # PING or EVALSHA: this call on the same connection, sent and awaited, in place of each decision
     sentinels: tuple[int, ...] = ()
+    unix_path: str | None = None  # of the store's socket, in place of the port
 
 
 @dataclass(slots=True)
@@ -97,6 +100,7 @@ class Worker:
         self.draw = random.Random(task.seed)
         policy = LimitPolicy("limit", ClientScope(), BucketSpec(task.rate, task.burst), mode=task.mode)  # type: ignore[arg-type]
         self.limits = RouteLimits("r", [policy, CLOCK] if task.record else [policy], "bench")
+        self.program = program.head(program.TAKE, 1, 1) + self.limits.shape  # what a decision by itself sends
         self.request = Request(b"GET", b"/", b"/", {})
         self.names = [b"c%d" % i for i in range(task.keys)]
         self.admitted = [0] * task.keys
@@ -108,9 +112,14 @@ class Worker:
         task = self.task
         times = StoreTimes()
         hosts = tuple(("127.0.0.1", port) for port in task.sentinels)
-        address = StoreAddress(sentinels=hosts, service="main") if hosts else StoreAddress("127.0.0.1", task.port)
+        address = (
+            StoreAddress(sentinels=hosts, service="main")
+            if hosts
+            else StoreAddress("127.0.0.1", task.port, unix_path=task.unix_path)
+        )
         self.store = SharedStore(address, times, "bench", self._turned)
         self.limiter = Limiter(self.store.buckets, identity=random.SystemRandom().randbytes(8))
+        self.undecided = LimitVerdict(self.limiter, self.limits, [b""], 0) if task.idle or task.bare else None
         self.fleet = Fleet(address, times, "bench", task.gateway.encode(), self.limiter.share_with)
         self.fleet.set_own(task.workers)
         self.store.start()
@@ -176,16 +185,9 @@ class Worker:
             nonlocal due
             now = time.monotonic()
             while due <= now and due < began + task.seconds:
-                i = int(self.draw.random() * task.keys)
-                if not task.idle:
-                    asking = loop.create_task(self._ask(i))
-                    tasks.add(asking)
-                    asking.add_done_callback(tasks.discard)
-                else:
-                    self.told.asked += 1
-                    asking = loop.create_task(_nothing())
-                    tasks.add(asking)
-                    asking.add_done_callback(tasks.discard)
+                asking = loop.create_task(self._ask(int(self.draw.random() * task.keys)))
+                tasks.add(asking)
+                asking.add_done_callback(tasks.discard)
                 due += self.draw.expovariate(task.per_second)
             if due >= began + task.seconds:
                 if not done.done():
@@ -201,19 +203,10 @@ class Worker:
             await asyncio.wait(tasks, timeout=2)
 
     async def _ask(self, i: int) -> None:
-        if self.task.bare:
-            link = self.store.link(self.names[i])
-            assert link is not None
-            assert link.connection is not None
-            await link.connection.call("PING")
-            self.told.asked += 1
-            return
         request = self.request
         request.client = self.names[i]
         before = time.monotonic()
-        verdict = self.limiter.begin(self.limits, request, time.monotonic_ns())
-        if verdict.pending is not None:
-            await verdict.pending
+        verdict = await self._decision(request, time.monotonic_ns())
         after = time.monotonic()
         told = self.told
         told.asked += 1
@@ -227,15 +220,28 @@ class Worker:
         if self.task.record:
             self._record(verdict, before, after, i, waited=verdict.pending is not None)
 
+    async def _decision(self, request: Request, now: int) -> LimitVerdict:
+        """Or what stands for it."""
+        if self.undecided is None:
+            verdict = self.limiter.begin(self.limits, request, now)
+            if verdict.pending is not None:
+                await verdict.pending
+            return verdict
+        if self.task.bare:
+            link = self.store.link(self.names[0])
+            assert link is not None
+            assert link.connection is not None
+            if self.task.bare == "PING":
+                await link.connection.call("PING")
+            else:
+                await link.connection.call("EVALSHA", SHA, 1, self.limits.prefixes[0] + request.client, self.program)
+        return self.undecided
+
     def _record(self, verdict: LimitVerdict, before: float, after: float, i: int, *, waited: bool) -> None:
         clock = verdict.levels[1] if not verdict.by else -1.0
         self.told.records.append(
             [before, after, i, float(verdict.allowed), verdict.levels[0], clock, float(verdict.by), float(waited)]
         )
-
-
-async def _nothing() -> None:
-    pass
 
 
 def main() -> None:
