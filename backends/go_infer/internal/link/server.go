@@ -1,15 +1,12 @@
 package link
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"sluicegate/go_infer/internal/stop"
 )
 
 const (
@@ -77,9 +74,6 @@ func (s *Server) Cancelled() int64 { return s.cancelled.Load() }
 // Violations is the number of links that ended because the peer broke the protocol.
 func (s *Server) Violations() int64 { return s.violations.Load() }
 
-// CutOff is the number of requests whose bodies had not arrived when the server had to stop.
-func (s *Server) CutOff() int64 { return s.cut.Load() }
-
 // Wanted says whether the request asks for a link in a version that is spoken here.
 func Wanted(r *http.Request) bool {
 	asked := r.Header["Upgrade"]
@@ -130,51 +124,6 @@ func (s *Server) Offer(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	delete(s.links, c)
 	s.mu.Unlock()
-}
-
-func (s *Server) each(do func(*conn)) {
-	s.mu.Lock()
-	links := make([]*conn, 0, len(s.links))
-	for c := range s.links {
-		links = append(links, c)
-	}
-	s.mu.Unlock()
-	for _, c := range links {
-		do(c)
-	}
-}
-
-// Drain tells every peer to open no new stream. What crosses that word is still served, until Stop.
-func (s *Server) Drain() {
-	s.mu.Lock()
-	s.draining = true
-	s.mu.Unlock()
-	s.each((*conn).drain)
-}
-
-// Stop refuses new streams, waits for those under way, and closes every link; when ctx ends it closes them as they are. For bodies that
-// are arriving it waits until stop.Cutoff, and has them refused then.
-func (s *Server) Stop(ctx context.Context) error {
-	s.mu.Lock()
-	s.draining = true
-	s.mu.Unlock()
-	s.each((*conn).refuse)
-	defer s.dismiss()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	cutoff, end := stop.Timer(ctx)
-	defer end()
-	for s.Links() > 0 || s.open.Load() > 0 {
-		select {
-		case <-tick.C:
-		case <-cutoff:
-			s.each((*conn).cut)
-		case <-ctx.Done():
-			s.each(func(c *conn) { _ = c.net.Close() })
-			return ctx.Err()
-		}
-	}
-	return nil
 }
 
 func (s *Server) load() Load {
