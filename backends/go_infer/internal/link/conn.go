@@ -48,15 +48,13 @@ type conn struct {
 	sweeping bool
 	loadAt   time.Time
 	loadSaid Load
+	spare    []byte    // a buffer that was written, for the next
+	set      time.Time // when the write deadline was
 
 	roused  func() // rouse, bound once
 	wake    chan struct{}
 	written chan struct{} // closed when the writer has ended
 	sweeper *time.Timer
-
-	// of whoever is writing
-	spare []byte
-	set   time.Time // when the write deadline was
 }
 
 func newConn(s *Server, network net.Conn) *conn {
@@ -72,8 +70,15 @@ func (c *conn) run(early []byte) {
 	go c.write()
 	err := panics.Guard(c.server.Log, "a link", func() error { return c.readAll(early) })
 	_ = c.net.SetWriteDeadline(time.Now().Add(lastWords))
+	c.over(err)
+	<-c.written
+}
+
+// over ends everything on the link, for that reason.
+func (c *conn) over(err error) {
 	var broken *violation
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if errors.As(err, &broken) && !c.closed {
 		c.server.violations.Add(1)
 		c.server.Log.Warn("a link's peer broke the protocol", "peer", c.remote, "code", broken.code, "error", broken.text)
@@ -91,8 +96,18 @@ func (c *conn) run(early []byte) {
 	for _, s := range open { // still under the lock: a stream that is forgotten may be anybody's
 		s.context.end(context.Canceled)
 	}
-	c.mu.Unlock()
-	<-c.written
+}
+
+// broken ends the link after a panic in what serves it, for what is known of it is not to be trusted. The mutex is not held: every
+// section under it ends with its function, however that ends.
+func (c *conn) broken(reason any) {
+	_ = panics.Stopped(c.server.Log, "a link", reason, "peer", c.remote)
+	_ = c.net.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writing = false
+	c.lose()
+	c.rouse()
 }
 
 // end says that a stream ends without (the rest of) an answer.
@@ -127,6 +142,11 @@ func (c *conn) forget(s *stream) bool {
 
 // sweep ends what is late and reports the load, as long as there is anything to do.
 func (c *conn) sweep() {
+	defer func() {
+		if reason := recover(); reason != nil {
+			c.broken(reason)
+		}
+	}()
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -74,51 +74,69 @@ func (c *conn) take(f *frame, now time.Time) error {
 	case typeCancel:
 		return c.cancel(f)
 	case typePing:
-		c.mu.Lock()
-		c.out = appendPing(c.out, typePong, f.body)
-		c.kick()
-		full := len(c.out) > maxQueued
-		c.mu.Unlock()
-		if full {
-			return breach(errFlow, "the peer does not read")
-		}
+		return c.pong(f)
 	case typeHello:
-		c.mu.Lock()
-		c.theirs = f.announced
-		c.credit = int64(f.announced.connectionWindow)
-		c.mu.Unlock()
+		c.greet(f)
 	case typeError:
 		return errEnded
 	}
 	return nil
 }
 
+func (c *conn) pong(f *frame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out = appendPing(c.out, typePong, f.body)
+	c.kick()
+	if len(c.out) > maxQueued {
+		return breach(errFlow, "the peer does not read")
+	}
+	return nil
+}
+
+func (c *conn) greet(f *frame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.theirs = f.announced
+	c.credit = int64(f.announced.connectionWindow)
+}
+
 func (c *conn) open(f *frame, now time.Time) error {
+	s, err := c.admit(f, now)
+	if s == nil {
+		return err
+	}
+	c.server.total.Add(1)
+	c.server.open.Add(1)
+	if !s.begin() {
+		c.server.hand(s)
+	}
+	return nil
+}
+
+// admit makes the stream of a REQUEST; nil without an error: it was refused.
+func (c *conn) admit(f *frame, now time.Time) (*stream, error) {
 	size := int64(len(f.body))
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if f.stream <= c.highest {
-		c.mu.Unlock()
-		return breach(errStream, "stream %d after %d", f.stream, c.highest)
+		return nil, breach(errStream, "stream %d after %d", f.stream, c.highest)
 	}
 	c.highest = f.stream
 	if c.allowed -= size; c.allowed < 0 || size > int64(c.server.mine.streamWindow) {
-		c.mu.Unlock()
-		return breach(errFlow, "stream %d is over a window", f.stream)
+		return nil, breach(errFlow, "stream %d is over a window", f.stream)
 	}
 	if len(c.streams) >= int(c.server.mine.maxStreams) {
-		c.mu.Unlock()
-		return breach(errStream, "more than %d streams", c.server.mine.maxStreams)
+		return nil, breach(errStream, "more than %d streams", c.server.mine.maxStreams)
 	}
 	if len(c.out) > maxQueued {
-		c.mu.Unlock()
-		return breach(errFlow, "the peer does not read")
+		return nil, breach(errFlow, "the peer does not read")
 	}
 	if c.refusing || c.closing {
 		c.out = appendCancel(c.out, f.stream, cancelRefused)
 		c.grant(size)
 		c.kick()
-		c.mu.Unlock()
-		return nil
+		return nil, nil
 	}
 	s := newStream(c, f, now)
 	c.streams[f.stream] = s
@@ -130,13 +148,7 @@ func (c *conn) open(f *frame, now time.Time) error {
 			c.sweeper.Reset(sweepEvery)
 		}
 	}
-	c.mu.Unlock()
-	c.server.total.Add(1)
-	c.server.open.Add(1)
-	if !s.begin() {
-		c.server.hand(s)
-	}
-	return nil
+	return s, nil
 }
 
 func (c *conn) data(f *frame) error {

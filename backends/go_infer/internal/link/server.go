@@ -93,10 +93,7 @@ func Wanted(r *http.Request) bool {
 // Offer turns the request's connection into a link and serves it; it returns when the link has ended. While draining, or with too many
 // links, the answer is an ordinary 503.
 func (s *Server) Offer(w http.ResponseWriter, _ *http.Request) {
-	s.mu.Lock()
-	full := s.draining || len(s.links) >= maxLinks
-	s.mu.Unlock()
-	if full {
+	if s.full() {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "no new link now", http.StatusServiceUnavailable)
 		return
@@ -111,19 +108,32 @@ func (s *Server) Offer(w http.ResponseWriter, _ *http.Request) {
 	c := newConn(s, network)
 	c.out = append(c.out, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+Protocol+"\r\n\r\n"...)
 	c.out = appendHello(c.out, s.mine)
+	s.begin(c)
+	defer s.forget(c)
+	c.run(early)
+}
+
+func (s *Server) full() bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining || len(s.links) >= maxLinks
+}
+
+// begin adds a link, which nobody has seen yet.
+func (s *Server) begin(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.links[c] = struct{}{}
-	if s.draining { // since we looked
+	if s.draining { // since it was looked at
 		c.out = appendDrain(c.out)
 	}
-	s.mu.Unlock()
-	c.mu.Lock()
 	c.kick()
-	c.mu.Unlock()
-	c.run(early)
+}
+
+func (s *Server) forget(c *conn) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.links, c)
-	s.mu.Unlock()
 }
 
 func (s *Server) load() Load {

@@ -136,12 +136,19 @@ func (s *stream) serve() {
 }
 
 // end says the stream's last word; false if that would have to wait and must not.
-func (s *stream) end(failed bool) bool {
+func (s *stream) end(failed bool) (said bool) {
+	c := s.conn
+	defer func() {
+		if reason := recover(); reason != nil {
+			c.broken(reason)
+			said = true
+		}
+	}()
 	switch reason := s.reason(); {
 	case failed:
-		s.conn.end(s, cancelFailed)
+		c.end(s, cancelFailed)
 	case reason != 0:
-		s.conn.end(s, reason)
+		c.end(s, reason)
 	default:
 		return s.finish()
 	}

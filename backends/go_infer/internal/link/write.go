@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// What leaves on a link: everything is added to one buffer, and whoever finds that nobody writes does. But for write and flush, every
-// function here is called with the connection's mutex held.
+// What leaves on a link: everything is added to one buffer, and whoever finds that nobody writes does. But for write, flush and
+// next, every function here is called with the connection's mutex held.
 
 // kick sees to it that somebody writes.
 func (c *conn) kick() {
@@ -60,36 +60,55 @@ func (c *conn) write() {
 
 // flush writes until nothing is left, and says whether the link is over. The caller has set writing.
 func (c *conn) flush() (over bool) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			c.broken(reason)
+			over = true
+		}
+	}()
 	runtime.Gosched() // whoever else has an answer ready adds it first: one write then carries them all
+	var data []byte
+	var err error
+	for {
+		if data, over = c.next(data, err); data == nil {
+			return over
+		}
+		_, err = c.net.Write(data)
+	}
+}
+
+// next is what is to be written after data, of which err is what came of it. nil: nothing, and the caller writes no more.
+func (c *conn) next(written []byte, err error) (data []byte, over bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.out) > 0 && !c.closed {
-		data, closing := c.out, c.closing
+	if written != nil && cap(written) <= keepBuffer {
+		c.spare = written
+	}
+	if err != nil {
+		c.lose()
+	}
+	if len(c.out) > 0 && !c.closed {
+		data = c.out
 		c.out, c.spare = c.spare[:0], nil
 		if len(data) > softQueued {
 			c.sendOn()
 		}
-		c.mu.Unlock()
-		if now := time.Now(); !closing && now.Sub(c.set) > time.Second {
+		if now := time.Now(); !c.closing && now.Sub(c.set) > time.Second {
 			c.set = now
 			_ = c.net.SetWriteDeadline(now.Add(writeWithin))
 		}
-		_, err := c.net.Write(data)
-		c.mu.Lock()
-		if cap(data) <= keepBuffer {
-			c.spare = data
-		}
-		if err != nil {
-			c.closed, c.closing, c.out = true, true, nil
-		}
+		return data, false
 	}
 	c.writing = false
 	if c.closing && !c.closed {
-		c.closed = true
+		c.lose()
 	}
-	if c.closed {
-		c.arrived.Broadcast()
-		c.sendOn()
-	}
-	return c.closed
+	return nil, c.closed
+}
+
+// lose notes that nothing more leaves, and wakes everybody who waits for something of the link.
+func (c *conn) lose() {
+	c.closed, c.closing, c.out = true, true, nil
+	c.arrived.Broadcast()
+	c.sendOn()
 }
