@@ -23,6 +23,10 @@ func (b *streamBody) Read(p []byte) (int, error) {
 		case s.late():
 			return 0, context.DeadlineExceeded
 		case s.cut:
+			if !s.refused {
+				s.refused = true
+				c.server.cut.Add(1)
+			}
 			return 0, stop.ErrArriving
 		}
 		c.arrived.Wait()

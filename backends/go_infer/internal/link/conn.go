@@ -3,8 +3,10 @@ package link
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluicegate/go_infer/internal/panics"
@@ -15,7 +17,7 @@ const (
 	idleTimeout = 2 * time.Minute // as on the HTTP listener; a gateway's link asks for a sign of life more often
 	helloWithin = 10 * time.Second
 	writeWithin = 30 * time.Second
-	lastWords   = time.Second // for what is still to be written when the peer is gone or has broken the protocol
+	lastWords   = time.Second // for what is still to be written when the peer is gone or has broken the protocol; then, between two frames of a peer who reads it
 	sweepEvery  = 10 * time.Millisecond
 	loadEvery   = 100 * time.Millisecond
 	maxQueued   = 32 << 20 // bytes that wait for a peer that does not read: more than every window together
@@ -45,6 +47,7 @@ type conn struct {
 	closed   bool // nothing more leaves
 	closing  bool // close when everything has left
 	refusing bool
+	until    time.Time // when reading on ends at the latest, once our side has said everything and ended
 	sweeping bool
 	loadAt   time.Time
 	loadSaid Load
@@ -54,6 +57,7 @@ type conn struct {
 	roused  func() // rouse, bound once
 	wake    chan struct{}
 	written chan struct{} // closed when the writer has ended
+	left    atomic.Bool   // until is set
 	sweeper *time.Timer
 }
 
@@ -67,11 +71,14 @@ func newConn(s *Server, network net.Conn) *conn {
 
 // run serves the link until it ends. early is what came behind the Upgrade.
 func (c *conn) run(early []byte) {
+	defer c.net.Close()
 	go c.write()
 	err := panics.Guard(c.server.Log, "a link", func() error { return c.readAll(early) })
-	_ = c.net.SetWriteDeadline(time.Now().Add(lastWords))
 	c.over(err)
 	<-c.written
+	if isBreach := (*violation)(nil); errors.As(err, &isBreach) {
+		_, _ = io.Copy(io.Discard, c.net) // until the peer has read why
+	}
 }
 
 // over ends everything on the link, for that reason.
@@ -85,6 +92,7 @@ func (c *conn) over(err error) {
 		c.out = appendError(c.out, broken.code, broken.text)
 	}
 	c.closing = true
+	_ = c.net.SetWriteDeadline(time.Now().Add(lastWords))
 	c.kick()
 	open := make([]*stream, 0, len(c.streams))
 	for _, s := range c.streams {

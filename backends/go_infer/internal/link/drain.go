@@ -12,6 +12,14 @@ import (
 // CutOff is the number of requests whose bodies had not arrived when the server had to stop.
 func (s *Server) CutOff() int64 { return s.cut.Load() }
 
+// linger is for how long at most a link that has said everything waits for its peer to close: half of what is left of a Stop.
+func (s *Server) linger() time.Duration {
+	if over := s.over.Load(); over > 0 {
+		return min(writeWithin, time.Until(time.Unix(0, over))/2)
+	}
+	return writeWithin
+}
+
 func (s *Server) each(do func(*conn)) {
 	s.mu.Lock()
 	links := make([]*conn, 0, len(s.links))
@@ -36,8 +44,11 @@ func (s *Server) Drain() {
 // are arriving it waits until stop.Cutoff, and has them refused then.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
-	s.draining = true
+	s.draining, s.stopping = true, true
 	s.mu.Unlock()
+	if deadline, bounded := ctx.Deadline(); bounded {
+		s.over.Store(deadline.UnixNano())
+	}
 	s.each((*conn).refuse)
 	defer s.dismiss()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -81,10 +92,7 @@ func (c *conn) cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.streams {
-		if !s.whole && !s.closed && s.cancelled == 0 {
-			s.cut = true
-			c.server.cut.Add(1)
-		}
+		s.cut = true
 	}
 	c.arrived.Broadcast()
 }

@@ -17,7 +17,7 @@ func (c *conn) readAll(early []byte) error {
 	if err := c.net.SetReadDeadline(now.Add(helloWithin)); err != nil {
 		return err
 	}
-	set := now
+	greeted, set := false, now
 	need := headerSize
 	for {
 		start := 0
@@ -45,19 +45,30 @@ func (c *conn) readAll(early []byte) error {
 		} else if have == 0 && len(buffer) > readBuffer {
 			buffer = make([]byte, readBuffer)
 		}
+		if decoder.greeted && (!greeted || now.Sub(set) > time.Second || c.left.Load()) {
+			greeted, set = true, now
+			if err := c.patience(); err != nil {
+				return err
+			}
+		}
 		n, err := c.net.Read(buffer[have:])
 		if err != nil {
 			return err
 		}
 		have += n
 		now = time.Now()
-		if decoder.greeted && now.Sub(set) > time.Second {
-			set = now
-			if err := c.net.SetReadDeadline(now.Add(idleTimeout)); err != nil {
-				return err
-			}
-		}
 	}
+}
+
+// patience sets until when the peer may say nothing.
+func (c *conn) patience() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	long := idleTimeout
+	if c.left.Load() {
+		long = min(lastWords, time.Until(c.until))
+	}
+	return c.net.SetReadDeadline(time.Now().Add(long))
 }
 
 // errEnded ends the reader without a complaint.
@@ -86,6 +97,9 @@ func (c *conn) take(f *frame, now time.Time) error {
 func (c *conn) pong(f *frame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return nil
+	}
 	c.out = appendPing(c.out, typePong, f.body)
 	c.kick()
 	if len(c.out) > maxQueued {
@@ -172,6 +186,9 @@ func (c *conn) data(f *frame) error {
 	}
 	if s.allowed -= size; s.allowed < 0 {
 		return breach(errFlow, "stream %d is over its window", f.stream)
+	}
+	if s.read > len(s.body)/2 { // who reads a little later than it comes must not make all of it be held
+		s.body, s.read = append(s.body[:0], s.body[s.read:]...), 0
 	}
 	s.body = append(s.body, f.body...)
 	s.inline += len(f.body)

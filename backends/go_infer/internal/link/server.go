@@ -36,11 +36,13 @@ type Server struct {
 	cancelled  atomic.Int64
 	violations atomic.Int64
 	cut        atomic.Int64
+	over       atomic.Int64 // when Stop ends, in nanoseconds since 1970; 0: not known
 	service    atomic.Int64 // nanoseconds, moving average
 
 	mu       sync.Mutex
 	links    map[*conn]struct{}
 	draining bool
+	stopping bool
 
 	workers sync.Mutex
 	idle    []chan *stream
@@ -127,6 +129,7 @@ func (s *Server) begin(c *conn) {
 	if s.draining { // since it was looked at
 		c.out = appendDrain(c.out)
 	}
+	c.refusing, c.closing = s.stopping, s.stopping
 	c.kick()
 }
 

@@ -54,6 +54,7 @@ type stream struct {
 	cancelled uint16    // the peer's reason, or 0
 	closed    bool      // ended by our side: the peer's frames are late
 	cut       bool      // the server stops: what has not come is not waited for
+	refused   bool      // somebody has been told so
 }
 
 var streams = sync.Pool{New: func() any {
@@ -117,7 +118,7 @@ func (s *stream) recycle() {
 	s.conn, s.head, s.answer = nil, nil, s.answer[:0]
 	s.code, s.later, s.started, s.took, s.size = 0, false, false, 0, 0
 	s.context.listener = nil
-	s.read, s.granted, s.cancelled, s.closed, s.cut = 0, 0, 0, false, false
+	s.read, s.granted, s.cancelled, s.closed, s.cut, s.refused = 0, 0, 0, false, false, false
 	streams.Put(s)
 }
 

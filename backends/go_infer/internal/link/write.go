@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// What leaves on a link: everything is added to one buffer, and whoever finds that nobody writes does. But for write, flush and
-// next, every function here is called with the connection's mutex held.
+// What leaves on a link: everything is added to one buffer, and whoever finds that nobody writes does. But for write, leave,
+// flush and next, every function here is called with the connection's mutex held.
 
 // kick sees to it that somebody writes.
 func (c *conn) kick() {
@@ -50,12 +50,28 @@ func (c *conn) respond(s *stream, body []byte, end bool) {
 
 func (c *conn) write() {
 	defer close(c.written)
-	defer c.net.Close()
 	for range c.wake {
 		if c.flush() {
+			c.leave()
 			return
 		}
 	}
+}
+
+// leave ends our side of the connection. The peer's is read on, for a moment after each frame: to close a connection on which something
+// still comes, credit for instance, has the kernel throw away what it has not delivered yet.
+func (c *conn) leave() {
+	half, can := c.net.(interface{ CloseWrite() error })
+	if !can || half.CloseWrite() != nil {
+		_ = c.net.Close()
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	long := c.server.linger()
+	c.until = time.Now().Add(long)
+	c.left.Store(true)
+	_ = c.net.SetReadDeadline(time.Now().Add(min(lastWords, long)))
 }
 
 // flush writes until nothing is left, and says whether the link is over. The caller has set writing.
@@ -85,6 +101,7 @@ func (c *conn) next(written []byte, err error) (data []byte, over bool) {
 		c.spare = written
 	}
 	if err != nil {
+		_ = c.net.Close() // the reader need not wait for who does not read
 		c.lose()
 	}
 	if len(c.out) > 0 && !c.closed {
