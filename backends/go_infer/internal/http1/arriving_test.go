@@ -80,11 +80,71 @@ func TestWhatTricklesInIsRefusedWhenTheServerMustStop(t *testing.T) {
 			if response.StatusCode != c.code || !response.Close && !answeredBefore {
 				t.Errorf("answered with %s, close: %v", response.Status, response.Close)
 			}
-			if cut := s.CutOff(); (cut == 1) != (c.code == 503) {
-				t.Errorf("%d are counted as cut off", cut)
+			if cut := s.CutOff(); (cut == stop.Cut{Arriving: 1}) != (c.code == 503) || cut.Answering != 0 {
+				t.Errorf("%+v are counted as cut off", cut)
 			}
 			client.Close()
 			<-trickled
 		})
+	}
+}
+
+// TestWhatHasNotBeenAnsweredInTimeIsEndedAndCounted: a client that does not read its answer, and one whose handler waits.
+func TestWhatHasNotBeenAnsweredInTimeIsEndedAndCounted(t *testing.T) {
+	ended := make(chan error, 2)
+	s := &Server{Log: slog.New(slog.DiscardHandler), Limits: Defaults(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var err error
+		if r.URL.Path == "/large" {
+			for piece := make([]byte, 1<<20); err == nil; {
+				_, err = w.Write(piece)
+			}
+		} else {
+			<-r.Context().Done()
+			err = r.Context().Err()
+		}
+		ended <- err
+	})}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.Serve(listener) }()
+	for _, path := range []string{"/large", "/waits", ""} { // and a connection that says nothing
+		client, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		if path != "" {
+			_, _ = io.WriteString(client, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+		}
+	}
+	for busyOnes := 0; busyOnes < 2; time.Sleep(time.Millisecond) {
+		busyOnes = 0
+		s.mu.Lock()
+		for c := range s.conns {
+			if c.state.Load() == busy {
+				busyOnes++
+			}
+		}
+		s.mu.Unlock()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it ended with %v", err)
+	}
+	if cut := s.CutOff(); cut != (stop.Cut{Answering: 2}) {
+		t.Errorf("%+v are counted as cut off", cut)
+	}
+	for range 2 {
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("a handler was not told")
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("a handler waits for a client that was cut off")
+		}
 	}
 }

@@ -9,8 +9,10 @@ import (
 
 // How links end when the server does.
 
-// CutOff is the number of requests whose bodies had not arrived when the server had to stop.
-func (s *Server) CutOff() int64 { return s.cut.Load() }
+// CutOff is whom Stop has cut off.
+func (s *Server) CutOff() stop.Cut {
+	return stop.Cut{Arriving: s.cut.Load(), Answering: s.short.Load()}
+}
 
 // linger is for how long at most a link that has said everything waits for its peer to close: half of what is left of a Stop.
 func (s *Server) linger() time.Duration {
@@ -61,7 +63,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		case <-cutoff:
 			s.each((*conn).cut)
 		case <-ctx.Done():
-			s.each(func(c *conn) { _ = c.net.Close() })
+			s.each((*conn).cutShort)
 			return ctx.Err()
 		}
 	}
@@ -85,6 +87,23 @@ func (c *conn) refuse() {
 		c.closing = true
 	}
 	c.kick()
+}
+
+// cutShort closes the link as it is.
+func (c *conn) cutShort() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.net.Close()
+	n := int64(0)
+	for _, s := range c.streams {
+		if s.cancelled == 0 {
+			n++
+		}
+	}
+	if n == 0 && c.writing && !c.closed { // what has been answered has not left
+		n = 1
+	}
+	c.server.short.Add(n)
 }
 
 // cut ends the waiting for bodies that have not arrived: their requests are refused.

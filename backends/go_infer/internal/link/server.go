@@ -35,7 +35,8 @@ type Server struct {
 	open       atomic.Int64
 	cancelled  atomic.Int64
 	violations atomic.Int64
-	cut        atomic.Int64
+	cut        atomic.Int64 // requests that had not arrived
+	short      atomic.Int64 // requests that had not been answered
 	over       atomic.Int64 // when Stop ends, in nanoseconds since 1970; 0: not known
 	service    atomic.Int64 // nanoseconds, moving average
 
