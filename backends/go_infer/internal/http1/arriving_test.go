@@ -20,13 +20,14 @@ func TestWhatTricklesInIsRefusedWhenTheServerMustStop(t *testing.T) {
 		says string
 		more string // byte by byte, as long as the server listens
 		code int
+		most int // bytes of more; 0: no bound
 	}{
-		"a body":          {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", "x", 503},
-		"a chunked body":  {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n100\r\n", "x", 503},
-		"a chunk's line":  {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1", ";", 503},
-		"a head":          {"POST / HTTP/1.1\r\nHost: x\r\nX-Long: ", "x", 503},
-		"a body in time":  {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n", "x", 200},
-		"one that is not": {"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", "x", 200},
+		"a body":          {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", "x", 503, 0},
+		"a chunked body":  {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n100\r\n", "x", 503, 0},
+		"a chunk's line":  {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1", ";", 503, 0},
+		"a head":          {"POST / HTTP/1.1\r\nHost: x\r\nX-Long: ", "x", 503, 0},
+		"a body in time":  {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n", "x", 200, 3},
+		"one that is not": {"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", "x", 200, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			reading := make(chan struct{}, 1)
@@ -57,12 +58,13 @@ func TestWhatTricklesInIsRefusedWhenTheServerMustStop(t *testing.T) {
 			trickled := make(chan struct{})
 			go func() {
 				defer close(trickled)
-				for err := error(nil); err == nil; time.Sleep(10 * time.Millisecond) {
+				for sent, err := 1, error(nil); err == nil && (c.most == 0 || sent <= c.most); sent++ {
 					_, err = io.WriteString(client, c.more)
 					select {
 					case reading <- struct{}{}:
 					default:
 					}
+					time.Sleep(10 * time.Millisecond)
 				}
 			}()
 			<-reading
@@ -76,7 +78,7 @@ func TestWhatTricklesInIsRefusedWhenTheServerMustStop(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			answeredBefore := name == "one that is not" // it may be, and then nobody knew of the stop
+			answeredBefore := c.code == 200 // it may be, and then nobody knew of the stop
 			if response.StatusCode != c.code || !response.Close && !answeredBefore {
 				t.Errorf("answered with %s, close: %v", response.Status, response.Close)
 			}
