@@ -67,7 +67,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	f.IntVar(&o.maxBodies, "max_bodies", 512<<20, "most `bytes` of all request bodies and gRPC messages that are held at the same time; beyond, requests are refused with 503 or UNAVAILABLE")
 	f.IntVar(&o.gzipFrom, "gzip_from", 16<<10, "`bytes` of an answer from which it is gzipped for clients that ask; 0 never")
 	f.IntVar(&o.heapReserve, "heap_reserve", 8<<20, "`bytes` of Go's heap that are reckoned as in use, so that garbage is collected less often")
-	f.BoolVar(&o.trimLibraries, "trim_libraries", true, "give back the memory of those pages of TensorFlow's libraries that starting and loading needed and serving does not")
+	f.BoolVar(&o.trimLibraries, "trim_libraries", true, "after the first load give back the memory of those pages of TensorFlow's libraries that starting and loading needed and serving does not")
 	f.IntVar(&o.images.Pixels, "max_image_pixels", 16<<20, "largest picture, in `pixels`")
 	f.IntVar(&o.images.Workers, "image_workers", o.machine.Runs, "`number` of pictures decoded and resized at the same time")
 	f.IntVar(&o.images.Waiting, "max_image_queue", 256, "most `pictures` that wait for a worker; beyond, requests are refused with 503")

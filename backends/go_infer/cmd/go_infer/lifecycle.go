@@ -115,7 +115,6 @@ func loader(o *options, registry *metrics.Registry, pool *tensor.Pool, log *slog
 		})
 		registry.Loaded(filepath.Join(name, fmt.Sprint(version)), err == nil, time.Since(begun))
 		if err == nil {
-			trim.loads()
 			counters.Queue(m.Waiting)
 			counters.Outcomes(m.Tally)
 		} else {
@@ -127,7 +126,6 @@ func loader(o *options, registry *metrics.Registry, pool *tensor.Pool, log *slog
 		counters := registry.Model(m.Name, m.Version)
 		counters.Queue(nil)
 		m.Close()
-		trim.unloads()
 		registry.Retire(counters)
 	}
 	return load, closing

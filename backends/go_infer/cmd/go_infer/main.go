@@ -257,7 +257,8 @@ func (o *options) scrapePath() (string, error) {
 // oneSignal is for how long repeated signals count as one: supervisors and terminals send several to the same end.
 const oneSignal = time.Second
 
-// drain finishes what runs, within the timeout; a second signal, a while after the first, ends the process at once.
+// drain finishes what runs, within the timeout. Whoever that cuts off is told of in the log, and is no failure of this process (docs/adr/0048).
+// A second signal, a while after the first, ends the process at once, and is one.
 func drain(o options, s *server.Server, grpc *grpcSide, flush func(context.Context), repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
 	stop <-chan os.Signal) error {
 	log.Info("draining", "reason", reason.String(), "timeout", o.drainTimeout.String())
@@ -276,15 +277,14 @@ func drain(o options, s *server.Server, grpc *grpcSide, flush func(context.Conte
 	for begun := time.Now(); ; {
 		select {
 		case err := <-finished:
-			if err != nil {
-				return fmt.Errorf("requests were still running after --drain_timeout=%s", o.drainTimeout)
-			}
 			cut := s.CutOff()
 			if grpc != nil {
-				cut += grpc.CutOff()
+				cut = cut.Plus(grpc.CutOff())
 			}
-			if cut > 0 {
-				log.Warn("requests that had not arrived were cut off", "requests", cut)
+			if cut.Arriving+cut.Answering > 0 {
+				log.Warn("requests were cut off", "arriving", cut.Arriving, "answering", cut.Answering, "timeout", o.drainTimeout.String())
+			} else if err != nil {
+				log.Warn("the drain's time was up; what still ran was for nobody", "timeout", o.drainTimeout.String())
 			}
 			log.Info("stopped", "live_tensors", session.Live(), "live_slabs", pool.Live())
 			return nil

@@ -117,7 +117,52 @@ func TestABodyThatTricklesInDoesNotKeepTheServerFromEndingWell(t *testing.T) {
 		t.Errorf("%s, close: %v, %s", response.Status, response.Close, body)
 	}
 	said := rest(log)
-	if err := c.Wait(); err != nil || !strings.Contains(said, `"msg":"requests that had not arrived were cut off","requests":1`) {
+	if err := c.Wait(); err != nil || !strings.Contains(said, `"msg":"requests were cut off","arriving":1,"answering":0,"timeout":"2s"`) {
+		t.Errorf("ended with %v, said\n%s", err, said)
+	}
+}
+
+// metric reads one value of the metrics page.
+func metric(t *testing.T, address, name string) string {
+	t.Helper()
+	response, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	page, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(page), "\n"+name+" ")
+	value, _, _ := strings.Cut(after, "\n")
+	return value
+}
+
+// TestADrainThatCutsSomebodyOffSaysSoAndIsNoFailure: that a client was slow, or a model, is no reason for a supervisor to call the server failed.
+func TestADrainThatCutsSomebodyOffSaysSoAndIsNoFailure(t *testing.T) {
+	c, address, log := launch(t, "ready", "--drain_timeout=400ms", "--drain_grace=10ms", "--batch_timeout=10s")
+	row := "[" + strings.Repeat("0,", 63) + "0]"
+	asked := make(chan error, 1)
+	go func() { // it waits for a full batch, far longer than the drain does
+		response, err := http.Post("http://"+address+"/v1/models/digits:predict", "application/json", strings.NewReader(`{"instances":[`+row+`]}`))
+		if err == nil {
+			response.Body.Close()
+		}
+		asked <- err
+	}()
+	for end := time.Now().Add(10 * time.Second); metric(t, address, "go_infer_requests_in_flight") != "2"; time.Sleep(time.Millisecond) { // the look is one itself
+		if time.Now().After(end) {
+			t.Fatal("the request is not there")
+		}
+	}
+	_ = c.Process.Signal(syscall.SIGTERM)
+	if err := <-asked; err == nil {
+		t.Error("the request was answered")
+	}
+	said := rest(log)
+	if err := c.Wait(); err != nil || !strings.Contains(said, `"msg":"requests were cut off","arriving":0,"answering":1,"timeout":"400ms"`) ||
+		!strings.Contains(said, `"msg":"stopped"`) {
 		t.Errorf("ended with %v, said\n%s", err, said)
 	}
 }

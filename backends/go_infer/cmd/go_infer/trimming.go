@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -10,116 +11,79 @@ import (
 
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/resident"
-	"sluicegate/go_infer/internal/session"
 )
 
-// worthwhile is what a load must have touched of the libraries for it to be given back.
+// worthwhile is what must be in memory of the libraries for it to be given back.
 const worthwhile = 8 << 20
 
-// trimming gives back what loads touched of TensorFlow's libraries and serving does not use (docs/adr/0044).
-//
-// Where no model is served a load gives back everything, the start's share included, and what it is warmed with comes back. Beside others
-// it leaves alone what was in memory before it began, for those who are served may use it; and if another load ended or gave something back
-// meanwhile, everything. In the second case it is warmed again, too.
+// trimming gives back what the start and the first load touched of TensorFlow's libraries and serving does not use (docs/adr/0044), once in
+// the life of a process: when its first load has been warmed, and so before anybody is served. Later loads touch again what loading needs,
+// and that stays: the next load, and those who are served, find it in memory.
 type trimming struct {
-	on    bool
 	log   *slog.Logger
+	read  func() (resident.Set, error)
+	out   func(resident.Set) (asked int, err error)
 	given atomic.Int64 // bytes
 
-	mu     sync.Mutex
-	loaded int // versions that may be served
-	ended  int // loads that made them
-	times  int // that something was given back
+	mu   sync.Mutex
+	done bool
+	gave bool // something may be out of memory since
 }
 
 func newTrimming(on bool, registry *metrics.Registry, log *slog.Logger) *trimming {
-	t := &trimming{on: on, log: log}
-	registry.Counter("go_infer_libraries_trimmed_bytes_total", "Memory of pages of TensorFlow's libraries that was given back after loads.",
+	t := &trimming{log: log, done: !on, out: resident.Out, read: func() (resident.Set, error) { return resident.Read(ofTensorFlow) }}
+	registry.Counter("go_infer_libraries_trimmed_bytes_total", "Memory of pages of TensorFlow's libraries that was given back after the first load.",
 		func() float64 { return float64(t.given.Load()) })
 	return t
 }
 
 func ofTensorFlow(path string) bool { return strings.HasPrefix(filepath.Base(path), "libtensorflow") }
 
-// load is told that a load begins, and the result that it has been warmed; again says whether what it needs may be out of memory now.
+// load is told that a load begins, and the result that it has been warmed; again says whether what it needs may be out of memory now: that of
+// the first to be warmed, and of those that had begun by then.
 func (t *trimming) load() (warmed func() (again bool)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var used resident.Set
-	if t.loaded > 0 {
-		used = t.read()
-	}
-	ended, times := t.ended, t.times
+	later := t.done
 	return func() bool {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if t.times != times { // what this one needs may have gone with that, and what that one has warmed since is not to go
-			return true
+		if !t.done {
+			t.done = true
+			t.gave = t.trim()
 		}
-		if t.ended != ended || !t.trim(used) {
-			return false
-		}
-		t.times++
-		return true
+		return !later && t.gave
 	}
 }
 
-// loads is told that a version was loaded.
-func (t *trimming) loads() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.loaded++
-	t.ended++
-}
-
-// unloads is told that one is gone.
-func (t *trimming) unloads() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.loaded--
-}
-
-// trim gives back what is not used.
-func (t *trimming) trim(used resident.Set) bool {
-	if !t.on {
+// trim gives back what is in memory, and says whether any of it may be gone. Whatever fails, the server goes on without.
+func (t *trimming) trim() (gave bool) {
+	before, err := t.read()
+	if err != nil {
+		t.without(err)
 		return false
 	}
-	before := t.read()
-	out := before.Without(used)
-	if out.Bytes() < worthwhile {
+	if before.Bytes() < worthwhile {
 		return false
 	}
 	began := time.Now()
-	if err := resident.Out(out, session.PauseAfter); err != nil {
-		t.stop(err)
-		return false
+	asked, failed := t.out(before)
+	after, err := t.read()
+	if failed != nil || err != nil {
+		t.without(cmp.Or(failed, err))
 	}
-	after := t.read()
-	given := max(0, before.Bytes()-after.Bytes())
-	t.given.Add(int64(given))
-	said := []any{"megabytes", given >> 20, "of", before.Bytes() >> 20, "ms", time.Since(began).Milliseconds()}
-	if given < out.Bytes()/2 {
-		said = append(said, "why", "the system keeps what other processes use as well, and files that this user neither owns nor may write")
+	if err == nil {
+		given := max(0, before.Bytes()-after.Bytes())
+		t.given.Add(int64(given))
+		said := []any{"megabytes", given >> 20, "of", before.Bytes() >> 20, "ms", time.Since(began).Milliseconds()}
+		if given < asked/2 {
+			said = append(said, "why", "the system keeps what other processes use as well, and files that this user neither owns nor may write")
+		}
+		t.log.Info("gave back pages of TensorFlow's libraries", said...)
 	}
-	t.log.Info("gave back pages of TensorFlow's libraries", said...)
-	return true
+	return asked > 0
 }
 
-func (t *trimming) read() resident.Set {
-	if !t.on {
-		return nil
-	}
-	set, err := resident.Read(ofTensorFlow, session.PauseAfter)
-	if err != nil {
-		t.stop(err)
-	}
-	return set
-}
-
-// stop goes on without.
-func (t *trimming) stop(err error) {
-	if t.on {
-		t.log.Info("pages of TensorFlow's libraries are not given back", "why", err.Error())
-	}
-	t.on = false
+func (t *trimming) without(err error) {
+	t.log.Info("pages of TensorFlow's libraries are not given back", "why", err.Error())
 }

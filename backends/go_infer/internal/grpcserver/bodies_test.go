@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding/gzip"
 	grpcmetadata "google.golang.org/grpc/metadata"
 	grpcstatus "google.golang.org/grpc/status"
@@ -27,6 +28,7 @@ import (
 	pb "sluicegate/go_infer/internal/pb/inference"
 	"sluicegate/go_infer/internal/pb/serving"
 	"sluicegate/go_infer/internal/repository"
+	"sluicegate/go_infer/internal/stop"
 )
 
 // bounded is a server whose messages may hold so many bytes together.
@@ -160,15 +162,77 @@ func TestMessagesTakeMemoryAsTheyArriveAndAreRefusedBeyondTheBudget(t *testing.T
 
 func TestDrainCutsOffMessagesThatHaveNotArrived(t *testing.T) {
 	r, budget := bounded(t, 1<<20)
-	openCall(t, r, 48<<20)
+	call := openCall(t, r, 48<<20)
 	eventually(t, "the call is there", func() bool { return budget.Held() > 0 })
 	ctx, cancel := context.WithTimeout(context.Background(), 800*time.Millisecond)
 	defer cancel()
-	if err := r.Drain(ctx, 0); err != nil {
+	drained := make(chan error, 1)
+	go func() { drained <- r.Drain(ctx, 0) }()
+	told := call.ended(t)
+	if told["grpc-status"] != strconv.Itoa(int(codes.Unavailable)) || told["grpc-message"] != stop.ErrArriving.Error() {
+		t.Errorf("it ended with %v", told)
+	}
+	call.conn.Close()
+	if err := <-drained; err != nil {
 		t.Errorf("the server did not end in time: %v", err)
 	}
-	if r.CutOff() != 1 {
-		t.Errorf("%d are counted as cut off", r.CutOff())
+	if cut := r.CutOff(); cut != (stop.Cut{Arriving: 1}) {
+		t.Errorf("%+v are counted as cut off", cut)
+	}
+}
+
+// halfRead is a call whose answer is larger than what its client takes before it reads, and whose handler has returned.
+func halfRead(t *testing.T, r *running) grpc.ClientStream {
+	t.Helper()
+	const rows = 2000 // 100 kB in the answer; 64 KiB fit into the window, and as many into gRPC's own buffer
+	conn, err := grpc.NewClient("passthrough:///"+r.address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithInitialWindowSize(64<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	before := r.parts.Around.Registry.InFlight()
+	call, err := conn.NewStream(soon(t), &grpc.StreamDesc{}, predict)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := &serving.PredictRequest{ModelSpec: spec("digits", ""), Inputs: inputs("image", floats(make([]float32, rows*64), rows, 64))}
+	if err := errors.Join(call.SendMsg(in), call.CloseSend()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call.Header(); err != nil { // the answer has begun
+		t.Fatal(err)
+	}
+	eventually(t, "the handler has returned", func() bool { return r.parts.Around.Registry.InFlight() == before && r.around.Answering() == 0 })
+	return call
+}
+
+func TestADrainLetsASlowReaderHaveTheWholeOfItsTime(t *testing.T) {
+	r := start(t, digits(t), usual)
+	call := halfRead(t, r)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	drained := make(chan error, 1)
+	go func() { drained <- r.Drain(ctx, 0) }()
+	time.Sleep(time.Until(stop.Cutoff(ctx)) + 150*time.Millisecond) // for others it would be too late
+	answer := &serving.PredictResponse{}
+	if err := call.RecvMsg(answer); err != nil || proto.Size(answer) < 70<<10 {
+		t.Errorf("%d bytes came: %v", proto.Size(answer), err)
+	}
+	if err := <-drained; err != nil || r.CutOff() != (stop.Cut{}) {
+		t.Errorf("the drain ended with %v and cut off %+v", err, r.CutOff())
+	}
+}
+
+func TestADrainCountsWhoNeverReads(t *testing.T) {
+	r := start(t, digits(t), usual)
+	halfRead(t, r)
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	if err := r.Drain(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the drain ended with %v", err)
+	}
+	if cut := r.CutOff(); cut != (stop.Cut{Answering: 1}) {
+		t.Errorf("%+v are counted as cut off", cut)
 	}
 }
 

@@ -61,7 +61,8 @@ type Server struct {
 	streams chan struct{} // closed when streams of requests shall end
 	end     sync.Once
 	around  *rpc.Around
-	cut     atomic.Int64
+	open    atomic.Int64 // connections
+	short   atomic.Int64 // calls that had not been answered
 }
 
 // New makes a server that does not listen yet.
@@ -107,11 +108,11 @@ func guardStream(service any, stream grpc.ServerStream, info *grpc.StreamServerI
 }
 
 // Serve answers on a listener until Drain or Stop; then it returns nil. It may be called for several listeners at the same time.
-func (s *Server) Serve(listener net.Listener) error { return s.grpc.Serve(listener) }
+func (s *Server) Serve(listener net.Listener) error { return s.grpc.Serve(counted{listener, &s.open}) }
 
 // Drain stops the server gently: from now on health checks say so; after grace no connection and no call is accepted, and what runs is
-// finished, until ctx ends: then it is cut off and the context's error returned. Calls whose message is still arriving are cut off at
-// stop.Cutoff, once nothing else is being answered.
+// finished, until ctx ends: then it is cut off and the context's error returned, though handlers may still run. Calls whose message is still
+// arriving are refused at stop.Cutoff.
 func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
 	s.health.drain()
 	select {
@@ -126,40 +127,25 @@ func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
 	}()
 	cutoff, end := stop.Timer(ctx)
 	defer end()
-	var look <-chan time.Time
-	for quiet := 0; ; {
+	for {
 		select {
 		case <-finished:
 			return nil
 		case <-cutoff:
-			ticker := time.NewTicker(lookEvery)
-			defer ticker.Stop()
-			look = ticker.C
-		case <-look:
-			if quiet++; s.around.Answering() > 0 {
-				quiet = 0
-			}
-			if quiet == looks {
-				s.cut.Store(s.around.Arriving())
-				s.Stop()
-				<-finished
-				return nil
-			}
+			s.around.Refuse()
 		case <-ctx.Done():
-			s.Stop()
+			s.short.Store(max(s.around.Answering(), s.open.Load()))
+			go s.Stop() // it waits for handlers, and what ctx bounds must not
 			return ctx.Err()
 		}
 	}
 }
 
-// After so many looks in a row that found nothing being answered, what was has left, too.
-const (
-	lookEvery = 10 * time.Millisecond
-	looks     = 3
-)
-
-// CutOff is how many calls had not arrived when the server had to stop.
-func (s *Server) CutOff() int64 { return s.cut.Load() }
+// CutOff is whom Drain has cut off. Of calls whose handlers had returned, but whose answers their clients had not read, it knows that there
+// was at least one on each connection.
+func (s *Server) CutOff() stop.Cut {
+	return stop.Cut{Arriving: s.around.Refused(), Answering: s.short.Load()}
+}
 
 // Stop cuts off everything and returns when no call runs any more.
 func (s *Server) Stop() {

@@ -56,7 +56,8 @@ type Server struct {
 
 	stopping  atomic.Bool
 	over      atomic.Int64 // when a Shutdown ends that waits no longer for what arrives, in nanoseconds since 1970; 0: it does wait
-	cut       atomic.Int64
+	cut       atomic.Int64 // requests that had not arrived
+	short     atomic.Int64 // requests that had not been answered
 	mu        sync.Mutex
 	watcher   *watcher  // nil: the kernel cannot tell; made by the first Serve
 	blind     sync.Once // to clients that leave: told once
@@ -127,16 +128,19 @@ func (s *Server) Serve(listener net.Listener) error {
 	}
 }
 
-// Shutdown closes the listeners and the connections that are idle, and returns when the others have answered and are closed, or ctx has
-// ended. For what is left of a body that nobody wants it does not wait, and for a request that is arriving no longer than until
-// stop.Cutoff: then reading it fails with stop.ErrArriving. Hijacked connections are not its concern.
+// Shutdown closes the listeners and the connections that are idle, and returns when the others have answered and are closed. When ctx ends
+// it closes them as they are, and returns the context's error: their handlers may still run. For what is left of a body that nobody wants it
+// does not wait, and for a request that is arriving no longer than until stop.Cutoff: then reading it fails with stop.ErrArriving. Hijacked
+// connections are not its concern.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopping.Store(true)
 	s.mu.Lock()
 	for listener := range s.listeners {
 		_ = listener.Close()
 	}
-	watcher := s.watcher
+	if s.watcher != nil {
+		defer s.watcher.close()
+	}
 	s.mu.Unlock()
 	pause := lookSoon
 	next := time.NewTimer(pause)
@@ -152,11 +156,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			deadline, _ := ctx.Deadline()
 			s.cutOff(deadline)
 		case <-ctx.Done():
+			s.cutShort()
 			return ctx.Err()
 		}
-	}
-	if watcher != nil {
-		watcher.close()
 	}
 	return nil
 }
@@ -186,8 +188,23 @@ func (s *Server) cutOff(deadline time.Time) {
 	}
 }
 
-// CutOff is how many requests had not arrived when the server had to stop.
-func (s *Server) CutOff() int64 { return s.cut.Load() }
+// cutShort ends every connection.
+func (s *Server) cutShort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.state.Load() == busy {
+			s.short.Add(1)
+		}
+		c.context.end()
+		_ = c.net.Close()
+	}
+}
+
+// CutOff is whom Shutdown has cut off.
+func (s *Server) CutOff() stop.Cut {
+	return stop.Cut{Arriving: s.cut.Load(), Answering: s.short.Load()}
+}
 
 func (s *Server) forget(c *conn) {
 	s.mu.Lock()

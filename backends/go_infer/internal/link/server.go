@@ -1,15 +1,12 @@
 package link
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"sluicegate/go_infer/internal/stop"
 )
 
 const (
@@ -38,12 +35,15 @@ type Server struct {
 	open       atomic.Int64
 	cancelled  atomic.Int64
 	violations atomic.Int64
-	cut        atomic.Int64
+	cut        atomic.Int64 // requests that had not arrived
+	short      atomic.Int64 // requests that had not been answered
+	over       atomic.Int64 // when Stop ends, in nanoseconds since 1970; 0: not known
 	service    atomic.Int64 // nanoseconds, moving average
 
 	mu       sync.Mutex
 	links    map[*conn]struct{}
 	draining bool
+	stopping bool
 
 	workers sync.Mutex
 	idle    []chan *stream
@@ -77,9 +77,6 @@ func (s *Server) Cancelled() int64 { return s.cancelled.Load() }
 // Violations is the number of links that ended because the peer broke the protocol.
 func (s *Server) Violations() int64 { return s.violations.Load() }
 
-// CutOff is the number of requests whose bodies had not arrived when the server had to stop.
-func (s *Server) CutOff() int64 { return s.cut.Load() }
-
 // Wanted says whether the request asks for a link in a version that is spoken here.
 func Wanted(r *http.Request) bool {
 	asked := r.Header["Upgrade"]
@@ -99,10 +96,7 @@ func Wanted(r *http.Request) bool {
 // Offer turns the request's connection into a link and serves it; it returns when the link has ended. While draining, or with too many
 // links, the answer is an ordinary 503.
 func (s *Server) Offer(w http.ResponseWriter, _ *http.Request) {
-	s.mu.Lock()
-	full := s.draining || len(s.links) >= maxLinks
-	s.mu.Unlock()
-	if full {
+	if s.full() {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "no new link now", http.StatusServiceUnavailable)
 		return
@@ -117,64 +111,33 @@ func (s *Server) Offer(w http.ResponseWriter, _ *http.Request) {
 	c := newConn(s, network)
 	c.out = append(c.out, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+Protocol+"\r\n\r\n"...)
 	c.out = appendHello(c.out, s.mine)
+	s.begin(c)
+	defer s.forget(c)
+	c.run(early)
+}
+
+func (s *Server) full() bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining || len(s.links) >= maxLinks
+}
+
+// begin adds a link, which nobody has seen yet.
+func (s *Server) begin(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.links[c] = struct{}{}
-	if s.draining { // since we looked
+	if s.draining { // since it was looked at
 		c.out = appendDrain(c.out)
 	}
-	s.mu.Unlock()
-	c.mu.Lock()
+	c.refusing, c.closing = s.stopping, s.stopping
 	c.kick()
-	c.mu.Unlock()
-	c.run(early)
+}
+
+func (s *Server) forget(c *conn) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.links, c)
-	s.mu.Unlock()
-}
-
-func (s *Server) each(do func(*conn)) {
-	s.mu.Lock()
-	links := make([]*conn, 0, len(s.links))
-	for c := range s.links {
-		links = append(links, c)
-	}
-	s.mu.Unlock()
-	for _, c := range links {
-		do(c)
-	}
-}
-
-// Drain tells every peer to open no new stream. What crosses that word is still served, until Stop.
-func (s *Server) Drain() {
-	s.mu.Lock()
-	s.draining = true
-	s.mu.Unlock()
-	s.each((*conn).drain)
-}
-
-// Stop refuses new streams, waits for those under way, and closes every link; when ctx ends it closes them as they are. For bodies that
-// are arriving it waits until stop.Cutoff, and has them refused then.
-func (s *Server) Stop(ctx context.Context) error {
-	s.mu.Lock()
-	s.draining = true
-	s.mu.Unlock()
-	s.each((*conn).refuse)
-	defer s.dismiss()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	cutoff, end := stop.Timer(ctx)
-	defer end()
-	for s.Links() > 0 || s.open.Load() > 0 {
-		select {
-		case <-tick.C:
-		case <-cutoff:
-			s.each((*conn).cut)
-		case <-ctx.Done():
-			s.each(func(c *conn) { _ = c.net.Close() })
-			return ctx.Err()
-		}
-	}
-	return nil
 }
 
 func (s *Server) load() Load {

@@ -407,8 +407,8 @@ func TestStopRefusesWhatHasNotArrivedWhenItsTimeIsNearlyUp(t *testing.T) {
 		t.Errorf("the link did not end in time: %v", err)
 	}
 	p.want(typeResponse, 1, 503, "")
-	if h.CutOff() != 1 {
-		t.Errorf("%d are counted as cut off", h.CutOff())
+	if cut := h.CutOff(); cut != (stop.Cut{Arriving: 1}) {
+		t.Errorf("%+v are counted as cut off", cut)
 	}
 }
 
@@ -423,6 +423,9 @@ func TestStopGivesUpWhenItsTimeIsUp(t *testing.T) {
 	defer cancel()
 	if err := h.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
+	}
+	if cut := h.CutOff(); cut != (stop.Cut{Answering: 1}) {
+		t.Errorf("%+v are counted as cut off", cut)
 	}
 	p.gone(0)
 }

@@ -97,6 +97,30 @@ func (s *source) unpack(ctx context.Context, archive, directory string) (string,
 	return top(directory)
 }
 
+// block is what each file of an archive is taken to have of the disk's blocks beside its bytes, at most: those of ext4, XFS and tmpfs.
+const block = 4096
+
+// measure is how many bytes of a disk an archive unpacks to, as unpack would.
+func (s *source) measure(ctx context.Context, archive string) (bytes int64, err error) {
+	file, err := os.Open(archive) // #nosec G304
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	err = unpacker(archive)(file, func(_ string, _ fs.FileMode, content io.Reader) error {
+		bytes += block
+		if ctx.Err() != nil || content == nil {
+			return context.Cause(ctx)
+		}
+		n, err := io.Copy(io.Discard, io.LimitReader(content, s.limits.Bytes+1))
+		if bytes += n; err == nil && bytes > s.limits.Bytes+int64(2*s.limits.Files)*block {
+			err = errTooMuch
+		}
+		return err
+	})
+	return bytes, err
+}
+
 var errTooMuch = errors.New("too many bytes")
 
 // write makes a new file of at most left bytes.

@@ -68,6 +68,9 @@ func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string
 	_, missing := os.Lstat(directory)
 	if errors.Is(missing, fs.ErrNotExist) {
 		if err := c.making(ctx, func() error { return source.Fetch(ctx, version, directory) }); err != nil {
+			if full(err) { // what has come of it is of use to nobody, and would keep the disk full for everybody
+				_ = os.RemoveAll(partial(directory))
+			}
 			return "", err
 		}
 	}
@@ -79,8 +82,9 @@ func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string
 	return directory, os.Chtimes(lockOf(directory), now, now) // when it was used last; the version's own times stay as they are
 }
 
-// making does what needs room. As long as the disk is full it removes what nobody holds, the least recently used first, and has it done again;
-// not if all of that would not be enough, or if the disk is not what is too small.
+// making does what needs room. As long as the disk is full it removes what nobody holds, the least recently used first, as much as is
+// known to be missing and one version at least, and has it done again; not if all of that would not be enough, or if the disk is not what is
+// too small.
 func (c *Cache) making(ctx context.Context, do func() error) error {
 	for {
 		err := do()
@@ -88,10 +92,13 @@ func (c *Cache) making(ctx context.Context, do func() error) error {
 			return err
 		}
 		all, _, unseen := c.contents()
-		if lacks := (*lacking)(nil); errors.As(err, &lacks) && c.idle(all) < lacks.bytes {
-			return err
+		missing := int64(1)
+		if lacks := (*lacking)(nil); errors.As(err, &lacks) {
+			if missing = lacks.bytes; c.idle(all) < missing {
+				return err
+			}
 		}
-		if unseen != nil || !c.removeFirst(all) {
+		if unseen != nil || !c.removeFor(all, missing) {
 			return err
 		}
 	}
@@ -200,15 +207,19 @@ func byUse(all []kept) {
 	slices.SortFunc(all, func(a, b kept) int { return cmp.Or(a.used.Compare(b.used), cmp.Compare(a.path, b.path)) })
 }
 
-// removeFirst removes what was used least recently of what nobody holds; false: there is none.
-func (c *Cache) removeFirst(all []kept) bool {
+// removeFor removes so many bytes of what nobody holds, what was used least recently first; false: there is nothing.
+func (c *Cache) removeFor(all []kept, bytes int64) (any bool) {
 	byUse(all)
 	for _, one := range all {
+		if bytes <= 0 {
+			break
+		}
 		if removed, err := c.remove(one.path); err == nil && removed {
-			return true
+			any = true
+			bytes -= one.bytes
 		}
 	}
-	return false
+	return any
 }
 
 // remove removes what nobody holds; false: somebody does. That may take long, and keeps nobody from Get and Release.

@@ -35,10 +35,9 @@ func advised(err error) error {
 	return fmt.Errorf("%w; make room, or choose another disk with --remote_cache_dir", err)
 }
 
-// room refuses to fetch what the disk of staging has no room for, as far as that is known: what an archive unpacks to is not. What an
-// earlier attempt left in files counts.
-func room(staging, files string, items []item) error {
-	var need int64
+// room refuses to fetch what the disk of staging has no room for, and more bytes beside it. What an earlier attempt left in files counts.
+func room(staging, files string, items []item, more int64) error {
+	need := more
 	for i := range items {
 		need += items[i].size
 		path := filepath.Join(files, filepath.FromSlash(items[i].path))

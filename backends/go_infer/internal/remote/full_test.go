@@ -1,17 +1,22 @@
 package remote
 
 import (
+	"archive/tar"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // small is a disk of so many kB, if the test may make one. What tests hold of it to their end does not keep it.
@@ -118,6 +123,80 @@ func TestRoomIsMadeForTheDirectoriesOfANewSource(t *testing.T) {
 	got, err := cache.Get(context.Background(), &shelf{name: "s3://new", bytes: 100}, 1)
 	if err != nil || !there(got) {
 		t.Errorf("what nobody uses should have made room: %v", err)
+	}
+}
+
+// archived is a source of an archive whose content has so many bytes; asked counts how often it is fetched.
+func archived(t *testing.T, suffix string, bytes int) (from Source, asked *atomic.Int64) {
+	t.Helper()
+	s, asked := newSite(t), &atomic.Int64{}
+	content := make([]byte, bytes)
+	if _, err := rand.NewChaCha8([32]byte{}).Read(content); err != nil { // the archive is as large
+		t.Fatal(err)
+	}
+	name := "m" + suffix
+	s.archive(t, name, archiveOf(t, suffix, []entry{{"saved_model.pb", tar.TypeReg, string(content)}}))
+	s.bad = func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if strings.HasSuffix(r.URL.Path, name) {
+			asked.Add(1)
+		}
+		return false
+	}
+	return open(t, s.URL+"/models", quick()), asked
+}
+
+// TestAnArchiveIsFetchedOnceHoweverMuchHasToMakeRoomForIt: what it unpacks to is known when it is there.
+func TestAnArchiveIsFetchedOnceHoweverMuchHasToMakeRoomForIt(t *testing.T) {
+	for _, suffix := range archives() {
+		t.Run(suffix, func(t *testing.T) {
+			cache := NewCache(filepath.Join(small(t, "1300k"), "cache"), 1<<30)
+			other := &shelf{name: "s3://others", bytes: 150_000}
+			var others []string
+			for version := range int64(7) {
+				got, err := cache.Get(context.Background(), other, version)
+				if err != nil {
+					t.Fatal(err)
+				}
+				old := time.Now().Add(time.Duration(version-10) * time.Hour)
+				if err := os.Chtimes(lockOf(got), old, old); err != nil { // 0 was used first
+					t.Fatal(err)
+				}
+				cache.Release(got)
+				others = append(others, got)
+			}
+			from, asked := archived(t, suffix, 400_000)
+			got, err := cache.Get(context.Background(), from, 3)
+			if err != nil || !there(got) {
+				t.Fatalf("what nobody uses should have made room: %v", err)
+			}
+			if asked.Load() != 1 {
+				t.Errorf("it was fetched %d times", asked.Load())
+			}
+			if there(others[3]) || !there(others[5]) || !there(others[6]) { // 850 kB less of 1,300 are 450 for three
+				t.Error("more was removed than had to be, or others")
+			}
+		})
+	}
+}
+
+func TestAnArchiveThatTheDiskCannotHoldIsFetchedOnceAndPushesOutNothing(t *testing.T) {
+	cache := NewCache(filepath.Join(small(t, "1m"), "cache"), 1<<30)
+	other, err := cache.Get(context.Background(), &shelf{name: "s3://other", bytes: 100_000}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache.Release(other)
+	from, asked := archived(t, ".tar.gz", 600_000)
+	for attempt := range 3 {
+		if _, err := cache.Get(context.Background(), from, 3); !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "MB are free") {
+			t.Fatalf("attempt %d: %v", attempt, err)
+		}
+	}
+	if asked.Load() != 1 || !there(other) {
+		t.Errorf("it was fetched %d times, the other version is there: %v", asked.Load(), there(other))
+	}
+	if left, _ := filepath.Glob(filepath.Join(cache.Base(from), ".*.partial")); len(left) > 0 {
+		t.Errorf("%v is left", left)
 	}
 }
 

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,9 @@ type source struct {
 	place  string // name, and what of the query says where it is
 	store  Store
 	limits Limits
+
+	mu       sync.Mutex
+	unpacked map[string]int64 // bytes that an archive takes on the disk, by its SHA-256; of those that once found it full
 }
 
 func (s *source) String() string { return s.name }
@@ -34,14 +38,12 @@ func partial(directory string) string {
 	return filepath.Join(filepath.Dir(directory), "."+filepath.Base(directory)+".partial")
 }
 
-// Fetch brings a version into directory. If the disk is full what has come of it is removed: it is of use to nobody, and would keep the
-// disk full for everybody.
+// Fetch brings a version into directory.
 func (s *source) Fetch(ctx context.Context, version int64, directory string) error {
 	err := s.fetch(ctx, version, directory)
 	if err == nil || !full(err) {
 		return err
 	}
-	_ = os.RemoveAll(partial(directory))
 	return fmt.Errorf("version %d of %s: %w", version, s.name, advised(err))
 }
 
@@ -64,7 +66,7 @@ func (s *source) fetch(ctx context.Context, version int64, directory string) err
 	if p.archive {
 		files = filepath.Join(staging, "archive")
 	}
-	if err := room(staging, files, p.items); err != nil {
+	if err := room(staging, files, p.items, s.takes(p)); err != nil {
 		return err
 	}
 	if err := s.getAll(ctx, p.items, files); err != nil {
@@ -72,7 +74,11 @@ func (s *source) fetch(ctx context.Context, version int64, directory string) err
 	}
 	result := files
 	if p.archive {
-		if result, err = s.unpack(ctx, filepath.Join(files, filepath.FromSlash(p.items[0].path)), filepath.Join(staging, "files")); err != nil {
+		archive := filepath.Join(files, filepath.FromSlash(p.items[0].path))
+		if result, err = s.unpack(ctx, archive, filepath.Join(staging, "files")); err != nil {
+			if full(err) {
+				err = s.lacks(ctx, p, archive, staging, err)
+			}
 			return fmt.Errorf("%s/%s: %w", s.name, p.items[0].key, err)
 		}
 	} else if err := only(files, p.items); err != nil {
@@ -95,6 +101,35 @@ func (s *source) fetch(ctx context.Context, version int64, directory string) err
 		return err
 	}
 	return os.RemoveAll(staging)
+}
+
+// takes is what the archive of a plan unpacks to, if that is known.
+func (s *source) takes(p *plan) int64 {
+	if !p.archive {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unpacked[string(p.items[0].sha256)]
+}
+
+// lacks finds out how much is missing on a disk that was too full for unpacking an archive. The archive stays, and its size is remembered:
+// when room was made it need not be fetched again, and the next time it is known before. Where the disk seems to have room err stays.
+func (s *source) lacks(ctx context.Context, p *plan, archive, staging string, err error) error {
+	if removed := os.RemoveAll(filepath.Join(staging, "files")); removed != nil {
+		return removed
+	}
+	bytes, unseen := s.measure(ctx, archive)
+	if unseen != nil {
+		return unseen
+	}
+	s.mu.Lock()
+	if s.unpacked == nil {
+		s.unpacked = map[string]int64{}
+	}
+	s.unpacked[string(p.items[0].sha256)] = bytes
+	s.mu.Unlock()
+	return cmp.Or(room(staging, "", nil, bytes), err)
 }
 
 // getAll fetches a few items at a time. The first failure ends the others.

@@ -28,7 +28,7 @@ func (r *Repository) shadowed(m *served, but *model.Model) (*model.Model, func()
 	case v == nil:
 	case v.lease == nil:
 		r.options.Shadowed(m.name, model.Skipped)
-		if m.loadable(v) {
+		if m.lazy && v.aspired {
 			m.askShadow(time.Now())
 		}
 	case v.lease.Model != but:
@@ -49,12 +49,13 @@ func (m *served) askShadow(now time.Time) {
 }
 
 // wantShadow has the shadow loaded for copies, if that was asked for and takes nothing from anybody: neither memory that others use or
-// wait for, nor a place for loads that others want. Called with the lock held for writing.
+// wait for, nor a place for loads that others want. One that could not be loaded is tried again when it is due, as any other. Called with the
+// lock held for writing.
 func (m *served) wantShadow() {
 	if !m.shade.Swap(false) || m.shadow == nil {
 		return
 	}
-	if v := m.meant(m.shadow); v != nil && !v.wanted && v.lease == nil && m.loadable(v) {
+	if v := m.meant(m.shadow); v != nil && !v.wanted && v.lease == nil && m.lazy && v.aspired {
 		v.wanted, v.modest = true, true
 	}
 }

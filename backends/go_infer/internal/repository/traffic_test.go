@@ -2,6 +2,8 @@ package repository
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -252,6 +254,35 @@ func TestAShadowWaitsForNoPlaceThatOthersLoadIn(t *testing.T) {
 	s.later()
 	s.copied()
 	s.eventually("m", "3 AVAILABLE, 2 START, 1 AVAILABLE")
+}
+
+// A shadow that could not be loaded, and then gave way to another load, was asked for by nobody any more.
+func TestAShadowThatCouldNotBeLoadedIsTriedAgainForCopies(t *testing.T) {
+	s := lazyTraffic(t, Options{}, modelconfig.Traffic{Shadow: &modelconfig.Share{Version: 1, Weight: 100}}, "other")
+	bad := filepath.Join(s.base, "m/1/bad")
+	must(t, os.WriteFile(bad, []byte("on purpose"), 0o600))
+	s.answers("m", Wanted{}, 3)
+	s.copied()
+	for failures := 0; failures == 0; time.Sleep(time.Millisecond) {
+		s.mu.RLock()
+		failures = s.models["m"].version(1).failures
+		s.mu.RUnlock()
+	}
+	open := s.shut()
+	var group sync.WaitGroup
+	group.Go(func() { s.answers("other", Wanted{}, 1) })
+	s.eventually("other", "1 LOADING")
+	must(t, os.Remove(bad)) // so it is tried again, and finds the only place taken
+	s.settled("m")
+	open()
+	group.Wait()
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 START")
+	s.later()
+	s.copied()
+	s.eventually("m", "3 AVAILABLE, 2 START, 1 AVAILABLE")
+	if s.loads.Load() != 4 {
+		t.Errorf("%d loads, want two of the shadow and one of each other", s.loads.Load())
+	}
 }
 
 func TestWhoAsksForAShadowByItselfWaitsForItAsForAnyOther(t *testing.T) {

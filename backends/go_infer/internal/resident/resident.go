@@ -8,16 +8,13 @@
 package resident
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Bits of an entry of /proc/PID/pagemap. A page of a private mapping that was written is not the file's any more.
@@ -43,30 +40,9 @@ func (s Set) Bytes() (sum int) {
 	return sum
 }
 
-// Without is what of it is not in the other.
-func (s Set) Without(other Set) (left Set) {
-	for _, span := range s {
-		first, _ := slices.BinarySearchFunc(other, span.Begin, func(o Span, at uintptr) int { return cmp.Compare(o.End, at+1) })
-		for _, o := range other[first:] {
-			if o.Begin >= span.End {
-				break
-			}
-			if o.Begin > span.Begin {
-				left = append(left, Span{span.Begin, o.Begin})
-			}
-			span.Begin = min(span.End, o.End)
-		}
-		if span.Begin < span.End {
-			left = append(left, span)
-		}
-	}
-	return left
-}
-
 // Read is the pages in memory of this process that belong to the libraries, as they are in their files: of mappings that cannot be
-// written, without what the dynamic linker wrote into them before (relocations). library says which files are meant, by their path; after is
-// called after each piece of the work (32 MB of mappings) with the time that it took.
-func Read(library func(path string) bool, after func(time.Duration)) (Set, error) {
+// written, without what the dynamic linker wrote into them before (relocations). library says which files are meant, by their path.
+func Read(library func(path string) bool) (Set, error) {
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return nil, err
@@ -76,10 +52,10 @@ func Read(library func(path string) bool, after func(time.Duration)) (Set, error
 		return nil, err
 	}
 	defer pages.Close()
-	return read(string(maps), pages, uintptr(os.Getpagesize()), library, after)
+	return read(string(maps), pages, uintptr(os.Getpagesize()), library)
 }
 
-func read(maps string, pagemap io.ReaderAt, page uintptr, library func(path string) bool, after func(time.Duration)) (set Set, err error) {
+func read(maps string, pagemap io.ReaderAt, page uintptr, library func(path string) bool) (set Set, err error) {
 	entries := make([]byte, 64<<10)
 	for line := range strings.Lines(maps) {
 		span, path, err := unwritten(line)
@@ -90,7 +66,6 @@ func read(maps string, pagemap io.ReaderAt, page uintptr, library func(path stri
 			continue
 		}
 		for at := span.Begin; at < span.End; {
-			began := time.Now()
 			wanted := entries[:min(len(entries), int((span.End-at)/page)*entryBytes)]
 			if _, err := pagemap.ReadAt(wanted, int64(at/page*entryBytes)); err != nil {
 				return nil, fmt.Errorf("/proc/self/pagemap: %w", err)
@@ -105,7 +80,6 @@ func read(maps string, pagemap io.ReaderAt, page uintptr, library func(path stri
 					set = append(set, Span{at, at + page})
 				}
 			}
-			after(time.Since(began))
 		}
 	}
 	return set, nil

@@ -3,13 +3,14 @@ package resident
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+	"unsafe"
 )
 
 const page = 0x1000
@@ -54,7 +55,7 @@ func TestOnlyUnwrittenPagesOfTheLibrariesAreMeant(t *testing.T) {
 		{"no inode", "1000-2000 r-xp 00000000 fe:00", nil, nil, "is no mapping"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := read(c.maps, c.pages, page, func(path string) bool { return strings.HasPrefix(filepath.Base(path), "libtensorflow") }, func(time.Duration) {})
+			got, err := read(c.maps, c.pages, page, func(path string) bool { return strings.HasPrefix(filepath.Base(path), "libtensorflow") })
 			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 				t.Fatalf("error %v, want %q", err, c.says)
 			}
@@ -67,33 +68,10 @@ func TestOnlyUnwrittenPagesOfTheLibrariesAreMeant(t *testing.T) {
 
 func TestALongMappingIsReadInParts(t *testing.T) {
 	const last = 40_000 // beyond two reads
-	parts := 0
 	got, err := read("1000-10000000 r-xp 00000000 fe:00 12   /lib/x\n", pages{1: present | fromFile, last: present | fromFile}, page,
-		func(string) bool { return true }, func(time.Duration) { parts++ })
-	if want := (Set{{page, 2 * page}, {last * page, (last + 1) * page}}); err != nil || parts != 8 || !reflect.DeepEqual(got, want) {
-		t.Errorf("%x, %v, in %d parts; want %x in 8", got, err, parts, want)
-	}
-}
-
-func TestWithoutLeavesWhatIsInNoOther(t *testing.T) {
-	for _, c := range []struct {
-		name             string
-		set, other, want Set
-	}{
-		{"nothing", nil, Set{{1, 9}}, nil},
-		{"no other", Set{{1, 9}}, nil, Set{{1, 9}}},
-		{"apart", Set{{3, 5}}, Set{{1, 2}, {7, 9}}, Set{{3, 5}}},
-		{"touching", Set{{3, 5}}, Set{{1, 3}, {5, 9}}, Set{{3, 5}}},
-		{"all", Set{{3, 5}, {6, 7}}, Set{{1, 9}}, nil},
-		{"the same", Set{{3, 5}, {6, 7}}, Set{{3, 5}, {6, 7}}, nil},
-		{"its begin", Set{{3, 6}}, Set{{1, 4}}, Set{{4, 6}}},
-		{"its end", Set{{3, 6}}, Set{{5, 9}}, Set{{3, 5}}},
-		{"from the middle", Set{{1, 9}}, Set{{2, 3}, {5, 6}}, Set{{1, 2}, {3, 5}, {6, 9}}},
-		{"one of several", Set{{1, 3}, {4, 6}, {7, 9}}, Set{{2, 5}}, Set{{1, 2}, {5, 6}, {7, 9}}},
-	} {
-		if got := c.set.Without(c.other); !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
+		func(string) bool { return true })
+	if want := (Set{{page, 2 * page}, {last * page, (last + 1) * page}}); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%x, %v; want %x", got, err, want)
 	}
 }
 
@@ -136,28 +114,48 @@ func TestWhatIsGivenBackIsReadAgain(t *testing.T) {
 		t.Fatal("the file is not what was written")
 	}
 	own := func(mapped string) bool { return mapped == path }
-	before, err := Read(own, func(time.Duration) {})
+	before, err := Read(own)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := len(content) - relocated; before.Bytes() != want {
 		t.Fatalf("%d bytes are resident, want %d: all that was not written", before.Bytes(), want)
 	}
-	pieces := 0
-	if err := Out(before, func(time.Duration) { pieces++ }); err != nil {
+	asked, err := Out(before)
+	if err != nil {
 		t.Skip(err)
 	}
-	after, err := Read(own, func(time.Duration) {})
+	after, err := Read(own)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if after.Bytes() > before.Bytes()/2 {
 		t.Errorf("%d of %d bytes are still resident", after.Bytes(), before.Bytes())
 	}
-	if pieces < 3 {
-		t.Errorf("given back in %d pieces, want at least 3", pieces)
+	if asked != before.Bytes() {
+		t.Errorf("%d bytes were asked for, want %d", asked, before.Bytes())
 	}
 	if !bytes.Equal(memory, content) {
 		t.Error("what was given back is not what was there")
+	}
+}
+
+// TestWhatWasAskedForBeforeAFailureIsTold: the kernel reclaims nothing that is locked in memory.
+func TestWhatWasAskedForBeforeAFailureIsTold(t *testing.T) {
+	size := os.Getpagesize()
+	memory, err := syscall.Mmap(-1, 0, 2*Piece, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Munmap(memory) }()
+	if err := syscall.Mlock(memory[Piece : Piece+size]); err != nil {
+		t.Skip(err)
+	}
+	begin := uintptr(unsafe.Pointer(&memory[0]))
+	if _, err := Out(Set{{begin, begin + uintptr(size)}}); err != nil {
+		t.Skip(err)
+	}
+	if asked, err := Out(Set{{begin, begin + 2*Piece}}); asked != Piece || !errors.Is(err, ErrUnsupported) {
+		t.Errorf("asked for %d bytes until %v; want %d and that this is unsupported", asked, err, Piece)
 	}
 }

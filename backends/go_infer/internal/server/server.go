@@ -24,6 +24,7 @@ import (
 	"sluicegate/go_infer/internal/link"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/stop"
 	"sluicegate/go_infer/internal/trace"
 )
 
@@ -66,7 +67,8 @@ func (s *Server) Serve(listener net.Listener) error { return s.http.Serve(listen
 func (s *Server) Ready() { s.ready.Store(true) }
 
 // Drain stops the server gently: from now on it is not ready and every answer closes its connection. For grace it still accepts, so
-// that clients with kept connections learn it from an answer and not from a reset; then it finishes what runs, until ctx ends.
+// that clients with kept connections learn it from an answer and not from a reset; then it finishes what runs, until ctx ends: then that is
+// cut off and the context's error returned.
 func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
 	s.draining.Store(true)
 	if s.Link != nil {
@@ -87,13 +89,13 @@ func (s *Server) Drain(ctx context.Context, grace time.Duration) error {
 	return errors.Join(s.http.Shutdown(ctx), <-links)
 }
 
-// CutOff is how many requests had not arrived when the server had to stop.
-func (s *Server) CutOff() int64 {
-	n := s.http.CutOff()
+// CutOff is whom Drain has cut off.
+func (s *Server) CutOff() stop.Cut {
+	cut := s.http.CutOff()
 	if s.Link != nil {
-		n += s.Link.CutOff()
+		cut = cut.Plus(s.Link.CutOff())
 	}
-	return n
+	return cut
 }
 
 // ServeHTTP routes one request.

@@ -32,18 +32,25 @@ type Around struct {
 	// Context); what it returns is called at the end. nil: no tracing.
 	Trace func(ctx context.Context, method string, incoming metadata.MD) (context.Context, func(error))
 
-	arriving, answering atomic.Int64
+	arriving  arrivals
+	answering atomic.Int64
 }
 
-// Arriving is how many calls have not sent their message yet, and Answering how many are being answered, streams among them. Calls of
-// services that this package knows nothing of are neither.
-func (a *Around) Arriving() int64  { return a.arriving.Load() }
+// Answering is how many calls are being answered, streams among them; not those of services that this package knows nothing of.
 func (a *Around) Answering() int64 { return a.answering.Load() }
+
+// Refuse ends the calls whose message has not arrived, with UNAVAILABLE, and Refused is how many those were.
+func (a *Around) Refuse()        { a.arriving.refuse() }
+func (a *Around) Refused() int64 { return a.arriving.count() }
 
 // receive reads the only message of a call.
 func (a *Around) receive(stream grpc.ServerStream, in *Message) error {
-	a.arriving.Add(1)
-	defer a.arriving.Add(-1)
+	one := &arrival{}
+	one.call, _ = grpc.ServerTransportStreamFromContext(stream.Context()).(ender)
+	if err := a.arriving.begin(one); err != nil {
+		return err
+	}
+	defer a.arriving.end(one)
 	return a.Receiver.Receive(stream, in)
 }
 
