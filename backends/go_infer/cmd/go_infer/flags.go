@@ -95,7 +95,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	}
 	switch {
 	case err != nil:
-		return o, fmt.Errorf("%w; see go_infer --help", err)
+		return o, explained(f, err)
 	case f.NArg() > 0:
 		return o, fmt.Errorf("unexpected argument %q; see go_infer --help", f.Arg(0))
 	case o.version:
@@ -103,6 +103,9 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 	}
 	if o.drainTimeout < 0 || o.drainGrace < 0 {
 		return o, fmt.Errorf("--drain_timeout=%s and --drain_grace=%s cannot be negative", o.drainTimeout, o.drainGrace)
+	}
+	if o.port > 0 && o.given["port"] && o.port == o.grpc.port && o.host == o.grpc.host {
+		return o, fmt.Errorf("--rest_api_port and --port are both %d; HTTP and gRPC listen on ports of their own", o.port)
 	}
 	if err := errors.Join(o.check(), o.tracing.check(), o.http.check()); err != nil {
 		return o, err

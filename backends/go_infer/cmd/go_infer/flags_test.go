@@ -168,3 +168,37 @@ func TestNewFlagsAreBoundOnBothSides(t *testing.T) {
 		}
 	}
 }
+
+func TestAMistakeInAFlagIsToldWithWhatToWriteInstead(t *testing.T) {
+	for argument, says := range map[string]string{
+		"--rest_api_timeout_in_ms=30000":     "there is no flag --rest_api_timeout_in_ms as in TensorFlow Serving: see --http_write_timeout (30000 is 30s); a client may send X-Request-Timeout: 250ms",
+		"--tensorflow_session_parallelism=4": "there is no flag --tensorflow_session_parallelism as in TensorFlow Serving: see --batch_workers and --tensorflow_intra_op_parallelism",
+		"--max_batchh=3":                     "there is no flag --max_batchh; see go_infer --help",
+		"--batch_timeout=5":                  `--batch_timeout: invalid value "5": it must be a time with its unit, as in 250ms or 5s`,
+		"--port=a for -b":                    `--port: invalid value "a for -b": it must be a whole number`,
+		"--load_pauses=x":                    `--load_pauses: invalid value "x": it must be a number`,
+		"--enable_batching=maybe":            `--enable_batching: invalid boolean value "maybe": it must be true or false`,
+		"--model_name=":                      "--model_name cannot be empty: nobody could ask for the model",
+		"--port=8501":                        "--rest_api_port and --port are both 8501; HTTP and gRPC listen on ports of their own",
+		"--port=99999999999999999999":        `invalid value "99999999999999999999" for flag -port: value out of range; see go_infer --help`,
+	} {
+		_, err := parseFlags([]string{"--model_base_path=/models", argument}, &bytes.Buffer{})
+		if err == nil || err.Error() != says {
+			t.Errorf("%s: %v", argument, err)
+		}
+	}
+}
+
+func TestWhatIsToldInsteadOfTensorFlowServingsFlagsIsThere(t *testing.T) {
+	told := documented(t)
+	for name, instead := range elsewhere {
+		if slices.Contains(told, name) {
+			t.Errorf("--%s is here", name)
+		}
+		for _, match := range regexp.MustCompile(`--([a-z_]+)`).FindAllStringSubmatch(instead, -1) {
+			if !slices.Contains(told, match[1]) {
+				t.Errorf("--%s: there is no --%s", name, match[1])
+			}
+		}
+	}
+}

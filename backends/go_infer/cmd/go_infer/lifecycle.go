@@ -65,6 +65,8 @@ func (l *lifecycle) check() error {
 		return errors.New("--model_base_path or --model_config_file is required; see go_infer --help")
 	case l.modelBase != "" && l.configFile != "":
 		return errors.New("--model_base_path and --model_config_file cannot both be given; name the model in the file")
+	case l.modelBase != "" && l.modelName == "":
+		return errors.New("--model_name cannot be empty: nobody could ask for the model")
 	case !(l.configPoll >= 0 && l.configPoll <= 86400):
 		return fmt.Errorf("--model_config_file_poll_wait_seconds=%g is out of range; it must be 0..86400", l.configPoll)
 	case !(l.filePoll >= -1 && l.filePoll <= 86400):
@@ -198,7 +200,7 @@ func (c *configuration) read() (modelconfig.Config, [sha256.Size]byte, error) {
 }
 
 // apply reads the files and makes the repository follow them; if they have not changed and always is false it does nothing. On an
-// error what was served goes on, and the reason is logged once.
+// error what was served goes on, and the reason is logged once; at the start, when nothing is served, it is only returned.
 func (c *configuration) apply(always bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -210,7 +212,7 @@ func (c *configuration) apply(always bool) error {
 		err = c.repo.Apply(config)
 	}
 	if err != nil {
-		if c.failure != err.Error() {
+		if first := c.applied == [sha256.Size]byte{}; c.failure != err.Error() && !first {
 			c.failure = err.Error()
 			c.log.Error("the new config is refused; the old one stays", "error", c.failure)
 		}

@@ -236,6 +236,10 @@ func TestWrongUsageAndFailuresAreOneClearLine(t *testing.T) {
 	defer taken.Close()
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	empty := t.TempDir()
+	mistaken := filepath.Join(t.TempDir(), "models.config")
+	if err := os.WriteFile(mistaken, []byte("models {}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	broken := filepath.Join(t.TempDir(), "m")
 	if err := os.MkdirAll(filepath.Join(broken, "1"), 0o750); err != nil {
 		t.Fatal(err)
@@ -246,7 +250,7 @@ func TestWrongUsageAndFailuresAreOneClearLine(t *testing.T) {
 		says      string
 	}{
 		{nil, 2, "--model_base_path or --model_config_file is required"},
-		{[]string{"--prot=1"}, 2, "flag provided but not defined: -prot"},
+		{[]string{"--prot=1"}, 2, "there is no flag --prot; see go_infer --help"},
 		{[]string{"--max_batch=0", "--model_base_path=x"}, 2, "--max_batch=0 is out of range; it must be 1..4096"},
 		{[]string{"--load_pauses=-1", "--model_base_path=x"}, 2, "--load_pauses=-1 is out of range; it must be 0..100"},
 		{[]string{"--load_pauses=101", "--model_base_path=x"}, 2, "--load_pauses=101 is out of range; it must be 0..100"},
@@ -259,12 +263,16 @@ func TestWrongUsageAndFailuresAreOneClearLine(t *testing.T) {
 		{[]string{"--model_base_path=" + empty}, 1, "has no version directory"},
 		{[]string{"--model_base_path=" + broken, "--rest_api_port=" + port}, 1, "port " + port + " on 127.0.0.1 is in use"},
 		{[]string{"--model_base_path=" + broken, "--rest_api_port=0"}, 1, "no version of model default can be served; the last failure: " + broken},
+		{[]string{"--model_config_file=" + mistaken, "--rest_api_port=0"}, 1, mistaken + ":1:1: the model config has no field"},
 		{[]string{"--help"}, 0, "-model_base_path directory"},
 		{[]string{"--version"}, 0, "(TensorFlow 2."},
 	} {
 		output, err := command(c.arguments...).CombinedOutput()
 		if code(err) != c.code || !strings.Contains(string(output), c.says) {
 			t.Errorf("%q: exit code %d, said\n%s\nwant %d, %s", c.arguments, code(err), output, c.code, c.says)
+		}
+		if strings.Contains(string(output), "the old one stays") {
+			t.Errorf("%q: there is no old config at the start: %s", c.arguments, output)
 		}
 	}
 }

@@ -103,7 +103,7 @@ func (s *Server) Serve(listener net.Listener) error {
 		delete(s.listeners, listener)
 		s.mu.Unlock()
 	}()
-	pause := time.Duration(0)
+	pause, told := time.Duration(0), time.Time{}
 	for {
 		network, err := listener.Accept()
 		if err == nil {
@@ -123,7 +123,12 @@ func (s *Server) Serve(listener net.Listener) error {
 			return err
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), 200*time.Millisecond) // out of file descriptors: that passes
-		s.Log.Warn("no connection can be accepted", "error", err, "again_in", pause.String())
+
+		// Not with every try: it may stay so for long.
+		if now := time.Now(); now.Sub(told) >= time.Minute {
+			told = now
+			s.Log.Warn("no connection can be accepted for now", "error", err)
+		}
 		time.Sleep(pause)
 	}
 }

@@ -62,6 +62,7 @@ func TestEveryMistakeHasItsPlaceAndItsText(t *testing.T) {
 		{"list", wrap("name:'a' base_path:'/a' model_version_policy { specific { versions: [1 2] } }"), "m.config:3:72: ',' or ']' is expected in the list of versions"},
 		{"depth", strings.Repeat("a {", 17), "messages are nested deeper than 16"},
 		{"JSON", `{"models": []}`, "m.config:1:1: a field's name is expected, not '{'"},
+		{"a byte order mark", "\ufeffmodel_config_list {}", `m.config:1:1: a field's name is expected, not '\ufeff'`},
 	} {
 		if _, err := Parse("m.config", c.text); err == nil || !strings.HasSuffix(err.Error(), c.says) {
 			t.Errorf("%s: %v\nwant %s", c.name, err, c.says)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Protobuf's text format, as far as configuration needs it: fields with scalar values, messages in {} or <>, lists in [], comments.
@@ -98,7 +99,8 @@ func (r *reader) fields() ([]node, error) {
 			r.step()
 		}
 		if field.name = r.text[start:r.at]; field.name == "" {
-			return nil, r.fail("a field's name is expected, not %q", c)
+			whole, _ := utf8.DecodeRuneInString(r.text[start:])
+			return nil, r.fail("a field's name is expected, not %q", whole)
 		}
 		var err error
 		if nodes, err = r.values(nodes, field); err != nil {

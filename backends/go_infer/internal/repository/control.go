@@ -246,12 +246,17 @@ func (r *Repository) Settle(ctx context.Context) error {
 	return errors.Join(refused...)
 }
 
-// Reload applies a config and waits until it is in effect.
+// Reload applies a config and waits until it is in effect. A config that is refused changes nothing; one of whose models no version can
+// be served is in effect for all others, and the error (FailedPrecondition) says so.
 func (r *Repository) Reload(ctx context.Context, config modelconfig.Config) error {
 	if err := r.Apply(config); err != nil {
 		return err
 	}
-	return r.Settle(ctx)
+	err := r.Settle(ctx)
+	if err == nil || ctx.Err() != nil || r.context.Err() != nil {
+		return err
+	}
+	return status.Errorf(status.FailedPrecondition, "the configuration is in effect, but not all of it can be served: %v", err)
 }
 
 // Entry is one version in an Index.

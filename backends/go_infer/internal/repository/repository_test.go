@@ -355,6 +355,21 @@ func TestAGlanceNeitherHoldsNorLoads(t *testing.T) {
 	}
 }
 
+func TestAReloadThatCannotServeAModelSaysThatItIsInEffect(t *testing.T) {
+	s := newStage(t, Options{})
+	s.put("old", 1, "")
+	s.put("new", 1, "")
+	must(t, s.reload(s.config("old", modelconfig.Policy{}, nil)))
+	err := s.reload(s.config("new", modelconfig.Policy{}, nil), s.config("nowhere", modelconfig.Policy{}, nil))
+	if status.From(err).Code != status.FailedPrecondition || !strings.Contains(err.Error(), "the configuration is in effect, but not all of it can be served: ") ||
+		!strings.Contains(err.Error(), "nowhere: no such file or directory") {
+		t.Errorf("%v", err)
+	}
+	if old, other := s.Glance("old", Wanted{}), s.Glance("new", Wanted{}); old != nil || other == nil {
+		t.Errorf("old is served: %t, new: %t", old != nil, other != nil)
+	}
+}
+
 func TestTrafficIsSharedByWeightAndABrokenCanaryCostsNobodyAnAnswer(t *testing.T) {
 	s := newStage(t, Options{})
 	s.put("m", 1, "")
