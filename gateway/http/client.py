@@ -231,12 +231,14 @@ class ConnectionPool:
         return self._idle.pop() if self._at_hand() else None
 
     def _at_hand(self) -> bool:
-        """Whether a kept connection can be used: the last of them."""
+        """Whether a kept connection can be used: the last of them. What was condemned since it came back is closed."""
         idle = self._idle
         while idle:
             if idle[-1].usable:
                 return True
-            idle.pop()
+            condemned = idle.pop().transport
+            if condemned is not None:
+                condemned.close()
         return False
 
     async def _connect(self, deadline: float) -> UpstreamConnection:

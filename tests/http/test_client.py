@@ -126,6 +126,21 @@ async def test_an_answer_that_streamed_without_fields_has_none_of_the_next():
         assert (first.headers, second.headers) == ([], [(b"x-secret", b"1")])
 
 
+async def test_what_is_condemned_behind_an_answer_that_streamed_is_closed():
+    """It had gone back to the pool when the bytes that nobody asked for were read."""
+    junk = b"0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+    said = Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"), Pause(0.005), Say(junk)
+    async with pool([said, OK], [OK], gather=0.0) as one:
+        first = await exchange(one)
+        while await first.stream.read():
+            pass
+        (condemned,) = one._idle
+        assert not condemned.usable
+        assert (await exchange(one)).status == 200
+        assert condemned.transport.is_closing()
+        assert one.backend.connections == 2
+
+
 async def test_a_body_that_ends_with_the_connection():
     async with pool([(Say(b"HTTP/1.1 200 OK\r\n\r\nabc"), Pause(0.005), Say(b"def"), Close())]) as one:
         assert (await exchange(one)).body == b"abcdef"
