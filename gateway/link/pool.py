@@ -146,7 +146,7 @@ class LinkPool(ConnectionPool):
         if opening.cancelled():
             raise ConnectFailed(f"{self.address}: the pool is closing")
         link = opening.result()
-        if link is not self._link:
+        if link is not self.link:
             raise ConnectFailed(f"{self.address}: the link was lost as soon as it was open")
         if len(link.streams) >= link.max_streams:  # others waited for it too
             raise self._full(link)
