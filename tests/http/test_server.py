@@ -666,6 +666,30 @@ async def test_requests_count_as_long_as_they_are_handled_however_that_ends():
         assert one.server.busy == 0
 
 
+@pytest.mark.parametrize("how", ["abort", "close_if_idle", "timed_out"])
+async def test_a_connection_that_is_ended_within_the_step_its_bytes_take(how, caplog):
+    """The task runs within `data_received`, and what it calls may call back into the connection."""
+    stepped = []
+
+    async def ends(request):
+        (connection,) = one.server.connections
+        stepped.append(connection._waiter)
+        getattr(connection, how)()
+        return Response(200, [], request.path)
+
+    async with house() as one, await one.client() as client:
+        one.handler = ends
+        client.send(get("/1") + get("/2") + GET[:9])
+        if how == "abort":
+            assert await client.ended() == b""
+        else:
+            assert [(await client.reply()).body for _ in range(2)] == [b"/1", b"/2"]
+        client.close()
+        await one.quiet()
+        assert (one.server.busy, caplog.text) == (0, "")
+        assert stepped[0] is None
+
+
 async def test_bodies_and_answers_that_stream_do_not_count():
     """Nine slow uploads, or tunnels, would have the worker take the long way with every request."""
     counts, streams = [], []
