@@ -205,7 +205,7 @@ class ConnectionPool:
         try:
             while data := await body.read():
                 if transport.is_closing():
-                    return
+                    return  # whoever waits for the answer hears why
                 transport.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
                 connection.stir()
                 if connection.writable is not None:
@@ -217,6 +217,8 @@ class ConnectionPool:
                         connection.deadline = NEVER
             if tunnel:
                 connection.transport_done()
+                return
+            if transport.is_closing():  # uvloop raises where a closed one is written to
                 return
             if chunked:
                 transport.write(b"0\r\n\r\n")

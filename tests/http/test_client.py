@@ -19,8 +19,9 @@ from gateway.errors import (
 )
 from gateway.http.client import ConnectionPool
 from gateway.http.dial import Address
-from gateway.http.upstream import ClientLimits
+from gateway.http.upstream import ClientLimits, UpstreamConnection
 from gateway.request import Request
+from gateway.stream import Stream
 from gateway.testing import OK, Close, Echo, Never, Pause, Reset, Say, ScriptedBackend, answer
 
 pytestmark = pytest.mark.undisturbed
@@ -139,6 +140,28 @@ async def test_what_is_condemned_behind_an_answer_that_streamed_is_closed():
         assert (await exchange(one)).status == 200
         assert condemned.transport.is_closing()
         assert one.backend.connections == 2
+
+
+async def test_a_body_that_ends_when_the_backend_has_gone_is_not_ended():
+    """It is not known yet to who sends it, and uvloop raises where a closed transport is written to."""
+    loop = asyncio.get_running_loop()
+    one = ConnectionPool(Address("127.0.0.1", 1), ClientLimits())
+    connection = UpstreamConnection(ClientLimits())
+    connection.transport = Gone()
+    body = Stream(loop, int, int)
+    body.end()
+    await one._pump(connection, body, 1.0, tunnel=False)
+    assert connection.deadline == 0.0
+
+
+class Gone:
+    """A transport that is closed."""
+
+    def is_closing(self):
+        return True
+
+    def write(self, data):
+        raise RuntimeError("the handler is closed")
 
 
 async def test_a_body_that_ends_with_the_connection():

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 from demo.layout import GATEWAY
+from gateway.errors import StartError
+from gateway.store.embedded import EmbeddedStore
 from gateway.telemetry import access_log
 from gateway.telemetry.access_log import AccessLog
 from tests.integration.gateways import Backend, Gateway, running
@@ -206,6 +209,14 @@ def gateway_answers(gateway: Gateway) -> bool:
         return gateway.admin("/readyz")[0] == 200
     except OSError:
         return False
+
+
+def test_an_embedded_store_that_has_no_place_for_its_socket_says_so(
+    disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(disk("size=64k,nr_inodes=1")))
+    with pytest.raises(StartError, match=f"the embedded store .* has no directory for its socket: {FULL}"):
+        EmbeddedStore()
 
 
 @pytest.mark.parametrize("there", [False, True])
