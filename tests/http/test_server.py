@@ -648,7 +648,7 @@ async def test_requests_count_as_long_as_they_are_handled_however_that_ends():
         await go_on.wait()
         return Response(200, [], request.path)
 
-    async with house() as one, await one.client() as first, await one.client() as second:
+    async with asyncio.timeout(30), house() as one, await one.client() as first, await one.client() as second:
         one.handler = waits
         first.send(GET)
         second.send(GET)
@@ -700,12 +700,12 @@ async def test_bodies_and_answers_that_stream_do_not_count():
             while await request.stream.read():
                 counts.append(one.server.busy)
             return Response(200, [], b"whole")
-        response = Response(200)
+        response = Response(200, [])
         response.stream = Stream(asyncio.get_running_loop(), int, int, 2)
         streams.append(response.stream)
         return response
 
-    async with house() as one:
+    async with asyncio.timeout(30), house() as one:
         one.handler = streaming
         one.server.body_rules = lambda _request: BodyRules(0, 1 << 20)
         async with await one.client() as up, await one.client() as down:
