@@ -6,7 +6,11 @@ Everything raised on purpose derives from `GatewayError`, so a caller can tell o
 
 from __future__ import annotations
 
-from typing import ClassVar
+import errno
+from typing import ClassVar, Final
+
+#: What the system says where a disk, or our share of it, is full: that is over some time, what else it says is not.
+DISK_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class GatewayError(Exception):

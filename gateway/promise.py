@@ -9,10 +9,11 @@ At once is sooner, and cheaper where requests come alone. Where they come in com
 them share a call of the store, and each step is taken by many while its code is warm. So whoever keeps a promise does
 it at once only while no more than `FEW` are about, or `FEWEST` where less than all can be seen.
 
-Invariants: kept, broken or cancelled once; its callbacks are called once, in their own context. To asyncio it is a
-future by what `asyncio.isfuture` and a task ask of one (PEP 3156; `_asyncio_future_blocking` since Python 3.5.3), and
-no more: it is for a coroutine to await. `asyncio.wait`, `wait_for`, `shield` and `gather` ask more, which shows late
-(where a promise is cancelled, `gather` waits for ever): they are given a task that awaits it.
+Invariants: kept, broken or cancelled once; its callbacks are called once, in their own context, and what one raises
+goes to the loop's handler of exceptions and not to whoever keeps the promise. No task is stepped within another, so a
+chain of tasks that keep one another's is no recursion. To asyncio it is a future (PEP 3156), with what a task asks of
+one (`_asyncio_future_blocking` since Python 3.5.3) and what `gather`, `wait`, `wait_for` and `shield` do
+(`remove_done_callback`, `_make_cancelled_error`, `_cancel_message`; Python 3.11 to 3.13).
 """
 
 from __future__ import annotations
@@ -73,10 +74,15 @@ class Promise(Generic[T]):
         callback, context, more = self._callback, self._context, self._more
         self._callback = self._context = self._more = None
         assert context is not None
-        context.run(callback, self)
         if more is not None:
-            for callback, context in more:
-                self._loop.call_soon(callback, self, context=context)
+            self._call_soon(more)
+        try:
+            context.run(callback, self)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - as the loop does
+            what = {"message": f"Exception in callback {callback!r}", "exception": error, "future": self}
+            self._loop.call_exception_handler(what)
 
     def keep_now(self, value: T) -> None:
         """`settle` and `tell`."""
@@ -96,8 +102,11 @@ class Promise(Generic[T]):
         if callback is not None:
             self._loop.call_soon(callback, self, context=context)
         if more is not None:
-            for callback, context in more:
-                self._loop.call_soon(callback, self, context=context)
+            self._call_soon(more)
+
+    def _call_soon(self, more: list[tuple[Callback, Context]]) -> None:
+        for callback, context in more:
+            self._loop.call_soon(callback, self, context=context)
 
     # -- who waits ----------------------------------------------------------------------------------------------
 
@@ -122,7 +131,11 @@ class Promise(Generic[T]):
         return self._value  # type: ignore[return-value]  # it is done
 
     def exception(self) -> BaseException | None:
-        """What broke it; None if it was kept."""
+        """What broke it; None if it was kept. Raises CancelledError."""
+        if not self._done:
+            raise asyncio.InvalidStateError("the promise is not kept yet")
+        if self._cancelled:
+            raise self._make_cancelled_error()
         return self._error
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
@@ -137,6 +150,14 @@ class Promise(Generic[T]):
         self._tell_soon()
         return True
 
+    @property
+    def _cancel_message(self) -> object:
+        return self._error.args[0] if self._cancelled and self._error is not None and self._error.args else None
+
+    def _make_cancelled_error(self) -> asyncio.CancelledError:
+        message = self._cancel_message
+        return asyncio.CancelledError() if message is None else asyncio.CancelledError(message)
+
     def add_done_callback(self, callback: Callback, *, context: Context | None = None) -> None:
         if context is None:
             context = copy_context()
@@ -149,3 +170,17 @@ class Promise(Generic[T]):
             if self._more is None:
                 self._more = []
             self._more.append((callback, context))
+
+    def remove_done_callback(self, callback: Callback) -> int:
+        """Of those that were not called yet; returns how many there were."""
+        if self._callback is None or self._context is None:
+            return 0
+        waiting = [(self._callback, self._context), *(self._more or ())]
+        self._callback = self._context = self._more = None
+        removed = 0
+        for each, context in waiting:
+            if each == callback:
+                removed += 1
+            else:
+                self.add_done_callback(each, context=context)
+        return removed

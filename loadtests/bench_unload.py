@@ -21,8 +21,9 @@ from pathlib import Path
 
 from loadtests import due
 from loadtests.bars import Bar, report
-from loadtests.bench_lifecycle import BINARY, REQUEST, Server, quantile, serving
+from loadtests.bench_lifecycle import quantile
 from loadtests.peers.processes import NotUp
+from loadtests.version_server import BINARY, REQUEST, Server, serving
 
 MARGIN = 0.05  # seconds after an unload in which its consequences are still looked for
 SETTLE = 0.3  # seconds between what was measured and what will be

@@ -28,6 +28,7 @@ from gateway.http.reader import ReadLimits
 from gateway.http.server import ServerLimits
 from gateway.http.upstream import ClientLimits
 from gateway.identity.keys import KeyRing
+from gateway.limits import memory as limits_memory
 from gateway.request import BodyRules
 from gateway.retries.memory import Memory
 from gateway.routing.named import named_model
@@ -51,7 +52,8 @@ def snapshot(
     zone = config.zone or ""
     pools = {name: _pool(name, pool, catalogue, registry, zone, secret) for name, pool in config.pools.items()}
     registry.pools = pools
-    routes = [_route(route, config, catalogue, pools, registry.retries) for route in config.routes]
+    ready = limits_memory.Memory(config.store.ready_keys)
+    routes = [_route(route, config, catalogue, pools, registry.retries, ready) for route in config.routes]
     identity = config.identity
     return Snapshot(
         generation=generation,
@@ -262,6 +264,7 @@ def _route(
     catalogue: Catalogue,
     pools: dict[str, Pool],
     memory: Memory,
+    ready: limits_memory.Memory,
 ) -> Route:
     cache = route.cache
     taken = match(route.match)
@@ -269,7 +272,7 @@ def _route(
         name=route.name,
         match=taken,
         pool=pools[route.pools[0]] if route.pools else _nobody(),
-        limits=limits(route, config),
+        limits=limits(route, config, ready),
         timeout_ns=int(route.timeout * 1e9),
         retry=retry(route, route.pool or "", catalogue, memory),
         tell_attempts=route.retry.attempts_header,

@@ -26,7 +26,7 @@ from gateway.app.series import allot, places_cell
 from gateway.config.errors import ConfigError
 from gateway.config.load import load
 from gateway.config.model import Config
-from gateway.errors import StartError
+from gateway.errors import DISK_FULL, StartError
 from gateway.store.address import StoreAddress
 from gateway.store.embedded import EmbeddedStore
 from gateway.store.fleet import make_gateway_id
@@ -99,7 +99,7 @@ class Gateway:
             self._supervisor = Supervisor(sockets, self._welcome, self._greetings, self._export, self._worker_ended)
             self._prober.use(_checks(self.config))
             self._outliers.use(self.config, time.monotonic_ns())
-            tasks.add(asyncio.create_task(self._watch_outliers()))
+            tasks.add(asyncio.create_task(self._watch()))
             starting = asyncio.create_task(self._supervisor.start())
             stopping = asyncio.create_task(self._stop.wait())
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -184,10 +184,12 @@ class Gateway:
     def _worker_cells(self) -> list[memoryview]:
         return [worker.cells.values for worker in self._supervisor.workers]
 
-    async def _watch_outliers(self) -> None:
+    async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK)
-            if self._outliers.look(time.monotonic_ns()):
+            now = time.monotonic_ns()
+            self._orders.look(now)
+            if self._outliers.look(now):
                 self._supervisor.tell(SetEjected(self._outliers.ejected))
 
     def _health_changed(self, _key: str, _healthy: bool) -> None:
@@ -326,6 +328,7 @@ class Gateway:
         own, place = self._own.values, self._catalogue.place
         own[place(names.GENERATION)] = self.generation
         own[place(names.WORKERS)] = sum(worker.channel is not None for worker in workers)
+        own[place(names.STATE_FAILURES)] = self._orders.failures
         own[place(names.WORKER_RESTARTS)] = sum(worker.restarts for worker in workers)
         return render(self._catalogue, [self._own.values, *(worker.cells.values for worker in workers)])
 
@@ -350,13 +353,15 @@ class Gateway:
 
 
 def _try_access_log(path: str) -> None:
-    """Raises StartError where a worker would fail to open it."""
+    """Raises StartError where a worker would never be able to open it."""
     if path in ("off", "-"):
         return
     try:
         with Path(path).open("ab"):
             pass
     except OSError as error:
+        if error.errno in DISK_FULL:
+            return  # the workers say so, and open it when there is room
         raise StartError(f"access_log.path: cannot write '{path}': {error.strerror}") from None
 
 

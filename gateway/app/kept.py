@@ -1,6 +1,7 @@
 """What operators have said of breakers, in a file: it outlasts the gateway, however that ends.
 
-The file is written whole and put in the place of the old one, so it is never half there. Times are of the wall clock,
+The file is never half there (`whole.py`). What a full disk refuses is `owed`: it is in force, and for the caller to
+write again later. Times are of the wall clock,
 for the monotonic one begins anew with the machine; what a clock that was set wrongly does to them, it does to one
 operator's order. A file that says something else is somebody else's, and is never written over.
 """
@@ -9,13 +10,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.breakers.permit import FOREVER
-from gateway.errors import StartError
+from gateway.errors import DISK_FULL, StartError
+from gateway.whole import write_whole
 from gateway.workers.control import Forced
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ class KeptBreakers:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.owed = False  # the file does not say what was said last
+        self.failures = 0
 
     def read(self, now: int, clock: float) -> dict[str, Forced]:
         """What is still in force, by backend key. Raises StartError for a file that is not ours, or cannot be ours."""
@@ -45,14 +48,26 @@ class KeptBreakers:
         try:
             self._write(forced, now, clock)
         except OSError as error:
-            raise StartError(f"admin.state_file: cannot write '{self._path}': {error.strerror}") from None
+            if error.errno not in DISK_FULL:
+                raise StartError(f"admin.state_file: cannot write '{self._path}': {error.strerror}") from None
+            self._failed(error)
         return forced
 
     def write(self, forced: Mapping[str, Forced], now: int, clock: float) -> None:
-        """Keeps what is said now. A disk that is full does not take back an operator's word: it is logged."""
+        """Keeps what is said now. A disk that is full does not take back an operator's word: that is logged once."""
         try:
             self._write(forced, now, clock)
         except OSError as error:
+            self._failed(error)
+            return
+        if self.owed:
+            self.owed = False
+            log.warning("admin.state_file: '%s' is written again", self._path)
+
+    def _failed(self, error: OSError) -> None:
+        self.failures += 1
+        if not self.owed:
+            self.owed = True
             log.error("admin.state_file: cannot write '%s', so a restart will not know: %s", self._path, error.strerror)
 
     def _write(self, forced: Mapping[str, Forced], now: int, clock: float) -> None:
@@ -60,14 +75,7 @@ class KeptBreakers:
             key: {"state": state, "until": None if until >= FOREVER else round(clock + (until - now) / 1e9, 3)}
             for key, (state, until) in sorted(forced.items())
         }
-        content = json.dumps({"version": VERSION, "breakers": breakers}, indent=2) + "\n"
-        fresh = self._path.with_name(f"{self._path.name}.new")
-        fresh.touch(0o600)
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path)
+        write_whole(self._path, json.dumps({"version": VERSION, "breakers": breakers}, indent=2) + "\n", 0o600)
 
 
 def _parsed(content: Any, now: int, clock: float) -> dict[str, Forced]:

@@ -9,6 +9,7 @@ from gateway.config.sections.limits import Cost as CostSection
 from gateway.config.sections.limits import Scope as ScopeSection
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.costs import BodyCost, Cost, HeaderCost, RowsCost
+from gateway.limits.memory import Memory
 from gateway.limits.policy import LimitPolicy
 from gateway.limits.scopes import (
     AddressScope,
@@ -27,24 +28,24 @@ from gateway.limits.verdict import RouteLimits
 from gateway.routing import template
 
 #: Scope in the configuration -> what it is. A new one is one line here, and its word in `config/sections/limits.py`.
-SCOPES: Mapping[str, Callable[[model.Route, model.Identity], Scope]] = {
-    "client": lambda _route, _identity: ClientScope(),
-    "api-key": lambda _route, identity: ApiKeyScope(identity.header.encode()),
-    "tenant": lambda _route, _identity: TenantScope(),
-    "ip": lambda _route, _identity: AddressScope(),
-    "path": lambda _route, _identity: PathScope(),
-    "route": lambda _route, _identity: RouteScope(),
-    "model": lambda route, _identity: ModelScope(template.parse(route.match.path) if route.match.template else None),
-    "global": lambda _route, _identity: GlobalScope(),
+SCOPES: Mapping[str, Callable[[model.Route, model.Identity, Memory], Scope]] = {
+    "client": lambda _route, _identity, _memory: ClientScope(),
+    "api-key": lambda _route, identity, memory: ApiKeyScope(identity.header.encode(), memory),
+    "tenant": lambda _route, _identity, _memory: TenantScope(),
+    "ip": lambda _route, _identity, memory: AddressScope(memory=memory),
+    "path": lambda _route, _identity, _memory: PathScope(),
+    "route": lambda _route, _identity, _memory: RouteScope(),
+    "model": lambda route, _identity, _memory: ModelScope(_template(route)),
+    "global": lambda _route, _identity, _memory: GlobalScope(),
 }
 
 
-def limits(route: model.Route, config: model.Config) -> RouteLimits | None:
-    """The limits of a route, or None if it has none."""
+def limits(route: model.Route, config: model.Config, memory: Memory) -> RouteLimits | None:
+    """The limits of a route, or None if it has none. What is made of clients' values is kept ready in `memory`."""
     if not route.limits:
         return None
-    policies = [_policy(name, config.limits[name], route, config.identity) for name in route.limits]
-    return RouteLimits(route.name, policies, config.store.key_prefix)
+    policies = [_policy(name, config.limits[name], route, config.identity, memory) for name in route.limits]
+    return RouteLimits(route.name, policies, config.store.key_prefix, memory)
 
 
 def tenants(identity: model.Identity) -> dict[bytes, bytes] | None:
@@ -54,8 +55,8 @@ def tenants(identity: model.Identity) -> dict[bytes, bytes] | None:
     return {client.encode(): tenant.encode() for client, tenant in identity.api_keys.tenants.items()}
 
 
-def _policy(name: str, limit: model.Limit, route: model.Route, identity: model.Identity) -> LimitPolicy:
-    scopes = [_scope(each, route, identity) for each in limit.key]
+def _policy(name: str, limit: model.Limit, route: model.Route, identity: model.Identity, memory: Memory) -> LimitPolicy:
+    scopes = [_scope(each, route, identity, memory) for each in limit.key]
     scope = scopes[0] if len(scopes) == 1 else JoinedScope(scopes)
 
     def policy(
@@ -95,13 +96,17 @@ def _policy(name: str, limit: model.Limit, route: model.Route, identity: model.I
     return policy(limit.rate, limit.rate_as_written, limit.burst, limit.concurrent, overrides)
 
 
-def _scope(given: ScopeSection, route: model.Route, identity: model.Identity) -> Scope:
+def _template(route: model.Route) -> template.Template | None:
+    return template.parse(route.match.path) if route.match.template else None
+
+
+def _scope(given: ScopeSection, route: model.Route, identity: model.Identity, memory: Memory) -> Scope:
     if given.ip is not None:
-        return AddressScope(given.ip.v4, given.ip.v6)
+        return AddressScope(given.ip.v4, given.ip.v6, memory)
     if given.header is not None:
         return HeaderScope(given.header.encode())
     assert given.word is not None
-    return SCOPES[given.word](route, identity)
+    return SCOPES[given.word](route, identity, memory)
 
 
 def _cost(given: CostSection, unit: str | None, burst: float) -> Cost:

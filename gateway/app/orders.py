@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import Final
 
 from gateway.app.forced import ForcedBreakers
 from gateway.app.kept import KeptBreakers
@@ -13,6 +14,8 @@ from gateway.workers.control import Forced
 
 log = logging.getLogger(__name__)
 
+AGAIN: Final = 5_000_000_000  # nanoseconds before the file is tried again
+
 
 class Orders:
     """Of one gateway. Times are monotonic nanoseconds."""
@@ -20,6 +23,12 @@ class Orders:
     def __init__(self) -> None:
         self._forced = ForcedBreakers()
         self._kept: KeptBreakers | None = None
+        self._tried = 0  # when the file was written, or could not be
+
+    @property
+    def failures(self) -> int:
+        """Times that the file could not be written."""
+        return 0 if self._kept is None else self._kept.failures
 
     def recall(self, config: Config) -> None:
         """Takes up what operators said before the gateway was started again. Raises StartError."""
@@ -47,8 +56,13 @@ class Orders:
     def keep(self) -> None:
         """Writes what is in force to the file, if there is one."""
         if self._kept is not None:
-            now = time.monotonic_ns()
+            now = self._tried = time.monotonic_ns()
             self._kept.write(self._forced.at(now), now, time.time())
+
+    def look(self, now: int) -> None:
+        """Now and then: what the disk refused is tried again."""
+        if self._kept is not None and self._kept.owed and now - self._tried >= AGAIN:
+            self.keep()
 
     def in_force(self) -> dict[str, Forced]:
         """By backend key."""

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from gateway.cli.options import DEFAULT_CONFIG
+from gateway.whole import write_whole
 
 STARTER = """\
 # Sluicegate configuration. `gateway check` says what is wrong with it, `gateway schema` prints all keys.
@@ -59,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w" if args.force else "x", encoding="utf-8") as file:
-            file.write(STARTER)
+        write_whole(path, STARTER)
     except OSError as error:
         print(f"gateway init: '{path}' cannot be written: {error.strerror}", file=sys.stderr)
         return 1

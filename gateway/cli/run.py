@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 
 from gateway.cli.options import add_config, config_path
@@ -27,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     def say_ready(gateway: Gateway) -> None:
         listening = ", ".join(gateway.listeners.said)
-        print(f"gateway: serving on {listening}; admin on {config.admin.listen}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # stderr may be a file on a disk that is full
+            print(f"gateway: serving on {listening}; admin on {config.admin.listen}", file=sys.stderr, flush=True)
 
     async def serve() -> None:
         await Gateway(config_path(args), config, say_ready).run()

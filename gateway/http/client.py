@@ -205,7 +205,7 @@ class ConnectionPool:
         try:
             while data := await body.read():
                 if transport.is_closing():
-                    return
+                    return  # whoever waits for the answer hears why
                 transport.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
                 connection.stir()
                 if connection.writable is not None:
@@ -217,6 +217,8 @@ class ConnectionPool:
                         connection.deadline = NEVER
             if tunnel:
                 connection.transport_done()
+                return
+            if transport.is_closing():  # uvloop raises where a closed one is written to
                 return
             if chunked:
                 transport.write(b"0\r\n\r\n")
@@ -231,12 +233,14 @@ class ConnectionPool:
         return self._idle.pop() if self._at_hand() else None
 
     def _at_hand(self) -> bool:
-        """Whether a kept connection can be used: the last of them."""
+        """Whether a kept connection can be used: the last of them. What was condemned since it came back is closed."""
         idle = self._idle
         while idle:
             if idle[-1].usable:
                 return True
-            idle.pop()
+            condemned = idle.pop().transport
+            if condemned is not None:
+                condemned.close()
         return False
 
     async def _connect(self, deadline: float) -> UpstreamConnection:

@@ -15,7 +15,6 @@ Precedents for the defaults: request line 8 KiB (nginx, Apache), header fields 3
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,9 @@ from typing import Final
 import httptools
 
 from gateway.errors import ProtocolError
+from gateway.http import other_protocol
 from gateway.http.fields import PLAIN_CONNECTION, SINGLE, check_host, drop_named, quote, wrong_coding
+from gateway.http.other_protocol import SPOKEN, OpenLine
 from gateway.http.target import split_target
 from gateway.request import BodyRules, Request
 from gateway.stream import Stream
@@ -42,8 +43,6 @@ _METHODS: Final = frozenset(
     )
 )  # fmt: skip
 _USUAL_LINE: Final = b" HTTP/1.1\r"  # how the first line of most requests ends
-_OTHER_PROTOCOL: Final = b" RTSP/"  # llhttp reads it as it reads "HTTP/"
-_OTHER_TARGET: Final = re.compile(rb" ([^ \r\n]+) +RTSP/")  # llhttp skips any number of spaces
 _NO_TRAILER: Final = frozenset((b"connection", b"proxy-connection"))  # llhttp would act on them
 
 # llhttp's words for what deserves another status than 400.
@@ -74,9 +73,9 @@ class RequestReader:
 
     __slots__ = (
         "_allowed", "_asked", "_begun", "_behind", "_body", "_count", "_early", "_fed", "_head_size", "_headers",
-        "_keep_alive", "_limits", "_line_end", "_line_open", "_method", "_minor", "_open_stream", "_others", "_parser",
-        "_path", "_rules", "_size", "_stream", "_target", "_tunnel", "_upgrading", "_url", "_usual", "_whole",
-        "in_body", "in_head", "peer", "ready", "wants_continue",
+        "_keep_alive", "_limits", "_line", "_method", "_minor", "_open_stream", "_others", "_parser", "_path", "_rules",
+        "_size", "_stream", "_target", "_tunnel", "_upgrading", "_url", "_usual", "_whole", "in_body", "in_head",
+        "peer", "ready", "wants_continue",
     )  # fmt: skip
 
     def __init__(
@@ -96,8 +95,7 @@ class RequestReader:
         self.wants_continue = False
         self._upgrading = False
         self._asked = (b"", b"")
-        self._line_open = False  # the request line of the unfinished head may still go on
-        self._line_end = b""  # how it ended so far
+        self._line: OpenLine | None = None  # of the unfinished head, while it may still go on
         self._behind = b""  # the bytes in which a head may follow one whose request line is known
         self._others: frozenset[bytes] | None = None  # targets there that RTSP is spoken to; None: not looked for yet
         self._usual = False  # the next head to begin is in HTTP/1.1, as its line was seen to say
@@ -129,8 +127,8 @@ class RequestReader:
         if self._tunnel is not None:
             self._tunnel.feed(data)
             return
-        if self._line_open:
-            self._follow_line(data)
+        if self._line is not None and not self._line.follow(data):
+            self._line = None
         fresh = not (self.in_head or self.in_body)
         rest: bytes | memoryview = data
         if self.in_body:  # which is not searched: most of it holds no request
@@ -140,7 +138,7 @@ class RequestReader:
             self._usual = True
             self._behind = data  # for requests that follow in the same bytes
             self._others = None
-        elif _OTHER_PROTOCOL in data:
+        elif SPOKEN in data:
             rest = self._past_other_protocol(data)
         while rest:
             try:
@@ -169,7 +167,7 @@ class RequestReader:
     def _past_other_protocol(self, data: bytes) -> bytes:
         """Looks closer where `data` speaks of RTSP; returns what is left to parse. llhttp would take it for HTTP."""
         done = 0
-        found = data.find(_OTHER_PROTOCOL)
+        found = data.find(SPOKEN)
         while found >= 0:
             start = data.rfind(b"\n", done, found) + 1
             if start > done:
@@ -179,10 +177,10 @@ class RequestReader:
                 self.feed(data[done:found])
                 done = found
                 if self.in_head:
-                    raise _other_protocol()
+                    raise other_protocol.refusal()
             elif not (self.in_head and self._url):
-                raise _other_protocol()
-            found = data.find(_OTHER_PROTOCOL, found + 1)
+                raise other_protocol.refusal()
+            found = data.find(SPOKEN, found + 1)
         return data[done:]
 
     def _other_targets(self) -> frozenset[bytes]:
@@ -191,31 +189,15 @@ class RequestReader:
         """
         others = self._others
         if others is None:
-            behind = self._behind
-            others = frozenset(_OTHER_TARGET.findall(behind)) if _OTHER_PROTOCOL in behind else frozenset()
-            self._others = others
+            others = self._others = other_protocol.targets(self._behind)
         return others
 
     def _watch_line(self, data: bytes, fresh: bool) -> None:
-        """Notes whether the head that `data` left unfinished may still be in its request line: what follows may make it
-        RTSP's. Where it cannot be told, because the head began somewhere behind another request, it counts as such.
-        `fresh`: `data` began with a request.
-        """
+        """Notes whether the head that `data` left unfinished may still be in its request line."""
         if data[-1:] == b"\n" or self._headers:
-            self._line_open = False
+            self._line = None
         elif self._begun:
-            started = data.lstrip(b"\r\n")
-            self._line_open = not fresh or b"\n" not in started or b"\r\n\r\n" in started
-            self._line_end = data[-len(_OTHER_PROTOCOL) :]
-
-    def _follow_line(self, data: bytes) -> None:
-        """The next bytes of a request line that came in pieces."""
-        end = data.find(b"\n")
-        line = self._line_end + (data if end < 0 else data[:end])
-        if _OTHER_PROTOCOL in line:
-            raise _other_protocol()
-        self._line_open = end < 0
-        self._line_end = line[-len(_OTHER_PROTOCOL) :]
+            self._line = other_protocol.open_line(data, fresh=fresh)
 
     def _where(self) -> str:
         """The part of the request that an error was found in."""
@@ -295,7 +277,7 @@ class RequestReader:
             self._minor = 1
         else:
             if self._behind and self._url in self._other_targets():
-                raise _other_protocol()
+                raise other_protocol.refusal()
             version = parser.get_http_version()
             if version not in ("1.1", "1.0"):
                 raise ProtocolError(f"HTTP/{version} is not spoken here; use HTTP/1.1", 505)
@@ -415,7 +397,3 @@ class RequestReader:
             self.ready.append(self._early)
         else:
             self.ready.append(self._request(body if isinstance(body, bytes) else b"".join(body)))
-
-
-def _other_protocol() -> ProtocolError:
-    return ProtocolError("malformed request in the request line: RTSP is not spoken here; use HTTP/1.1", 505)

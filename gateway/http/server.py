@@ -91,7 +91,7 @@ class Server:
         self.limits = limits
         self.forwarding = forwarding if forwarding is not None else Forwarding()
         self.stats = ServerStats()
-        self.busy = 0  # requests that are being handled
+        self.busy = 0  # requests that the handler has, but for those whose body or protocol streams
         self.connections: set[ServerConnection] = set()
         self.arriving: set[Arriving] = set()
         self.deaf: set[ServerConnection] = set()  # those that are not read now

@@ -321,6 +321,7 @@ class ServerConnection:
         limits, handler, ready = server.limits, server.handler, reader.ready
         origin = self._origin
         assert origin is not None
+        counted = 0  # of the request that is being handled, in `server.busy`
         try:
             while not self._closing:
                 if not ready:
@@ -337,8 +338,10 @@ class ServerConnection:
                     self._paused = False
                     self._listen()
                 self._busy = True
-                server.busy += 1
                 upload = request.stream
+                if upload is None:
+                    server.busy += 1
+                    counted = 1
                 if upload is None or request.upgrade:
                     self.deadline = NEVER
                 origin.introduce(request)
@@ -348,6 +351,8 @@ class ServerConnection:
                 except Exception:
                     log.exception("unhandled error while answering %r", request)
                     response = _CRASHED
+                server.busy -= counted
+                counted = 0
                 keep = request.keep_alive and not response.close and not server.draining
                 if self._half_closed and not ready:
                     keep = False
@@ -359,7 +364,6 @@ class ServerConnection:
                 else:
                     self._write(response, request, keep=keep)
                 self._busy = False
-                server.busy -= 1
                 if self._writable is not None:
                     self._watch_writing()
                     await self._writable
@@ -379,8 +383,7 @@ class ServerConnection:
             log.exception("a connection failed")
             self.abort()
         finally:
-            if self._busy:  # it ended in the middle of a request
-                server.busy -= 1
+            server.busy -= counted  # it ended in the middle of a request
 
     def _watch_writing(self) -> None:
         self._unsent = self._transport.get_write_buffer_size()

@@ -13,12 +13,12 @@ import re
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from gateway.limits.memory import Memory
 from gateway.request import Request
 
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9._@:/+=-]{1,64}")
 _DIGEST: Final = re.compile(rb"#[0-9a-f]{32}")
 EVERYBODY: Final = b"*"
-REMEMBERED: Final = 10_000  # values whose key is kept ready; then it starts over
 _MODEL_PATHS: Final = (b"/v1/models/", b"/v2/models/")  # TensorFlow Serving, Open Inference Protocol
 
 
@@ -66,14 +66,12 @@ class TenantScope(Scope):
 
 
 class ApiKeyScope(Scope):
-    """The key itself, as 16 bytes of its SHA-256 in hex; the address of who has none.
+    """The key itself, as 16 bytes of its SHA-256 in hex; the address of who has none."""
 
-    Only known keys come here (others are refused with 401), so what is remembered is bounded by the key file.
-    """
-
-    def __init__(self, header: bytes) -> None:
+    def __init__(self, header: bytes, memory: Memory | None = None) -> None:
         self._header = header
-        self._known: dict[bytes, bytes] = {}
+        self._memory = Memory() if memory is None else memory
+        self._known = self._memory.part(b"api-key " + header)
 
     def key(self, request: Request, route: bytes) -> bytes:
         value = request.headers.get(self._header)
@@ -81,19 +79,19 @@ class ApiKeyScope(Scope):
             return plain(request.peer)
         known = self._known.get(value)
         if known is None:
-            if len(self._known) >= REMEMBERED:
-                self._known = {}
-            known = self._known[value] = b"key-" + hashlib.sha256(value).hexdigest()[:32].encode()
+            known = b"key-" + hashlib.sha256(value).hexdigest()[:32].encode()
+            self._memory.keep(self._known, value, known)
         return known
 
 
 class AddressScope(Scope):
     """The client's network: its address cut to `v4` or `v6` bits."""
 
-    def __init__(self, v4: int = 32, v6: int = 64) -> None:
+    def __init__(self, v4: int = 32, v6: int = 64, memory: Memory | None = None) -> None:
         self._v4 = v4
         self._v6 = v6
-        self._known: dict[bytes, bytes] = {}
+        self._memory = Memory() if memory is None else memory
+        self._known = self._memory.part(b"ip %d %d" % (v4, v6))
 
     def key(self, request: Request, route: bytes) -> bytes:
         peer = request.peer
@@ -101,9 +99,8 @@ class AddressScope(Scope):
             return plain(peer)
         known = self._known.get(peer)
         if known is None:
-            if len(self._known) >= REMEMBERED:
-                self._known = {}
-            known = self._known[peer] = self._network(peer)
+            known = self._network(peer)
+            self._memory.keep(self._known, peer, known)
         return known
 
     def _network(self, peer: bytes) -> bytes:

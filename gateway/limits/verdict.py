@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.limits.memory import Memory
 from gateway.limits.policy import LimitPolicy
-from gateway.limits.scopes import REMEMBERED, bucket_key
+from gateway.limits.scopes import bucket_key
 from gateway.promise import Promise
 
 YES: Final = 49  # what a flag of the reply says, as the digits 1 and 0
@@ -22,14 +23,19 @@ MEMBERS: Final = 2
 
 
 class RouteLimits:
-    """The limits of one route, with everything constant built once. `key_prefix` begins every key in the store."""
+    """The limits of one route, with everything constant built once. `key_prefix` begins every key in the store; keys
+    are kept ready in `memory`.
+    """
 
-    def __init__(self, route: str, policies: Sequence[LimitPolicy], key_prefix: str) -> None:
+    def __init__(
+        self, route: str, policies: Sequence[LimitPolicy], key_prefix: str, memory: Memory | None = None
+    ) -> None:
         self.route = route.encode()
         self.policies = tuple(policies)
         self.prefixes = [f"{key_prefix}:{policy.name}:".encode() for policy in policies]
         self.scopes = [policy.scope for policy in policies]
-        self._keys: dict[bytes, bytes] = {}  # of the first limit, by what it is keyed by
+        self._memory = Memory() if memory is None else memory
+        self._keys = self._memory.part(self.prefixes[0])  # of the first limit, by what it is keyed by
         self.costs = [policy.cost.tokens for policy in policies]
         self.yes = b"1" * len(self.policies)
         self.settles = any(policy.cost.settles for policy in policies)
@@ -54,9 +60,8 @@ class RouteLimits:
         """The key in the store of the first limit, for `value` of its scope."""
         key = self._keys.get(value)
         if key is None:
-            if len(self._keys) >= REMEMBERED:
-                self._keys = {}
-            key = self._keys[value] = bucket_key(self.prefixes[0], value)
+            key = bucket_key(self.prefixes[0], value)
+            self._memory.keep(self._keys, value, key)
         return key
 
     def packed(self, policies: Sequence[LimitPolicy]) -> bytes:

@@ -36,7 +36,9 @@ AGAIN_PLAIN: Final = 30.0  # the same for a backend that answered as a plain HTT
 class LinkPool(ConnectionPool):
     """The connections of one worker to one backend. `required`: never HTTP/1.1, but for requests no link can say."""
 
-    __slots__ = ("_failures", "_going", "_link", "_on_load", "_opening", "_retry_at", "_told", "required", "times")
+    __slots__ = (
+        "_failures", "_going", "_link", "_on_load", "_opened_at", "_opening", "_retry_at", "_told", "required", "times",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -56,7 +58,8 @@ class LinkPool(ConnectionPool):
         self._going: set[LinkConnection] = set()  # take nothing new, and finish
         self._opening: asyncio.Task[LinkConnection] | None = None
         self._retry_at = 0.0
-        self._failures = 0
+        self._failures = 0  # to open a link or to keep one, in a row
+        self._opened_at = 0.0
         self._told = ""
 
     def __repr__(self) -> str:
@@ -131,7 +134,7 @@ class LinkPool(ConnectionPool):
 
     async def _required(self, deadline: float) -> LinkConnection:
         if self._link is not None:
-            raise PoolExhausted(f"all {self._link.max_streams} streams to {self.address} are in use")
+            raise self._full(self._link)
         loop = asyncio.get_running_loop()
         if self._opening is None:
             self._opening = loop.create_task(self._open())
@@ -142,7 +145,15 @@ class LinkPool(ConnectionPool):
             raise UpstreamTimeout(f"{self.address}: no time was left to open a link")
         if opening.cancelled():
             raise ConnectFailed(f"{self.address}: the pool is closing")
-        return opening.result()
+        link = opening.result()
+        if link is not self.link:
+            raise ConnectFailed(f"{self.address}: the link was lost as soon as it was open")
+        if len(link.streams) >= link.max_streams:  # others waited for it too
+            raise self._full(link)
+        return link
+
+    def _full(self, link: LinkConnection) -> PoolExhausted:
+        return PoolExhausted(f"all {link.max_streams} streams to {self.address} are in use")
 
     async def _open(self) -> LinkConnection:
         limits = self.limits
@@ -163,6 +174,7 @@ class LinkPool(ConnectionPool):
             opened.finish()
             raise ConnectFailed(f"{self.address}: the pool is closing")
         self._link = opened
+        self._opened_at = opened.loop.time()
         return opened
 
     def _opened(self, opening: asyncio.Task[LinkConnection]) -> None:
@@ -173,10 +185,10 @@ class LinkPool(ConnectionPool):
         if error is None:
             self._tell(logging.INFO, "the link is open")
             return
-        if not isinstance(error, UpstreamError):
-            raise error
         plain = isinstance(error, NotSpoken) and error.answered < 500
         self._later(AGAIN_PLAIN if plain else AGAIN_MAX)
+        if not isinstance(error, UpstreamError):
+            raise error
         what = str(error) if self.required else f"no link, so HTTP/1.1 is spoken: {error}"
         self._tell(logging.WARNING if self.required or not plain else logging.INFO, what)
 
@@ -198,6 +210,8 @@ class LinkPool(ConnectionPool):
         if link is self._link:
             self._link = None
             if link.lost:
+                if asyncio.get_running_loop().time() - self._opened_at > AGAIN_MAX:
+                    self._failures = 0  # it was a good one, whatever was before
                 self._later(AGAIN_MAX)
                 if not self._closed:
                     self._tell(logging.WARNING, "the link is lost")

@@ -23,10 +23,13 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddedStore:
-    """`start`, then `path` is the socket; `stop` leaves nothing behind."""
+    """`start`, then `path` is the socket; `stop` leaves nothing behind. Raises StartError where no file can be made."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="sluicegate-store-"))
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="sluicegate-store-"))
+        except OSError as error:
+            raise StartError(f"the embedded store (valkey) has no directory for its socket: {error.strerror}") from None
         self.path = str(self._folder / "valkey.sock")
         self.process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None

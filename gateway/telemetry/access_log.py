@@ -1,11 +1,16 @@
 """The access log: one JSON line per request, written in batches by a thread, so that a slow disk delays nobody.
 
-Bounded: at most `CAPACITY` lines wait; what comes on top is dropped and counted. Client names are logged, keys and
-bodies never.
+Bounded: one batch and at most `CAPACITY` lines wait; what comes on top is dropped and counted. Client names are logged,
+keys and bodies never.
+A disk that is full, or anything else that refuses what is written, loses no line as long as they can wait, and leaves
+no half of one: what of a line went into a file is taken back, what went into a pipe is followed by the rest. It is said
+once when that begins and when it is over, and at most once a minute where it comes and goes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 import threading
@@ -16,8 +21,12 @@ from typing import Final, NamedTuple
 
 import orjson
 
+log = logging.getLogger(__name__)
+
 CAPACITY: Final = 20_000
 FLUSH: Final = 0.2  # seconds
+OFTEN: Final = 60.0  # seconds between two complaints
+_NOT_OPEN: Final = -1
 
 
 class Line(NamedTuple):
@@ -47,9 +56,14 @@ class AccessLog:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lines: deque[tuple[float, Line]] = deque()
+        self._batch = b""  # what the thread has taken of them, and not written yet
         self._stop = threading.Event()
         self.dropped = 0
-        self._fd = self._open()
+        self._told = False  # that it is refused
+        self._complained = -OFTEN
+        self._fd = _NOT_OPEN
+        with contextlib.suppress(OSError):  # the thread tries again
+            self._fd = self._open()
         self._checked = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
@@ -64,7 +78,7 @@ class AccessLog:
         """Writes what is waiting."""
         self._stop.set()
         self._thread.join(timeout=2)
-        if self._path != "-" and not self._thread.is_alive():
+        if self._path != "-" and self._fd != _NOT_OPEN and not self._thread.is_alive():
             os.close(self._fd)
 
     def _open(self) -> int:
@@ -75,23 +89,67 @@ class AccessLog:
     def _run(self) -> None:
         while not self._stop.wait(FLUSH):
             self._flush()
+        self._flush()  # what was refused before
         self._flush()
+        self.dropped += self._batch.count(b"\n") + len(self._lines)
 
     def _flush(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
-        if not lines:
-            return
-        data = memoryview(
-            b"".join(orjson.dumps(_record(at, line), option=orjson.OPT_APPEND_NEWLINE) for at, line in lines)
-        )
+        if not self._batch:
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if not lines:
+                return
+            self._batch = b"".join(
+                orjson.dumps(_record(at, line), option=orjson.OPT_APPEND_NEWLINE) for at, line in lines
+            )
         try:
-            self._reopen_if_moved()
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError:
-            self.dropped += len(lines)
+            self._open_if_moved()
+            self._write()
+        except OSError as error:
+            self._complain(error)
+        else:
+            self._take_back_complaint()
 
-    def _reopen_if_moved(self) -> None:
+    def _write(self) -> None:
+        """Raises OSError; what was not written waits in `_batch`, from the beginning of a line."""
+        done = 0
+        try:
+            while done < len(self._batch):
+                done += os.write(self._fd, memoryview(self._batch)[done:])
+        finally:
+            begun = done - (self._batch.rfind(b"\n", 0, done) + 1)
+            if begun and self._take_back(begun):
+                done -= begun
+            self._batch = self._batch[done:]
+
+    def _take_back(self, size: int) -> bool:
+        """Cuts what was written last off the file. False: it is none, or another worker has written behind it."""
+        try:
+            end = os.lseek(self._fd, 0, os.SEEK_CUR)
+            if end != os.fstat(self._fd).st_size:
+                return False
+            os.ftruncate(self._fd, end - size)
+            os.lseek(self._fd, end - size, os.SEEK_SET)
+        except OSError:
+            return False
+        return True
+
+    def _complain(self, error: OSError) -> None:
+        now = time.monotonic()
+        if not self._told and now - self._complained >= OFTEN:
+            self._told = True
+            self._complained = now
+            what = f"cannot write '{self._path}', so up to {CAPACITY} lines wait and more are dropped"
+            log.error("access_log.path: %s: %s", what, error.strerror)
+
+    def _take_back_complaint(self) -> None:
+        if self._told:
+            self._told = False
+            log.warning("access_log.path: '%s' is written again; %d lines are lost", self._path, self.dropped)
+
+    def _open_if_moved(self) -> None:
+        if self._fd == _NOT_OPEN:
+            self._fd = self._open()
+            return
         now = time.monotonic()
         if self._path == "-" or now - self._checked < 1.0:
             return

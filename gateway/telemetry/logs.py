@@ -5,12 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import TextIO
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """What cannot be written for want of room is not told either: a traceback would be more of the same."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def set_up_logs(process: str) -> None:
     """`process` names who speaks; `GATEWAY_LOG_LEVEL` sets the level (default INFO)."""
     logging.basicConfig(
-        stream=sys.stderr,
+        handlers=[_Stderr(sys.stderr)],
         level=os.environ.get("GATEWAY_LOG_LEVEL", "INFO").upper(),
         format=f"%(asctime)s %(levelname)-7s {process:<10} %(message)s",
         force=True,

@@ -171,6 +171,9 @@ STORE_FAILURES: Final = Metric("gateway_store_failures_total", "counter", "Store
 LOG_DROPPED: Final = Metric(
     "gateway_access_log_dropped_total", "counter", "Access log lines dropped because the disk was slow or full."
 )
+STATE_FAILURES: Final = Metric(
+    "gateway_state_file_failures_total", "counter", "Times that admin.state_file could not be written."
+)
 SPANS_DROPPED: Final = Metric(
     "gateway_trace_spans_dropped_total", "counter", "Spans dropped because too many waited to be handed on."
 )

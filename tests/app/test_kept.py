@@ -71,8 +71,14 @@ def test_a_disk_that_fails_later_does_not_take_the_word_back(tmp_path: Path, cap
     kept.read(0, DAY)
     (tmp_path / "there/state.json").unlink()
     (tmp_path / "there").rmdir()
+    for _ in range(2):
+        kept.write({"p/a:1": ("open", FOREVER)}, 0, DAY)
+    assert caplog.text.count("so a restart will not know") == 1
+    assert (kept.owed, kept.failures) == (True, 2)
+    (tmp_path / "there").mkdir()
     kept.write({"p/a:1": ("open", FOREVER)}, 0, DAY)
-    assert "so a restart will not know" in caplog.text
+    assert "state.json' is written again" in caplog.text
+    assert (kept.owed, kept.failures) == (False, 2)
 
 
 def test_a_time_from_a_wild_clock_is_bounded(tmp_path: Path) -> None:

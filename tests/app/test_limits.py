@@ -12,6 +12,7 @@ from gateway.config.load import load, load_text
 from gateway.config.sections.limits import WORDS
 from gateway.limits.bucket import BucketSpec
 from gateway.limits.costs import BodyCost, Cost, HeaderCost, RowsCost
+from gateway.limits.memory import Memory
 from gateway.request import Request
 from gateway.telemetry.cells import Catalogue
 
@@ -36,7 +37,7 @@ def made(tmp_path):
 
     def make(limit):
         config = load_text(TEXT % limit, tmp_path / "gateway.yaml")
-        return limits(config.routes[0], config), config
+        return limits(config.routes[0], config, Memory()), config
 
     return make
 
@@ -106,7 +107,7 @@ def test_tenants(made):
 
 def test_no_limits_and_no_tenants():
     config = load(Path(__file__).parents[2] / "config/examples/routing.yaml")
-    assert all(limits(route, config) is None for route in config.routes if not route.limits)
+    assert all(limits(route, config, Memory()) is None for route in config.routes if not route.limits)
     assert tenants(config.identity) is None
 
 

@@ -19,8 +19,9 @@ from gateway.errors import (
 )
 from gateway.http.client import ConnectionPool
 from gateway.http.dial import Address
-from gateway.http.upstream import ClientLimits
+from gateway.http.upstream import ClientLimits, UpstreamConnection
 from gateway.request import Request
+from gateway.stream import Stream
 from gateway.testing import OK, Close, Echo, Never, Pause, Reset, Say, ScriptedBackend, answer
 
 pytestmark = pytest.mark.undisturbed
@@ -124,6 +125,43 @@ async def test_an_answer_that_streamed_without_fields_has_none_of_the_next():
         assert await first.stream.read() == b""
         second = await exchange(one)
         assert (first.headers, second.headers) == ([], [(b"x-secret", b"1")])
+
+
+async def test_what_is_condemned_behind_an_answer_that_streamed_is_closed():
+    """It had gone back to the pool when the bytes that nobody asked for were read."""
+    junk = b"0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+    said = Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"), Pause(0.005), Say(junk)
+    async with pool([said, OK], [OK], gather=0.0) as one:
+        first = await exchange(one)
+        while await first.stream.read():
+            pass
+        (condemned,) = one._idle
+        assert not condemned.usable
+        assert (await exchange(one)).status == 200
+        assert condemned.transport.is_closing()
+        assert one.backend.connections == 2
+
+
+async def test_a_body_that_ends_when_the_backend_has_gone_is_not_ended():
+    """It is not known yet to who sends it, and uvloop raises where a closed transport is written to."""
+    loop = asyncio.get_running_loop()
+    one = ConnectionPool(Address("127.0.0.1", 1), ClientLimits())
+    connection = UpstreamConnection(ClientLimits())
+    connection.transport = Gone()
+    body = Stream(loop, int, int)
+    body.end()
+    await one._pump(connection, body, 1.0, tunnel=False)
+    assert connection.deadline == 0.0
+
+
+class Gone:
+    """A transport that is closed."""
+
+    def is_closing(self):
+        return True
+
+    def write(self, data):
+        raise RuntimeError("the handler is closed")
 
 
 async def test_a_body_that_ends_with_the_connection():

@@ -14,7 +14,8 @@ import pytest
 from gateway.http.reader import ReadLimits
 from gateway.http.server import Server, ServerLimits
 from gateway.replies import bad_request as answer
-from gateway.request import Response
+from gateway.request import BodyRules, Response
+from gateway.stream import Stream
 from gateway.testing import RawClient
 
 pytestmark = pytest.mark.undisturbed
@@ -634,6 +635,94 @@ async def test_a_half_closed_client_that_then_goes_away_cancels_the_work():
 def reset_at_close(client):
     sock = client.writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+# -- how many are about -------------------------------------------------------------------------------------------
+
+
+async def test_requests_count_as_long_as_they_are_handled_however_that_ends():
+    go_on, counts = asyncio.Event(), []
+
+    async def waits(request):
+        counts.append(one.server.busy)
+        await go_on.wait()
+        return Response(200, [], request.path)
+
+    async with asyncio.timeout(30), house() as one, await one.client() as first, await one.client() as second:
+        one.handler = waits
+        first.send(GET)
+        second.send(GET)
+        while len(counts) < 2:
+            await asyncio.sleep(0.001)
+        second.close()
+        while one.server.busy > 1:
+            await asyncio.sleep(0.001)
+        go_on.set()
+        assert (await first.reply()).status == 200
+        assert (counts, one.server.busy) == ([1, 2], 0)
+        one.handler = lambda _request: asyncio.sleep(0, result=1 / 0)  # crashes
+        first.send(GET)
+        assert (await first.reply()).status == 500
+        assert one.server.busy == 0
+
+
+@pytest.mark.parametrize("how", ["abort", "close_if_idle", "timed_out"])
+async def test_a_connection_that_is_ended_within_the_step_its_bytes_take(how, caplog):
+    """The task runs within `data_received`, and what it calls may call back into the connection."""
+    stepped = []
+
+    async def ends(request):
+        (connection,) = one.server.connections
+        stepped.append(connection._waiter)
+        getattr(connection, how)()
+        return Response(200, [], request.path)
+
+    async with house() as one, await one.client() as client:
+        one.handler = ends
+        client.send(get("/1") + get("/2") + GET[:9])
+        if how == "abort":
+            assert await client.ended() == b""
+        else:
+            assert [(await client.reply()).body for _ in range(2)] == [b"/1", b"/2"]
+        client.close()
+        await one.quiet()
+        assert (one.server.busy, caplog.text) == (0, "")
+        assert stepped[0] is None
+
+
+async def test_bodies_and_answers_that_stream_do_not_count():
+    """Nine slow uploads, or tunnels, would have the worker take the long way with every request."""
+    counts, streams = [], []
+
+    async def streaming(request):
+        counts.append(one.server.busy)
+        if request.stream is not None:
+            while await request.stream.read():
+                counts.append(one.server.busy)
+            return Response(200, [], b"whole")
+        response = Response(200, [])
+        response.stream = Stream(asyncio.get_running_loop(), int, int, 2)
+        streams.append(response.stream)
+        return response
+
+    async with asyncio.timeout(30), house() as one:
+        one.handler = streaming
+        one.server.body_rules = lambda _request: BodyRules(0, 1 << 20)
+        async with await one.client() as up, await one.client() as down:
+            up.send(get(method="POST", body=b"x" * 20_000)[:-1])
+            while not counts:
+                await asyncio.sleep(0.001)
+            down.send(GET)
+            while not streams:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
+            assert one.server.busy == 0
+            streams[0].feed(b"ok")
+            streams[0].end()
+            assert (await down.reply()).body == b"ok"
+            up.send(b"x")
+            assert (await up.reply()).body == b"whole"
+        assert (counts.count(1), set(counts), one.server.busy) == (1, {0, 1}, 0)
 
 
 async def test_a_crash_is_a_500_and_only_that(caplog):

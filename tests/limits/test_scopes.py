@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits import scopes
+from gateway.limits.memory import Memory
 from gateway.limits.scopes import (
     AddressScope,
     ApiKeyScope,
@@ -67,14 +67,13 @@ def test_addresses_by_prefix(scope, peer, expected):
     assert key(scope, peer=peer) == expected  # from memory
 
 
-def test_what_is_remembered_of_addresses_and_keys_is_bounded(monkeypatch):
-    monkeypatch.setattr(scopes, "REMEMBERED", 100)
-    nets, keys = AddressScope(24), ApiKeyScope(b"x-api-key")
+def test_what_is_remembered_of_addresses_and_keys_is_bounded_together():
+    memory = Memory(100)
+    nets, keys = AddressScope(24, memory=memory), ApiKeyScope(b"x-api-key", memory)
     for i in range(1000):
-        key(nets, peer=b"10.0.%d.%d" % (i // 256, i % 256))
-        key(keys, x_api_key=b"%d" % i)
-    if hasattr(nets, "_known"):
-        assert len(nets._known) <= 1000
+        assert key(nets, peer=b"10.0.%d.%d" % (i // 256, i % 256)) == b"10.0.%d.0/24" % (i // 256)
+        assert key(keys, x_api_key=b"%d" % i).startswith(b"key-")
+        assert len(memory) <= 100
 
 
 def test_two_keys_of_one_client_have_buckets_of_their_own_and_are_not_written_down():

@@ -24,6 +24,7 @@ from gateway.link.exchange import WINDOW, NotStarted
 from gateway.link.frames import Settings
 from gateway.link.pool import LinkPool
 from gateway.link.pulse import LinkLimits
+from gateway.request import Response
 from tests.link.encode import pairs
 from tests.link.fuzz import corpus, mutated
 from tests.link.peer import ACCEPTED, DROPPED, SERVER, LinkBackend, Nowhere, request
@@ -529,6 +530,70 @@ async def test_more_exchanges_than_streams(required):
             assert (await one.one()).body == b"http"
         session.say(encoder.response(1, 200), encoder.response(2, 200))
         await asyncio.gather(first, second)
+
+
+async def test_who_waited_for_the_link_together_stays_within_its_streams():
+    """A third stream on a link of two would cost all of them the link."""
+    async with scene(answer=ACCEPTED + encoder.hello(Settings(max_streams=2))) as one:
+        asked = [one.one() for _ in range(5)]
+        session = await one.backend.session()
+        for number in (1, 2):
+            assert (await session.heard("request"))["stream"] == number
+        session.say(encoder.response(1, 200), encoder.response(2, 200))
+        async with asyncio.timeout(GUARD):
+            told = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(each) for each in told] == [Response] * 2 + [PoolExhausted] * 3
+        assert one.backend.upgrades == 1
+
+
+async def test_a_link_that_is_lost_before_who_waited_for_it_goes_on_is_not_used():
+    """Nothing sweeps a lost link: what was sent on it would wait for ever."""
+    async with scene() as one:
+        asked = one.one()
+        while one._opening is None:
+            await asyncio.sleep(0)
+        one._opening.add_done_callback(lambda opening: opening.result().drop(None))
+        with pytest.raises(ConnectFailed, match="lost as soon as it was open"):
+            async with asyncio.timeout(GUARD):
+                await asked
+        again = one.one()
+        for _ in range(2):
+            session = await one.backend.session()
+        await session.heard("request")
+        session.say(encoder.response(1, 200))
+        assert (await again).status == 200
+
+
+@pytest.mark.parametrize(("lived", "most"), [(6.0, pool.AGAIN_MIN * 2), (4.0, pool.AGAIN_MAX)])
+async def test_after_a_link_that_lived_the_first_pause_is_short_again(lived, most):
+    async with scene(required=False) as one:
+        for _ in range(10):
+            one._later(pool.AGAIN_MAX)
+        one._retry_at = 0.0
+        await one.one()
+        session = await one.backend.session()
+        link = one.link
+        assert link is not None
+        one._opened_at -= lived
+        session.close()
+        while one.link is not None:
+            await asyncio.sleep(0.001)
+        pause = one._retry_at - asyncio.get_running_loop().time()
+        assert most / 2 - 0.05 <= pause <= most
+
+
+async def test_a_bug_while_a_link_is_opened_is_not_met_at_every_request(monkeypatch):
+    async def fails(*_):
+        raise KeyError("a bug")
+
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    monkeypatch.setattr(pool, "connect", fails)
+    async with scene(required=False) as one:
+        for _ in range(3):
+            assert (await one.one()).body == b"http"
+            await asyncio.sleep(0)
+    assert [repr(error) for error in told] == ["KeyError('a bug')"]
 
 
 # -- hostile backends ---------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 
 import pytest
@@ -507,3 +508,56 @@ async def test_what_a_backend_that_never_reads_can_make_us_hold_is_bounded():
 
 async def test_whatever_backends_and_readers_do_everybody_gets_what_was_said_and_an_end():
     assert fuzz_exchanges(600, random.Random(1)) > 100
+
+
+# -- a client that leaves at any time -----------------------------------------------------------------------------
+
+
+async def answering(backend, said):
+    """Every link of `backend`: answers each request with `said(number)`, which is its last word, cancelled or not."""
+
+    async def serve(session):
+        with contextlib.suppress(EOFError, ConnectionError):
+            while True:
+                heard = await session.heard()
+                if heard["type"] == "request":
+                    session.say(*said(heard["stream"]))
+
+    async with asyncio.TaskGroup() as group:
+        while True:
+            group.create_task(serve(await backend.sessions.get()))
+
+
+def in_two(number):
+    return encoder.response(number, 200, EVENTS, body=b"data: 1\n\n", end=False), data(number, b"data: 2\n\n", end=True)
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("said", [lambda number: (encoder.response(number, 200, body=b"link"),), in_two])
+async def test_who_leaves_at_any_turn_leaves_nothing_behind(required, said):
+    turns, finished = 0, False
+    while not finished:
+        async with scene(required=required) as one:
+            serving = asyncio.ensure_future(answering(one.backend, said))
+
+            async def leaves(one=one):
+                response = await one.one()
+                if response.stream is not None:
+                    await whole(response.stream)
+
+            task = asyncio.ensure_future(leaves())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            finished = task.done()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            async with asyncio.timeout(30):
+                response = await one.one()  # the next is served, whatever was left
+                if response.stream is not None:
+                    assert await whole(response.stream) == b"data: 1\n\ndata: 2\n\n"
+                while one.streams or one.active or one._opening is not None:
+                    await asyncio.sleep(0.001)
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+        turns += 1
+    assert turns > 5

@@ -102,6 +102,12 @@ class Store(Section):
         default="sluicegate", description="Start of every key in the store; gateways that share limits share it."
     )
 
+    ready_keys: Annotated[int, Whole(100, 10_000_000)] = Field(
+        default=10_000,
+        description="Most keys of buckets (and networks of addresses) that a worker keeps ready, over all limits "
+        "together, each of 140 to 500 bytes. What is more is made anew: a microsecond, tens for an IPv6 network.",
+    )
+
     _sentinel_password: str | None = PrivateAttr(default=None)
 
     @field_validator("sentinel_password_file")

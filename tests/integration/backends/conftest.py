@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -96,29 +95,6 @@ def command() -> Iterator[Callable[..., Command]]:
         if each.alive():
             os.killpg(each.process.pid, signal.SIGKILL)
         each.process.communicate()
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a small real disk: `disk("size=2m")`."""
-    mounted: list[Path] = []
-
-    def mount(options: str) -> Path:
-        place = tmp_path / f"disk{len(mounted)}"
-        place.mkdir()
-        if (
-            shutil.which("mount") is None
-            or subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True
-            ).returncode
-        ):
-            pytest.skip("mounting needs root")
-        mounted.append(place)
-        return place
-
-    yield mount
-    for place in mounted:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.fixture
