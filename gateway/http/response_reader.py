@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import httptools
 
-from gateway.errors import BadUpstreamResponse
+from gateway.errors import BadUpstreamResponse, ResponseTooLarge
 from gateway.request import Header, Response
 
 if TYPE_CHECKING:
@@ -238,8 +238,8 @@ class ResponseReader:
         else:
             self.chunks.append(data)
 
-    def _too_large(self) -> BadUpstreamResponse:
-        return BadUpstreamResponse(f"the response is larger than the {self._limit} bytes allowed")
+    def _too_large(self) -> ResponseTooLarge:
+        return ResponseTooLarge(f"the response is larger than the {self._limit} bytes allowed")
 
     def on_message_complete(self) -> None:
         owner = self._owner

@@ -14,6 +14,7 @@ from gateway.errors import (
     ConnectFailed,
     ConnectionBroken,
     PoolExhausted,
+    ResponseTooLarge,
     StaleConnection,
     UpstreamTimeout,
 )
@@ -285,9 +286,9 @@ FAULTS = {
     "switched protocols": (Say(b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"), BadUpstreamResponse),
     "head too large": (Say(b"HTTP/1.1 200 OK\r\n" + TOO_LARGE + b"\r\nContent-Length: 0\r\n\r\n"), BadUpstreamResponse),
     "head that never ends": (Say(b"HTTP/1.1 200 OK\r\n" + TOO_LARGE * 3), BadUpstreamResponse),
-    "body too large": (answer(b"x" * 1001), BadUpstreamResponse),
+    "body too large": (answer(b"x" * 1001), ResponseTooLarge),
     "chunks too large": (
-        Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1f4\r\n%s\r\n" % (b"x" * 500) * 3), BadUpstreamResponse,
+        Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1f4\r\n%s\r\n" % (b"x" * 500) * 3), ResponseTooLarge,
     ),
     "never": (Never(), UpstreamTimeout),
     "never the end": ((Say(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab"), Never()), UpstreamTimeout),
