@@ -236,6 +236,8 @@ class Gateway:
         except ConfigError as error:
             return Reload(False, self.generation, str(error))
         fixed = needs_restart(self.config, config)
+        if self.draining:  # its workers hear of nothing new
+            return Reload(False, self.generation, f"{self.path}: error: the gateway is stopping")
         if fixed:
             return Reload(
                 False, self.generation, f"{self.path}: error: {fixed} cannot change while running; restart instead"
