@@ -94,6 +94,12 @@ class BadUpstreamResponse(UpstreamError):
     proxy_error: ClassVar[bytes] = b"http_protocol_error"
 
 
+class ResponseTooLarge(BadUpstreamResponse):
+    """The body of an answer is larger than the pool's max_response."""
+
+    proxy_error: ClassVar[bytes] = b"http_response_body_size"
+
+
 class UpstreamTimeout(UpstreamError):
     """No complete answer before the deadline."""
 

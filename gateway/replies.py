@@ -11,6 +11,7 @@ from gateway.errors import (
     BadUpstreamResponse,
     ConnectionBroken,
     ProtocolError,
+    ResponseTooLarge,
     StaleConnection,
     TlsFailed,
     UpstreamTimeout,
@@ -171,6 +172,9 @@ def unanswered(route: Route, request: Request, answer: Answer | None, *, late: b
     if isinstance(error, UpstreamTimeout) or late:
         detail = f"the pool '{route.pool.name}' gave no answer in time"
         return refuse(problems.TOO_LATE, request, detail, headers=headers, retry_after=retry_after)
+    if isinstance(error, ResponseTooLarge):
+        detail = f"the answer is larger than the max_response of the pool '{route.pool.name}'"
+        return refuse(problems.BACKEND_FAILED, request, detail, headers=headers)
     if isinstance(error, (BadUpstreamResponse, ConnectionBroken, StaleConnection)):
         return refuse(problems.BACKEND_FAILED, request, f"a backend of '{route.pool.name}' broke off", headers=headers)
     if isinstance(error, TlsFailed):

@@ -35,7 +35,7 @@ from gateway.snapshot import LimitCells, Route, RouteCells, Snapshot
 from gateway.status import REASONS
 from gateway.telemetry.cells import Cells
 from gateway.telemetry.tracing import Tracing
-from gateway.testing import OK, Close, Never, Pause, Reset, ScriptedBackend, answer
+from gateway.testing import OK, Close, Never, Pause, Reset, Say, ScriptedBackend, answer
 from gateway.upstreams.backend import Backend
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.sticky import Sticky
@@ -535,6 +535,15 @@ async def test_broken_off_is_a_502():
         response = await one.ask()
         assert response.status == 502
         assert said(response)["proxy-status"] == "sluicegate; error=connection_terminated"
+
+
+async def test_an_answer_that_is_too_large_says_so():
+    """`A backend broke off` sends operators to a backend that is well: the bound is ours."""
+    async with scene(Say(b"HTTP/1.1 200 OK\r\nContent-Length: 70000000\r\n\r\n")) as one:
+        response = await one.ask()
+        assert response.status == 502
+        assert said(response)["proxy-status"] == "sluicegate; error=http_response_body_size"
+        assert b"the answer is larger than the max_response of the pool 'digits'" in response.body
 
 
 async def test_too_late_is_a_504():

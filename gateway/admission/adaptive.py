@@ -72,15 +72,17 @@ class AdaptiveLimit(Search):
             self._began = (self._began or now) if bound else 0
         if not self._leads(bound, now):
             return 0
+        before = self._bound_at
+        if bound or self.open:
+            self._bound_at = now
         if self.open:
             return self._mark(inflight)
-        if not bound:
-            if now - self._bound_at > FORGET:
-                self._reopen()
-            else:
-                self._loosen(now)
+        if now - before > FORGET:  # looked at first: a limit of one binds whenever somebody comes
+            self._reopen()
             return 0
-        self._bound_at = now
+        if not bound:
+            self._loosen(now)
+            return 0
         return self._bind(inflight, now)
 
     def done(self, mark: int, took: int, outcome: Outcome, now: int) -> None:

@@ -27,6 +27,7 @@ from gateway.config.errors import ConfigError
 from gateway.config.load import load
 from gateway.config.model import Config
 from gateway.errors import DISK_FULL, StartError
+from gateway.processes import allow_files
 from gateway.store.address import StoreAddress
 from gateway.store.embedded import EmbeddedStore
 from gateway.store.fleet import make_gateway_id
@@ -45,6 +46,10 @@ log = logging.getLogger(__name__)
 RELOAD_TIMEOUT = 15.0  # seconds for all workers to take a new snapshot
 LOOK = 0.5  # seconds between two looks for outliers; each pool is judged at its own interval
 LAST_SPANS = 2.0  # seconds the last traces get to leave when the gateway ends
+_FEW_FILES = (
+    "a process may open %d files, and http.max_connections is %d: when none is left, connections are closed and not "
+    "counted (raise the hard bound: ulimit -Hn, LimitNOFILE)"
+)
 
 
 class Gateway:
@@ -85,6 +90,8 @@ class Gateway:
         tasks: set[asyncio.Task[Any]] = set()
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(asyncio.create_task(self.reload())))
         _try_access_log(self.config.access_log.path)
+        if (files := allow_files()) < (most := self.config.http.max_connections):
+            log.warning(_FEW_FILES, files, most)
         self._orders.recall(self.config)
         self._admin = AdminServer(self, self.config.admin.token)
         started = False
@@ -231,6 +238,8 @@ class Gateway:
         except ConfigError as error:
             return Reload(False, self.generation, str(error))
         fixed = needs_restart(self.config, config)
+        if self.draining:  # its workers hear of nothing new
+            return Reload(False, self.generation, f"{self.path}: error: the gateway is stopping")
         if fixed:
             return Reload(
                 False, self.generation, f"{self.path}: error: {fixed} cannot change while running; restart instead"

@@ -12,12 +12,13 @@ LOOPBACK = ("localhost", "::1")
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
 _LOOPBACK_4 = re.compile(r"127(\.[0-9]{1,3}){3}", re.ASCII)
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9]+)?", re.ASCII)
+_NAME = r"[A-Za-z0-9](\.?[A-Za-z0-9_-])*(?<=[A-Za-z0-9])"
+_HOST = re.compile(_NAME + r"|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9]+)?", re.ASCII)
 
 
-def _port(text: str, what: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or int(text) > 65535:
-        raise ValueError(f"the port in {what!r} must be a number from 0 to 65535")
+def _port(text: str, what: str, least: int = 1) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or not least <= int(text) <= 65535:
+        raise ValueError(f"the port in {what!r} must be a number from {least} to 65535")
     return int(text)
 
 
@@ -59,7 +60,7 @@ class Listen:
             host, port = text.split(":")
         else:
             raise ValueError(f"{text!r} must be host:port, [ipv6]:port or unix:/path")
-        return cls(host=_host(host, text), port=_port(port, text))
+        return cls(host=_host(host, text), port=_port(port, text, least=0))
 
     @property
     def loopback(self) -> bool:

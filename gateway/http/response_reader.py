@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import httptools
 
-from gateway.errors import BadUpstreamResponse
+from gateway.errors import BadUpstreamResponse, ResponseTooLarge
 from gateway.request import Header, Response
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class ResponseReader:
     """Of one upstream connection. `max_response` bounds a body, in bytes."""
 
     __slots__ = (
-        "_fed", "_limit", "_limit_digits", "_line", "_named", "_no_body", "_old", "_owner", "_parser", "_protocol",
-        "_started", "_wished", "chunks", "head_done", "headers", "length", "size", "status",
+        "_begun", "_fed", "_limit", "_limit_digits", "_line", "_named", "_no_body", "_old", "_owner", "_parser",
+        "_protocol", "_started", "_wished", "chunks", "head_done", "headers", "length", "size", "status",
     )  # fmt: skip
 
     def __init__(self, owner: UpstreamConnection, max_response: int) -> None:
@@ -55,7 +55,8 @@ class ResponseReader:
         self._old = False  # the answer is in HTTP/1.0
         self._line = b""  # how the answer begins, while that is too short to tell
         self.status = 0
-        self._fed = 0
+        self._fed = 0  # bytes of the head, and then since the last progress
+        self._begun = False  # these bytes end the head, or are of the body
         self.headers: list[Header] = []
         self.chunks: list[bytes] = []
         self.size = 0  # of the body so far
@@ -103,8 +104,9 @@ class ResponseReader:
             self._fed += len(data)
             if self._fed > _MAX_HEAD:
                 owner.fail(BadUpstreamResponse("the head of the response is larger than 64 KiB"))
-        elif owner.waiting:
-            if not self._no_body:
+        elif owner.waiting or owner.stream is not None:
+            self._bound(len(data))
+            if owner.waiting and not self._no_body:
                 owner.stream_or_wait()
         elif self._no_body and not owner.waiting and not 0 <= data.find(b"\r\n\r\n") == len(data) - 4:
             owner.usable = False  # perhaps more came than the head, and would be taken for the next answer
@@ -146,6 +148,16 @@ class ResponseReader:
             else:
                 raise BadUpstreamResponse("the response does not begin with HTTP/1.1 or HTTP/1.0 and a status")
         return data[at:]
+
+    def _bound(self, fed: int) -> None:
+        """Bounds what frames a body and is none of it: trailers, a chunk's extensions, what llhttp holds of them."""
+        if self._begun:
+            self._begun = False  # there was progress in these bytes: how much of them is left over is not known
+            self._fed = 0
+            return
+        self._fed += fed
+        if self._fed > _MAX_HEAD:
+            self._owner.fail(BadUpstreamResponse("the framing of the response is larger than 64 KiB"))
 
     # -- called by llhttp ---------------------------------------------------------------------------------------
 
@@ -198,6 +210,7 @@ class ResponseReader:
     def on_headers_complete(self) -> None:
         self.head_done = True
         self.size = 0
+        self._begun = True
         self.status = status = self._parser.get_status_code()
         if not 100 <= status <= 599:
             raise BadUpstreamResponse(f"the response has the status {status}")
@@ -217,6 +230,7 @@ class ResponseReader:
             self._owner.usable = False
             return
         self.size += len(data)
+        self._begun = True
         if self.size > self._limit:
             raise self._too_large()
         if stream is not None:
@@ -224,8 +238,8 @@ class ResponseReader:
         else:
             self.chunks.append(data)
 
-    def _too_large(self) -> BadUpstreamResponse:
-        return BadUpstreamResponse(f"the response is larger than the {self._limit} bytes allowed")
+    def _too_large(self) -> ResponseTooLarge:
+        return ResponseTooLarge(f"the response is larger than the {self._limit} bytes allowed")
 
     def on_message_complete(self) -> None:
         owner = self._owner

@@ -16,6 +16,7 @@ from gateway.errors import (
     ConnectFailed,
     ConnectionBroken,
     LinkViolation,
+    ResponseTooLarge,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -197,8 +198,9 @@ def stated_length(extra: list[Header] | None) -> int | None:
 
 def too_much(*, bodiless: bool = False) -> UpstreamError:
     """What is wrong with an answer that is larger than it may be."""
-    what = "the answer has a body where none may be" if bodiless else "the response is larger than allowed"
-    return BadUpstreamResponse(what)
+    if bodiless:
+        return BadUpstreamResponse("the answer has a body where none may be")
+    return ResponseTooLarge("the response is larger than allowed")
 
 
 def cancelled(code: int, *, begun: bool) -> UpstreamError:

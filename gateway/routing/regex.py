@@ -25,7 +25,7 @@ _SPACE: Final = frozenset(b" \t\r\n\f\v")
 _SETS: Final = {
     "d": _DIGIT, "w": _WORD, "s": _SPACE, "D": _ANY - _DIGIT, "W": _ANY - _WORD, "S": _ANY - _SPACE,
 }  # fmt: skip
-_COUNT: Final = re.compile(r"\{([0-9]{1,3})(?:(,)([0-9]{1,3})?)?\}")
+_COUNT: Final = re.compile(r"\{([0-9]{1,9})(?:(,)([0-9]{1,9})?)?\}")
 
 
 class _One(NamedTuple):

@@ -210,6 +210,8 @@ class Supervisor:
             about: dict[str, Any] = {"worker": worker.number, "pid": worker.pid, "restarts": worker.restarts}
             if worker.channel is None:
                 return {**about, "state": "starting"}
+            if self._stopping:  # it hears nothing more, and has until `drain` ends it
+                return {**about, "state": "draining"}
             number = next(self._numbers)
             future = self._asked[number] = asyncio.get_running_loop().create_future()
             worker.channel.send(AskStatus(number))

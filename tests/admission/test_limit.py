@@ -146,6 +146,23 @@ def test_a_limit_that_was_not_needed_for_long_is_forgotten():
     assert limits(world)[0] >= FIRST
 
 
+def test_a_limit_of_one_is_forgotten_too():
+    """It binds whenever somebody comes, however seldom that is: a request of 2 s then kept all others waiting."""
+    world = World(lambda w: Slots(w, 1), learning(), [overload := Stream("all", 500)])
+    world.run(6)
+    limit = world.workers[0].limit
+    assert not limit.open
+    limit.learnt = limit.allowed = 1
+    overload.rate = 0
+    world.run(8)
+    now = 8 * S
+    for _ in range(3):
+        now += 40 * S
+        limit.done(limit.sent(1, now), MS, Outcome.SUCCESS, now + MS)
+    assert limit.open
+    assert limit.allowed == FIRST
+
+
 def test_a_backend_that_is_slow_for_another_reason_is_not_held_to_be_full():
     """Three times as slow with a steady rate: three times as many are in flight, and fewer would not help."""
     world = World(Roomy, learning(), [Stream("all", 1000, patience=5 * S)])

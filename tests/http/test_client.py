@@ -14,6 +14,7 @@ from gateway.errors import (
     ConnectFailed,
     ConnectionBroken,
     PoolExhausted,
+    ResponseTooLarge,
     StaleConnection,
     UpstreamTimeout,
 )
@@ -323,9 +324,9 @@ FAULTS = {
     "switched protocols": (Say(b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"), BadUpstreamResponse),
     "head too large": (Say(b"HTTP/1.1 200 OK\r\n" + TOO_LARGE + b"\r\nContent-Length: 0\r\n\r\n"), BadUpstreamResponse),
     "head that never ends": (Say(b"HTTP/1.1 200 OK\r\n" + TOO_LARGE * 3), BadUpstreamResponse),
-    "body too large": (answer(b"x" * 1001), BadUpstreamResponse),
+    "body too large": (answer(b"x" * 1001), ResponseTooLarge),
     "chunks too large": (
-        Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1f4\r\n%s\r\n" % (b"x" * 500) * 3), BadUpstreamResponse,
+        Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1f4\r\n%s\r\n" % (b"x" * 500) * 3), ResponseTooLarge,
     ),
     "never": (Never(), UpstreamTimeout),
     "never the end": ((Say(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab"), Never()), UpstreamTimeout),
@@ -339,6 +340,37 @@ async def test_faults(name):
         await raises(kind, one, seconds=0.03 if kind is UpstreamTimeout else 30)
         assert (await exchange(one)).body == b"ok"  # on a new connection
         assert one.backend.connections == 2
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "a trailer": b"0\r\nA: ",
+    "trailers": b"0\r\n" + b"A: b\r\n" * 1000,
+    "an extension": b"1;a=",
+    "a chunk's size": b"0" * 100,
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+@pytest.mark.parametrize("gather", [0.0, 30.0], ids=["streamed", "whole"])
+async def test_framing_that_never_ends(what, gather):
+    """It is no part of the body, so no bound of a body holds it: it was read, and a field kept, without any bound."""
+    more = b"A: b\r\n" * 3000 if what == "trailers" else b"0" * 18_000
+    script = Say(CHUNKED + b"1\r\na\r\n"), Pause(0.005), Say(ENDLESS[what]), *[Pause(0.002), Say(more)] * 8, Never()
+    async with pool([script], gather=gather) as one:
+        with pytest.raises(BadUpstreamResponse, match="framing of the response is larger than 64 KiB"):
+            response = await exchange(one, seconds=5)
+            assert gather == 0.0, "an answer that never ends was told as a whole one"
+            while await asyncio.wait_for(response.stream.read(), 5):
+                pass
+        assert (len(one.active), one.idle) == (0, 0)
+
+
+async def test_much_framing_beside_a_body_is_none_too_much():
+    piece = Say(b"1;%s\r\na\r\n" % (b"x" * 8000))
+    async with pool([(Say(CHUNKED), *[piece, Pause(0.001)] * 12, Say(b"0\r\nA: b\r\n\r\n"))], gather=30.0) as one:
+        assert (await exchange(one)).body == b"a" * 12
+        assert one.idle == 1
 
 
 async def test_exactly_the_largest_response():

@@ -130,6 +130,9 @@ def test_drain_finishes_what_was_begun(tmp_path: Path) -> None:
         assert until(lambda: bool(gateway.backend.seen))
         gateway.child.signal(signal.SIGTERM)
         assert until(lambda: gateway.admin("/readyz")[0] == 503)
+        assert until(lambda: gateway.status()["workers"][0]["state"] == "draining")
+        status, body = gateway.admin("/reload", b"")  # for which the workers have no ear any more
+        assert (status, json.loads(body)["error"]) == (422, f"{gateway.path}: error: the gateway is stopping")
         assert gateway.child.alive
         gateway.backend.hold.set()
         waiting.join(10)
