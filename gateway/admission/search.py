@@ -343,7 +343,7 @@ class Search(Limit):
         else:
             sure = elasticity + 2 * error < 0.5
             yes = elasticity < PAYS and (sure or there.blocks >= TRIES)
-            no = elasticity - error > PAYS
+            no = elasticity - (1 if there.blocks > 1 else 2) * error > PAYS  # a first block may have met a moment
         self._known = self._known or (no if up else yes)
         if no and up:
             self._high = min(self._high, level)

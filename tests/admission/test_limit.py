@@ -6,6 +6,7 @@ The bars are those of the simulator's table with some room for chance; the seed 
 from __future__ import annotations
 
 import importlib.util
+import random
 import sys
 from pathlib import Path
 
@@ -72,6 +73,32 @@ def test_a_search_of_two_workers_does_not_go_where_it_has_just_been(factor, seed
     seen = overloaded(Slots, 200, factor=factor, workers=2, until=12, seed=seed).seen(2, 11.9)
     assert seen.goodput >= 0.985 * 200
     assert seen.p(99) <= 60
+
+
+@pytest.mark.parametrize(
+    ("factor", "seed", "stalls", "shortest", "longest"), [(10, 44, 0, 0, 0), (2, 2, 10, 5, 25), (5, 11, 20, 2, 10)]
+)
+def test_one_block_that_was_off_does_not_keep_a_search_at_many_times_what_is_needed(
+    factor, seed, stalls, shortest, longest
+):
+    """Chances with which the first look down seemed to cost too much, and the limit rested at 20 to 34 of 4 slots."""
+    world = World(Slots, learning(2), [Stream("all", 200 * factor)], seed=seed)
+    chance = random.Random(seed + 1000)
+
+    def stall():
+        world.backend.stalled = True
+        world.clock.after(chance.uniform(shortest, longest) * MS, go_on)
+
+    def go_on():
+        world.backend.stalled = False
+        world.backend.go_on()
+        world.clock.after(chance.expovariate(stalls) * S, stall)
+
+    if stalls:
+        world.clock.after(chance.expovariate(stalls) * S, stall)
+    world.run(6)
+    assert world.seen(2, 6).p(50) <= 45
+    assert 4 <= limits(world)[0] <= 7
 
 
 @pytest.mark.parametrize("seed", range(1, 7))
