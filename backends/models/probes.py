@@ -3,7 +3,7 @@
     python -m backends.models.probes --out build/probes
 
 Writes `OUT/strings/1` (functions of text), `OUT/types/1` (a signature per element type), `OUT/rows/1`
-(rows that know of each other, and rows that do not), `OUT/iris/1` and
+(rows that know of each other, and rows that do not), `OUT/endless/1` (a Run that never ends), `OUT/iris/1` and
 `OUT/iris-width/1` (trained on scikit-learn's `load_iris`, measured on flowers held out: a classification and a
 regression of serialized tf.Example on one graph, as TensorFlow 1 exported them), and `OUT/iris/heldout.json`.
 
@@ -26,7 +26,7 @@ from backends.interrupt import Interrupts
 
 DEFAULT_OUT = Path("build/probes")
 MADE_WITH = ("tensorflow-cpu", "scikit-learn", "numpy")
-RESULTS = ("strings/1", "types/1", "rows/1", "iris/1", "iris-width/1", "iris/heldout.json")
+RESULTS = ("strings/1", "types/1", "rows/1", "endless/1", "iris/1", "iris-width/1", "iris/heldout.json")
 SERVED = (
     *("float16", "bfloat16", "float32", "float64", "bool", "string"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -70,6 +70,7 @@ def _export(directory: Path) -> None:
     _strings(tf, directory / "strings/1")
     _types(tf, directory / "types/1")
     _rows(tf, directory / "rows/1")
+    _endless(tf, directory / "endless/1")
     print("training on flowers ...", flush=True)
     _iris(tf, directory)
 
@@ -158,6 +159,18 @@ def _rows(tf: Any, place: Path) -> None:
         for name, function in functions.items()
     }
     tf.saved_model.save(module, str(place), signatures=signatures)
+
+
+def _endless(tf: Any, place: Path) -> None:
+    """A model may loop for as long as its input says; this one does for ever."""
+
+    def forever(x: Any) -> Any:
+        return {"y": tf.while_loop(lambda _: tf.constant(value=True), lambda x: (x + 1.0,), (x,))[0]}
+
+    module = tf.Module()
+    module.unused = tf.Variable(0.0)
+    spec = tf.TensorSpec([None, 2], tf.float32, "x")
+    tf.saved_model.save(module, str(place), signatures=tf.function(forever).get_concrete_function(spec))
 
 
 def _iris(tf: Any, directory: Path) -> None:

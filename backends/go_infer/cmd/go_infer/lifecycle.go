@@ -28,7 +28,7 @@ type lifecycle struct {
 	settle, lazyWait                              time.Duration
 	retries, loads, nice                          int
 	pauses                                        float64
-	patience                                      time.Duration
+	patience, madeUp                              time.Duration
 	retryMicros, budget                           int64
 	lazy                                          bool
 	stay                                          repository.Stay
@@ -48,6 +48,7 @@ func (l *lifecycle) register(f *flag.FlagSet) {
 	f.IntVar(&l.loads, "num_load_threads", 1, "`versions` loaded at the same time")
 	f.IntVar(&l.nice, "load_niceness", 20, "by how much threads that load `give way` to those that serve: 0..20, where 20 is SCHED_IDLE")
 	f.Float64Var(&l.pauses, "load_pauses", 3, "while requests are served, a load that reads pauses for so many `times` as long as it read; 0: it does not")
+	f.DurationVar(&l.madeUp, "warm_timeout", 5*time.Minute, "a signature is tried and warmed with made-up rows for this `time` at most, but for a Run that has begun; 0: however long it takes")
 	f.DurationVar(&l.patience, "load_patience", time.Minute, "a load that takes longer than this `time` gives way no more; 0: it does however long it takes")
 	f.BoolVar(&l.lazy, "lazy_load", false, "load a version when it is first asked for, and not before")
 	f.DurationVar(&l.lazyWait, "lazy_load_timeout", 30*time.Second, "`time` that a request waits for that")
@@ -77,8 +78,8 @@ func (l *lifecycle) check() error {
 		return fmt.Errorf("--load_pauses=%g is out of range; it must be 0..100", l.pauses)
 	case l.loads < 1 || l.loads > 64:
 		return fmt.Errorf("--num_load_threads=%d is out of range; it must be 1..64", l.loads)
-	case l.retries < 0 || l.retryMicros < 0 || l.budget < 0 || l.settle < 0 || l.lazyWait < 0 || l.patience < 0:
-		return errors.New("--max_num_load_retries, --load_retry_interval_micros, --model_memory_budget, --version_settle_time, --load_patience and --lazy_load_timeout cannot be negative")
+	case l.retries < 0 || l.retryMicros < 0 || l.budget < 0 || l.settle < 0 || l.lazyWait < 0 || l.patience < 0 || l.madeUp < 0:
+		return errors.New("--max_num_load_retries, --load_retry_interval_micros, --model_memory_budget, --version_settle_time, --warm_timeout, --load_patience and --lazy_load_timeout cannot be negative")
 	}
 	return l.remote.check()
 }
@@ -110,6 +111,7 @@ func loader(o *options, registry *metrics.Registry, pool *tensor.Pool, log *slog
 				log.Warn("a load takes longer than --load_patience: it gives way no more", "model", name, "version", version,
 					"patience", o.patience.String(), "normal_priority", raised)
 			},
+			MadeUp:  o.madeUp,
 			MaxRows: o.batching.maxRows, MaxAnswer: o.batching.maxAnswer, Trust: o.batching.unchecked,
 			Apart:  func(signature string) string { return o.batching.alone(name, signature) },
 			Tell:   func(text string) { log.Warn("about a model", "model", name, "version", version, "what", text) },

@@ -257,6 +257,9 @@ func (o *options) scrapePath() (string, error) {
 // oneSignal is for how long repeated signals count as one: supervisors and terminals send several to the same end.
 const oneSignal = time.Second
 
+// lastMoment is for what is left to do when a drain's time is up. A Run of TensorFlow, as loads have them too, cannot be ended: it is left.
+const lastMoment = 500 * time.Millisecond
+
 // drain finishes what runs, within the timeout. Whoever that cuts off is told of in the log, and is no failure of this process (docs/adr/0048).
 // A second signal, a while after the first, ends the process at once, and is one.
 func drain(o options, s *server.Server, grpc *grpcSide, flush func(context.Context), repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
@@ -274,8 +277,13 @@ func drain(o options, s *server.Server, grpc *grpcSide, flush func(context.Conte
 		}
 		finished <- err
 	}()
+	over := time.NewTimer(o.drainTimeout + lastMoment)
+	defer over.Stop()
 	for begun := time.Now(); ; {
 		select {
+		case <-over.C:
+			log.Warn("stopped; what was being loaded or unloaded could not be ended in time", "timeout", o.drainTimeout.String())
+			return nil
 		case err := <-finished:
 			cut := s.CutOff()
 			if grpc != nil {

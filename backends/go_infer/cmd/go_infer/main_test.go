@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -119,6 +122,34 @@ func TestABodyThatTricklesInDoesNotKeepTheServerFromEndingWell(t *testing.T) {
 	said := rest(log)
 	if err := c.Wait(); err != nil || !strings.Contains(said, `"msg":"requests were cut off","arriving":1,"answering":0,"timeout":"2s"`) {
 		t.Errorf("ended with %v, said\n%s", err, said)
+	}
+}
+
+// TestALoadThatDoesNotEndDoesNotKeepTheServerFromEnding: TensorFlow's Runs cannot be ended, and a model may loop for ever.
+func TestALoadThatDoesNotEndDoesNotKeepTheServerFromEnding(t *testing.T) {
+	c, _, log := launch(t, "config applied", "--model_base_path="+filepath.Join(testmodels.Probes(t), "endless"), "--drain_timeout=300ms", "--drain_grace=10ms",
+		"--load_niceness=0", "--version_settle_time=0")
+	const enough = 400 // hundredths of a second of the processor: nothing but that Run takes so much
+	for used, end := 0, time.Now().Add(time.Minute); used < enough; time.Sleep(20 * time.Millisecond) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.Process.Pid))
+		if errors.Is(err, fs.ErrNotExist) {
+			t.Skip("there is no /proc to see what it uses")
+		}
+		_, after, _ := strings.Cut(string(text), ") ")
+		fields := strings.Fields(after)
+		if len(fields) < 12 || time.Now().After(end) {
+			t.Fatalf("it has not begun: %s", text)
+		}
+		used, _ = strconv.Atoi(fields[11])
+	}
+	begun := time.Now()
+	_ = c.Process.Signal(syscall.SIGTERM)
+	said := rest(log)
+	if err := c.Wait(); err != nil || !strings.Contains(said, "what was being loaded or unloaded could not be ended in time") {
+		t.Errorf("ended with %v, said\n%s", err, said)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }
 
@@ -254,6 +285,7 @@ func TestWrongUsageAndFailuresAreOneClearLine(t *testing.T) {
 		{[]string{"--max_batch=0", "--model_base_path=x"}, 2, "--max_batch=0 is out of range; it must be 1..4096"},
 		{[]string{"--load_pauses=-1", "--model_base_path=x"}, 2, "--load_pauses=-1 is out of range; it must be 0..100"},
 		{[]string{"--load_pauses=101", "--model_base_path=x"}, 2, "--load_pauses=101 is out of range; it must be 0..100"},
+		{[]string{"--warm_timeout=-1s", "--model_base_path=x"}, 2, "--warm_timeout, --load_patience and --lazy_load_timeout cannot be negative"},
 		{[]string{"--load_patience=-1s", "--model_base_path=x"}, 2, "--load_patience and --lazy_load_timeout cannot be negative"},
 		{[]string{"--image_workers=0", "--model_base_path=x"}, 2, "--image_workers=0 is out of range; it must be 1..256"},
 		{[]string{"--heap_reserve=-1", "--model_base_path=x"}, 2, "--heap_reserve=-1 is out of range; it must be 0..1073741824"},

@@ -39,6 +39,7 @@ type Options struct {
 	Weight             int                           // of this model among those that have Limits.Share in common; 0 is 1
 
 	Patience time.Duration     // for how long a load gives way at most; 0: however long it takes
+	MadeUp   time.Duration     // for how long a signature is tried and warmed with made-up rows, but for a Run that has begun; 0: however long it takes
 	Overdue  func(raised bool) // is told when that is over; whether the system let the load's threads have normal priority; nil: nobody is
 
 	// Warmed is called when everything has been warmed; true: what serving needs may be out of memory now, and is warmed again. nil: nobody is told

@@ -34,6 +34,7 @@ type runner struct {
 	content   rows                  // of what warms it; nil: not chosen yet
 	apart     atomic.Bool           // requests run one by one, as they are: see Signature.Apart, which says why
 	tell      func(text string)     // what an operator should know
+	until     time.Time             // when trying and warming end; zero: when they are done
 
 	statistics *statistics.Recorder // nil: not counted
 	nice       int                  // while it is warmed: by how much Runs give way to serving

@@ -1,9 +1,11 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/status"
@@ -35,6 +37,10 @@ func (r *runner) trial() (verdict, error) {
 			break
 		}
 		apart, taken, err := r.try(kind)
+		if errors.Is(err, errLate) {
+			found.tried, found.apart = true, "whether its rows are independent was not found out in the time there is for warming"
+			break
+		}
 		if err != nil {
 			return found, err
 		}
@@ -121,6 +127,9 @@ func refusedContent(err error) error {
 
 // sample runs rows as one request, as it is.
 func (r *runner) sample(kind rows, numbers ...int) (*Request, error) {
+	if r.late() {
+		return nil, errLate
+	}
 	request, err := kind.make(r.signature, r.pool, numbers)
 	if err != nil {
 		return nil, err
@@ -131,6 +140,11 @@ func (r *runner) sample(kind rows, numbers ...int) (*Request, error) {
 	}
 	return request, nil
 }
+
+// errLate says that there is no more time for made-up rows: a model may run for as long as their numbers say.
+var errLate = errors.New("the time for warming is over")
+
+func (r *runner) late() bool { return !r.until.IsZero() && time.Now().After(r.until) }
 
 // part has the signature's requests run one by one, and says why.
 func (r *runner) part(why string) {
@@ -191,6 +205,9 @@ func numbers(dtype tensor.DType) func(bytes []byte) float64 {
 // ready decides how requests run, and warms: signatures whose inputs have known inner dimensions.
 func (r *runner) ready(declared *Declaration, options Options) error {
 	r.tell = options.Tell
+	if options.MadeUp > 0 {
+		r.until = time.Now().Add(options.MadeUp)
+	}
 	off, says := "", (*bool)(nil)
 	if options.Apart != nil {
 		off = options.Apart(r.signature.Name)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/savedmodel"
@@ -120,6 +121,27 @@ func TestASignatureIsBatchedOnlyIfItsRowsAreIndependent(t *testing.T) {
 		if said != (apart != "" || name == "ids") {
 			t.Errorf("%s: told is %v: %q", name, said, *told)
 		}
+	}
+}
+
+func TestAModelThatTakesLongToTryIsLoadedAllTheSame(t *testing.T) {
+	m, pool, told, err := rowsProbe(t, "", func(o *Options) { o.MadeUp = 1 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := signature(t, m, "serving_default")
+	if !strings.Contains(s.Apart, "was not found out in the time") || s.Batchable() {
+		t.Errorf("%q, batchable: %v", s.Apart, s.Batchable())
+	}
+	if !slices.Contains(*told, `signature "serving_default" is not warmed from 1 rows on: the time for warming is over`) {
+		t.Errorf("told %q", *told)
+	}
+	if out, _, err := pairs(t, s, pool, 1, 2, 3, 4); err != nil || !slices.Equal(out, []float32{2, 4, 6, 8}) {
+		t.Errorf("%v, %v", out, err)
+	}
+	m, _, _, err = rowsProbe(t, "", func(o *Options) { o.MadeUp = 10 * time.Minute })
+	if err != nil || !signature(t, m, "serving_default").Batchable() {
+		t.Errorf("with time enough: %v, %v", err, signature(t, m, "serving_default").Apart)
 	}
 }
 

@@ -16,6 +16,10 @@ import (
 func (r *runner) warm() error {
 	r.warmed = map[int]time.Duration{}
 	for _, size := range r.limits.Buckets() {
+		if r.late() {
+			r.tell(fmt.Sprintf("signature %q is not warmed from %d rows on: %v", r.signature.Name, size, errLate))
+			return nil
+		}
 		for number := range r.slots {
 			err := r.warmOne(number, size)
 			if err != nil && ofContent[status.From(err).Code] {
