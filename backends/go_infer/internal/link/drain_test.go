@@ -67,20 +67,14 @@ func TestAPeerThatDoesNotCloseHoldsUpNoStop(t *testing.T) {
 
 // TestALinkThatIsOpenedWhileTheServerStopsEndsAtOnce: its Upgrade was accepted before.
 func TestALinkThatIsOpenedWhileTheServerStopsEndsAtOnce(t *testing.T) {
-	s, run := quiet(idle), make(chan struct{})
+	s := quiet(idle)
 	if err := s.Stop(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
 	go func() { _, _ = io.Copy(io.Discard, theirs) }()
-	c := newConn(s, ours)
-	s.begin(c)
-	go func() {
-		defer close(run)
-		defer s.forget(c)
-		c.run(nil)
-	}()
+	run := linked(s, ours)
 	ended(t, s, run)
 }
 
@@ -97,15 +91,9 @@ func (p *patient) SetReadDeadline(until time.Time) error {
 
 func TestAPeerThatHasGreetedMayBeSilentForLonger(t *testing.T) {
 	ours, theirs := net.Pipe()
-	network, run := &patient{Conn: ours}, make(chan struct{})
+	network := &patient{Conn: ours}
 	s := quiet(idle)
-	c := newConn(s, network)
-	s.begin(c)
-	go func() {
-		defer close(run)
-		defer s.forget(c)
-		c.run(nil)
-	}()
+	run := linked(s, network)
 	p := &peer{T: t, net: theirs}
 	p.send(appendHello(nil, silent))
 	wanted := time.Now().Add(idleTimeout - time.Second).UnixNano()

@@ -53,6 +53,18 @@ func TestAPanicInASectionOfTheMutexLeavesItFree(t *testing.T) {
 	}
 }
 
+// linked serves a link on that connection; the channel is closed when it has ended.
+func linked(s *Server, network net.Conn) <-chan struct{} {
+	c, run := newConn(s, network), make(chan struct{})
+	s.begin(c)
+	go func() {
+		defer close(run)
+		defer s.forget(c)
+		c.run(nil)
+	}()
+	return run
+}
+
 // ended waits until a link and its streams have ended.
 func ended(t *testing.T, s *Server, run <-chan struct{}) {
 	t.Helper()
@@ -72,16 +84,10 @@ func ended(t *testing.T, s *Server, run <-chan struct{}) {
 func TestAPanicInTheWritingEndsItsLinkAlone(t *testing.T) {
 	for name, request := range map[string][]byte{"its writer": appendPing(nil, typePing, []byte("are you?")), "a worker": get(2, "/"), "later": get(1, "/")} {
 		t.Run(name, func(t *testing.T) {
-			s, run := quiet(idle), make(chan struct{})
+			s := quiet(idle)
 			ours, theirs := net.Pipe()
 			broken := breaking{ours, make(chan struct{})}
-			c := newConn(s, broken)
-			s.begin(c)
-			go func() {
-				defer close(run)
-				defer s.forget(c)
-				c.run(nil)
-			}()
+			run := linked(s, broken)
 			go func() { _, _ = io.Copy(io.Discard, theirs) }() // ends with the link
 			p := &peer{T: t, net: theirs}
 			p.send(appendHello(nil, silent))
@@ -93,15 +99,9 @@ func TestAPanicInTheWritingEndsItsLinkAlone(t *testing.T) {
 }
 
 func TestAPanicInTheSweepEndsItsLinkAlone(t *testing.T) {
-	s, run := quiet(func() Load { panic("on purpose") }), make(chan struct{})
+	s := quiet(func() Load { panic("on purpose") })
 	ours, theirs := net.Pipe()
-	c := newConn(s, ours)
-	s.begin(c)
-	go func() {
-		defer close(run)
-		defer s.forget(c)
-		c.run(nil)
-	}()
+	run := linked(s, ours)
 	go func() { _, _ = io.Copy(io.Discard, theirs) }() // ends with the link
 	p := &peer{T: t, net: theirs}
 	p.send(append(appendHello(nil, silent), get(2, "/")...))

@@ -122,8 +122,11 @@ func TestWhatIsGivenBackIsReadAgain(t *testing.T) {
 		t.Fatalf("%d bytes are resident, want %d: all that was not written", before.Bytes(), want)
 	}
 	asked, err := Out(before)
-	if err != nil {
+	if errors.Is(err, ErrUnsupported) {
 		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	after, err := Read(own)
 	if err != nil {
