@@ -38,7 +38,7 @@ import uvloop
 from gateway.http.dial import Address
 from gateway.http.upstream import ClientLimits
 from gateway.link.pool import LinkPool
-from loadtests import bench_link, openload
+from loadtests import bench_link, machine, openload
 from loadtests.bars import Bar, over, report
 from loadtests.load import Client, Load, Request
 from loadtests.openload import Offered
@@ -357,6 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"bench_batching: {error}", file=sys.stderr)
             return 1
     print()
+    machine.warn()
     return report(bars, check=options.check)
 
 

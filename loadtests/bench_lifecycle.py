@@ -31,7 +31,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtests import due
+from loadtests import due, machine
 from loadtests.bars import Bar, over, report
 from loadtests.peers.processes import NotUp, Process, free_ports
 from loadtests.version_server import BINARY, PATIENCE, REQUEST, Client, Server, serving
@@ -345,6 +345,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"bench_lifecycle: the models cannot be made: {problem.stderr[-500:]}", file=sys.stderr)
             return 1
     print()
+    machine.warn()
     return report(bars, check=options.check)
 
 

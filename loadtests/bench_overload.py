@@ -33,6 +33,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtests import machine
 from loadtests.bars import Bar, report
 from loadtests.load import Client, Load, Request
 from loadtests.load.report import aligned
@@ -351,6 +352,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bench_overload: {error}", file=sys.stderr)
         return 1
     print()
+    machine.warn()
     return report(bars, check=options.check)
 
 

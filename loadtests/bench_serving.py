@@ -13,7 +13,8 @@ each. Labels are checked before and after each server's measurements; a run with
   together keep all cores busy; resident memory after it (PSS: shared pages count once)
   and cores that something else was busy on: such a run is taken again, up to three times, and the quietest counts
 * latency curve in the first round, open loop: p50 and p99 at shares of each server's own saturation, counted from when
-  a request was due
+  a request was due; at last go_infer's at the highest place of each other's curve, which is what a client sees who
+  changes the server and nothing else
 
 Writes `build/bench/serving.json` and `serving.svg`.
 Exit code 0; 1 if something cannot run or, with --check, a bar is missed.
@@ -33,6 +34,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from loadtests import machine
 from loadtests.bars import Bar, at_least, over, report
 from loadtests.peers.processes import NotUp, machine_seconds
 from loadtests.peers.programs import find_program
@@ -89,6 +91,7 @@ class Results:
 
     saturated: list[Saturated] = field(default_factory=list)
     curve: list[Point] = field(default_factory=list)
+    same: list[Point] = field(default_factory=list)  # go_infer's, at the last place of each other's curve
     missing: list[str] = field(default_factory=list)
 
 
@@ -178,14 +181,35 @@ class Bench:
     ) -> None:
         rate = full.rate * share
         try:
-            taken = quietest(up, lambda: paced(up, encoding, body, 1, rate, self.options.curve_seconds, self.work))
+            load = self._paced(up, encoding, body, rate)
         except Failed as error:
             results.missing.append(f"{server.name}, {encoding.name} at {share:.0%}: {error}")
             print(f"    at {share:>4.0%} not measured: {error}", flush=True)
             return
-        load = taken.load
         results.curve.append(Point(server.name, encoding.name, rate, load.p50, load.p99))
         print(f"    at {share:>4.0%}, {rate:>8,.0f}/s: p50 {load.p50:8.2f} ms, p99 {load.p99:8.2f} ms", flush=True)
+
+    def _paced(self, up: Running, encoding: Encoding, body: bytes, rate: float) -> Load:
+        return quietest(up, lambda: paced(up, encoding, body, 1, rate, self.options.curve_seconds, self.work)).load
+
+    def at_their_load(self, ours: Server, results: Results) -> None:
+        """go_infer at the rate of the last place of every other server's curve, in the same encoding."""
+        theirs = {(p.server, p.encoding): p for p in results.curve if p.server != OURS}
+        encodings = {encoding.name: encoding for encoding in ours.speaks}
+        with running(ours, self.work) as up:
+            for (name, spoken), other in theirs.items():
+                if spoken not in encodings:
+                    continue
+                encoding = encodings[spoken]
+                body = self.bodies(encoding, 1)[0]
+                self._paced(up, encoding, body, other.rate)  # the first warms up
+                load = self._paced(up, encoding, body, other.rate)
+                results.same.append(Point(OURS, spoken, other.rate, load.p50, load.p99))
+                print(
+                    f"at {other.rate:,.0f}/s of {spoken}, {name}'s last: p50 {load.p50:.2f} ms to {other.p50:.2f}, "
+                    f"p99 {load.p99:.2f} ms to {other.p99:.2f}, 1/{other.p99 / load.p99:.0f}",
+                    flush=True,
+                )
 
 
 COLUMNS = (
@@ -298,6 +322,12 @@ def compare(chosen: Sequence[Server], options: argparse.Namespace) -> int:
                     bench.measure(server, results)
                 except (NotUp, Failed) as error:
                     return _fail(f"{server.name}: {error}")
+        ours = [server for server in chosen if server.name == OURS]
+        if ours and any(point.server != OURS for point in results.curve):
+            try:
+                bench.at_their_load(ours[0], results)
+            except (NotUp, Failed) as error:
+                return _fail(f"{OURS}: {error}")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "serving.json").write_text(json.dumps(asdict(results), indent=1) + "\n")
     from loadtests.serving.plot import plot
@@ -309,6 +339,7 @@ def compare(chosen: Sequence[Server], options: argparse.Namespace) -> int:
             f"\nwarning: something else was busy in {noisy} of {len(results.saturated)} rows; their figures are too low"
         )
     print(f"\n{time.monotonic() - started:.0f} s; figures and plot: {options.out}/serving.json, serving.svg")
+    machine.warn()
     return report(bars(results), check=options.check)
 
 

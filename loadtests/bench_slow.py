@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtests import openload
+from loadtests import machine, openload
 from loadtests.bars import Bar, report
 from loadtests.openload import Open
 from loadtests.peers.processes import NotUp, Process
@@ -122,6 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     except (NotUp, Failed, OSError) as error:
         print(f"bench_slow: {error}", file=sys.stderr)
         return 1
+    machine.warn()
     return report(bars, check=options.check)
 
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from loadtests import due
+from loadtests import due, machine
 from loadtests.bars import Bar, report
 from loadtests.bench_lifecycle import quantile
 from loadtests.peers.processes import NotUp
@@ -121,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"bench_unload: the models cannot be made: {problem.stderr[-500:]}", file=sys.stderr)
             return 1
     print()
+    machine.warn()
     return report(bars, check=options.check)
 
 

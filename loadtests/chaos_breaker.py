@@ -33,6 +33,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gateway.store.embedded import EmbeddedStore
+from loadtests import machine
 from loadtests.bars import Bar, over, report
 from loadtests.breaker_stand import BACKENDS, BREAKER, SERVICE_US, Gateway, standing
 from loadtests.load import Client, Load, Request
@@ -388,6 +389,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"warning: {warning}")
     if found:
         print(f"median p99 ratio {statistics.median(each.after / each.before for each in found):.2f}")
+    machine.warn()
     return report(bars(found, runs), check=options.check)
 
 
