@@ -85,13 +85,28 @@ class Point:
     p99: float
 
 
+@dataclass(frozen=True)
+class Beside:
+    """go_infer at the very rate of the last place of another's curve."""
+
+    theirs: Point
+    ours: Point
+
+    def __str__(self) -> str:
+        of, ours, theirs = f"{self.ours.rate:,.0f}/s of {self.ours.encoding}", self.ours, self.theirs
+        return (
+            f"at {of}, the last place of {theirs.server}: p50 {ours.p50:.2f} ms to {theirs.p50:.2f}, "
+            f"p99 {ours.p99:.2f} ms to {theirs.p99:.2f} (1/{theirs.p99 / ours.p99:.0f})"
+        )
+
+
 @dataclass
 class Results:
     """Everything that was measured, and what could not be."""
 
     saturated: list[Saturated] = field(default_factory=list)
     curve: list[Point] = field(default_factory=list)
-    same: list[Point] = field(default_factory=list)  # go_infer's, at the last place of each other's curve
+    same: list[Beside] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
 
@@ -194,22 +209,18 @@ class Bench:
 
     def at_their_load(self, ours: Server, results: Results) -> None:
         """go_infer at the rate of the last place of every other server's curve, in the same encoding."""
-        theirs = {(p.server, p.encoding): p for p in results.curve if p.server != OURS}
+        last = {(p.server, p.encoding): p for p in results.curve if p.server != OURS}
         encodings = {encoding.name: encoding for encoding in ours.speaks}
         with running(ours, self.work) as up:
-            for (name, spoken), other in theirs.items():
-                if spoken not in encodings:
+            for other in last.values():
+                if other.encoding not in encodings:
                     continue
-                encoding = encodings[spoken]
+                encoding = encodings[other.encoding]
                 body = self.bodies(encoding, 1)[0]
                 self._paced(up, encoding, body, other.rate)  # the first warms up
                 load = self._paced(up, encoding, body, other.rate)
-                results.same.append(Point(OURS, spoken, other.rate, load.p50, load.p99))
-                print(
-                    f"at {other.rate:,.0f}/s of {spoken}, {name}'s last: p50 {load.p50:.2f} ms to {other.p50:.2f}, "
-                    f"p99 {load.p99:.2f} ms to {other.p99:.2f}, 1/{other.p99 / load.p99:.0f}",
-                    flush=True,
-                )
+                results.same.append(Beside(other, Point(OURS, encoding.name, other.rate, load.p50, load.p99)))
+                print(results.same[-1], flush=True)
 
 
 COLUMNS = (
@@ -240,13 +251,22 @@ def bars(results: Results) -> list[Bar]:
         pairs = [(rows.get((number, OURS, "JSON")), rows.get((number, server, encoding))) for number in rounds]
         return [getattr(ours, what) / getattr(other, what) for ours, other in pairs if ours and other]
 
+    def beside(server: str) -> list[float]:
+        return [
+            one.ours.p99 / one.theirs.p99
+            for one in results.same
+            if (one.theirs.server, one.theirs.encoding) == (server, "JSON")
+        ]
+
     found: list[Bar] = []
     for name in FLASK:
         found += [
             at_least(f"JSON requests/s, times {name}", 20, ratios(name, "JSON", "rate")),
-            over(f"p99, times {name}", 1 / 20, ratios(name, "JSON", "p99")),
+            over(f"p99 at each one's own saturation, times {name}", 1 / 20, ratios(name, "JSON", "p99")),
             over(f"resident memory, times {name}", 1 / 3, ratios(name, "JSON", "memory")),
         ]
+        if beside(name):
+            found.append(over(f"p99 at the same load, times {name}", 1 / 20, beside(name)))
     found.append(at_least("JSON requests/s, times Python gRPC", 8, ratios("Python gRPC", "gRPC", "rate")))
     found.append(at_least("requests/s, times unbatched", 3, ratios(UNBATCHED, "JSON", "rate")))
     return found

@@ -11,7 +11,7 @@ import pytest
 
 from loadtests import bench_serving
 from loadtests.bars import Floor
-from loadtests.bench_serving import Results, Saturated, bars
+from loadtests.bench_serving import Beside, Point, Results, Saturated, bars
 from loadtests.serving.load import Load
 from loadtests.serving.servers import Running, Server
 from loadtests.serving.wire import LENGTH_FIELD, Json, OpenInference, Predict, Raw, part, parts, varint
@@ -79,7 +79,7 @@ def test_bars_are_of_json_with_one_row() -> None:
     )
     values = {bar.claim: (bar.value, bar.holds) for bar in bars(results)}
     assert values["JSON requests/s, times Flask + gunicorn"] == (20, True)
-    assert values["p99, times Flask + gunicorn"] == (0.05, True)
+    assert values["p99 at each one's own saturation, times Flask + gunicorn"] == (0.05, True)
     assert values["resident memory, times Flask + gunicorn"] == (pytest.approx(1 / 3), True)
     assert values["JSON requests/s, times Python gRPC"] == (8, True)
     assert values["requests/s, times unbatched"] == (4, True)
@@ -97,6 +97,18 @@ def test_bars_are_medians_of_the_rounds_ratios() -> None:
     )
     [bar] = [bar for bar in bars(results) if bar.claim == "JSON requests/s, times Flask + gunicorn"]
     assert (bar.value, bar.low, bar.high, bar.holds) == (20, 10, 30, True)
+
+
+def test_at_the_same_load_p99s_are_compared_of_json_alone() -> None:
+    threads = "Flask + gunicorn, threads"
+    same = [
+        Beside(Point(threads, as_, 900.0, 20, 50), Point("go_infer", as_, 900.0, 0.4, p99))
+        for as_, p99 in (("JSON", 2.0), ("binary", 40.0))
+    ]
+    values = {bar.claim: (bar.value, bar.holds) for bar in bars(Results(same=same))}
+    assert values[f"p99 at the same load, times {threads}"] == (0.04, True)
+    assert "p99 at the same load, times Flask + gunicorn" not in values
+    assert "p99 2.00 ms to 50.00 (1/25)" in str(same[0])
 
 
 class Machine:
