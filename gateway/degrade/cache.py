@@ -2,7 +2,7 @@
 
 A key is what the answer depends on: route, method, target, the body's digest and the fields in `KEYED`. The cache
 holds at most `max_bytes`; the least recently used answer goes first.
-Rules: RFC 9111 (`no-store`, `private` and `Authorization` are honoured), RFC 5861 (stale-if-error).
+Rules: RFC 9111 (`no-store`, `private`, `Vary` and `Authorization` are honoured), RFC 5861 (stale-if-error).
 A POST is cached only because the operator said so on the route: an inference answer is a function of its input.
 """
 
@@ -18,8 +18,10 @@ from gateway.request import Request, Response
 REWRITE: Final = 10.0  # seconds
 _OVERHEAD: Final = 400  # bytes charged per entry for its key and bookkeeping
 
-#: Fields that a backend is sent and that give the body, or the answer, another meaning.
-KEYED: Final = (b"host", b"accept", b"content-type", b"content-encoding", b"inference-header-content-length")
+#: Fields that a backend is sent and that give the body, or the answer, another meaning; what `Vary` may name.
+KEYED: Final = (
+    b"host", b"accept", b"accept-encoding", b"content-type", b"content-encoding", b"inference-header-content-length",
+)  # fmt: skip
 _NOT_STORED: Final = (b"no-store", b"private", b"no-cache", b"must-revalidate", b"proxy-revalidate")
 
 
@@ -147,6 +149,8 @@ def may_store(response: Response) -> bool:
     for name, value in response.headers:
         if name == b"cache-control" and any(word in value.lower() for word in _NOT_STORED):
             return False
-        if name in (b"set-cookie", b"vary"):
+        if name == b"vary" and any(field.strip().lower() not in KEYED for field in value.split(b",")):
+            return False
+        if name == b"set-cookie":
             return False
     return True

@@ -35,6 +35,7 @@ def key(**changes):
         {"target": b"/v1/models/digits:predict?a"},
         {"body": b"[2]"},
         {"accept": b"text/plain"},
+        {"accept_encoding": b"gzip"},
         {"content_type": b"text/plain"},
         {"content_encoding": b"gzip"},
         {"inference_header_content_length": b"0"},
@@ -84,7 +85,12 @@ def test_no_key_where_an_answer_must_not_be_shared(change):
         (response(cache_control=b"NO-CACHE"), False),
         (response(cache_control=b"max-age=3, must-revalidate"), False),
         (response(set_cookie=b"a=b"), False),
-        (response(vary=b"accept-encoding"), False),
+        (response(vary=b"Accept-Encoding"), True),
+        (response(vary=b"accept, Accept-Encoding"), True),
+        (response(vary=b"accept-encoding, origin"), False),
+        (response(vary=b"accept-language"), False),
+        (response(vary=b"*"), False),
+        (response(vary=b""), False),
     ],
 )
 def test_what_may_be_stored(answer, allowed):
