@@ -118,6 +118,7 @@ func parseFlags(arguments []string, help io.Writer) (options, error) {
 		{"port", o.grpc.port, noGRPC, 65535},
 		{"grpc_max_message", o.grpc.maxMessage, 1 << 10, 1 << 30},
 		{"grpc_max_concurrent_streams", o.grpc.maxStreams, 1, 1 << 20},
+		{"grpc_window", o.grpc.window, 64 << 10, 1 << 30},
 		{"control_port", o.controlPort, -1, 65535},
 		{"debug_port", o.debugPort, -1, 65535},
 		{"tensorflow_intra_op_parallelism", o.intraOp, 1, 127},

@@ -30,6 +30,7 @@ type grpcOptions struct {
 	port                   int
 	portGiven              bool
 	maxMessage, maxStreams int
+	window                 int
 	tensorContent          bool
 }
 
@@ -42,6 +43,7 @@ func (g *grpcOptions) register(f *flag.FlagSet) {
 	f.StringVar(&g.socket, "grpc_socket_path", "", "UNIX `socket` on which gRPC is served, too")
 	f.IntVar(&g.maxMessage, "grpc_max_message", 64<<20, "largest gRPC message and largest tensor in it, in `bytes`")
 	f.IntVar(&g.maxStreams, "grpc_max_concurrent_streams", 256, "most `calls` at a time on one gRPC connection")
+	f.IntVar(&g.window, "grpc_window", 1<<20, "`bytes` of a gRPC call that its client may send before they are read: more for large messages over long ways")
 	f.BoolVar(&g.tensorContent, "enable_serialization_as_tensor_content", false, "answer Predict with tensor_content instead of the typed fields")
 }
 
@@ -111,6 +113,7 @@ func (s *grpcSide) serve(o *options, rest *server.Server, repo *repository.Repos
 		MaxMessage:    min(o.grpc.maxMessage, o.maxBodies), // what can never be held need not be waited for
 		Bodies:        bodies,
 		MaxStreams:    uint32(o.grpc.maxStreams),
+		Window:        int32(o.grpc.window),
 		TensorContent: o.grpc.tensorContent,
 		TrustPriority: o.batching.trust,
 		Release:       release,

@@ -132,6 +132,37 @@ func (c *rawCall) ended(t *testing.T) map[string]string {
 	}
 }
 
+// A window that changes is found by PINGs, one with nearly every request of a client that waits for its answers, and may become 16 MiB.
+func TestTheWindowOfACallIsTold(t *testing.T) {
+	const window = 300 << 10
+	r := start(t, digits(t), usual, func(o *Options, _ *Parts) { o.Window = window })
+	call := openCall(t, r, 100<<10)
+	call.send(t, 100<<10)
+	told := uint32(0)
+	for {
+		frame, err := call.framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch frame := frame.(type) {
+		case *http2.SettingsFrame:
+			if value, is := frame.Value(http2.SettingInitialWindowSize); is {
+				told = value
+			}
+		case *http2.PingFrame:
+			t.Fatal("the client is asked how far away it is")
+		case *http2.HeadersFrame:
+			if told != window {
+				t.Errorf("a call has a window of %d bytes, wanted %d", told, window)
+			}
+			if !frame.StreamEnded() {
+				t.Errorf("the message is not refused: %v", frame)
+			}
+			return
+		}
+	}
+}
+
 func TestMessagesTakeMemoryAsTheyArriveAndAreRefusedBeyondTheBudget(t *testing.T) {
 	const most = 200 << 10
 	r, budget := bounded(t, most)

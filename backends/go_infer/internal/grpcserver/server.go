@@ -33,6 +33,8 @@ const (
 	pingsNotOften     = 10 * time.Second // a client that pings more often is sent away; grpc-go: 5 min, which many clients exceed
 	connectionTimeout = 10 * time.Second // for the HTTP/2 preface, as the header's timeout of package server
 	maxHeaderList     = 16 << 10         // bytes, as the header's bound of package server
+	connectionWindow  = 16 << 20         // bytes of all calls of a connection that may be under way to the server
+	handlers          = 64               // goroutines that stay for the next call, with the stack that they have; beyond, each call gets one of its own
 )
 
 // Options are the numbers of a server.
@@ -40,6 +42,7 @@ type Options struct {
 	MaxMessage    int        // bytes of a message, received (after decompression) or sent; also of one tensor
 	Bodies        rpc.Budget // of all messages that are held together; nil: not bounded
 	MaxStreams    uint32     // calls at a time on one connection
+	Window        int32      // bytes of a call that its client may send before they are read, 64 KiB or more
 	TensorContent bool       // answer with tensor_content instead of the typed fields
 	TrustPriority bool       // believe requests that they are more urgent than others
 	Release       string     // this server's version, for ServerMetadata
@@ -73,6 +76,9 @@ func New(o Options, parts Parts) *Server {
 			grpc.MaxRecvMsgSize(o.MaxMessage),
 			grpc.MaxSendMsgSize(o.MaxMessage),
 			grpc.MaxConcurrentStreams(o.MaxStreams),
+			grpc.StaticStreamWindowSize(o.Window), // that it does not change spares a PING with nearly every request (docs/adr/0049)
+			grpc.StaticConnWindowSize(max(connectionWindow, o.Window)),
+			grpc.NumStreamWorkers(handlers),
 			grpc.MaxHeaderListSize(maxHeaderList),
 			grpc.ConnectionTimeout(connectionTimeout),
 			grpc.WaitForHandlers(true),

@@ -67,7 +67,7 @@ func start(t testing.TB, models map[string]place, limits batch.Limits, adjust ..
 	if err := r.repo.Reload(context.Background(), config); err != nil && len(models) > 0 {
 		t.Fatal(err)
 	}
-	options := Options{MaxMessage: 8 << 20, MaxStreams: 256, Release: "1.2.3"}
+	options := Options{MaxMessage: 8 << 20, MaxStreams: 256, Window: 1 << 20, Release: "1.2.3"}
 	r.parts = &Parts{Models: r.repo, Ready: func() bool { return true }, Around: &rpc.Around{Registry: registry, Pushback: time.Second}}
 	for _, change := range adjust {
 		change(&options, r.parts)
