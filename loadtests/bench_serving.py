@@ -13,8 +13,9 @@ each. Labels are checked before and after each server's measurements; a run with
   together keep all cores busy; resident memory after it (PSS: shared pages count once)
   and cores that something else was busy on: such a run is taken again, up to three times, and the quietest counts
 * latency curve in the first round, open loop: p50 and p99 at shares of each server's own saturation, counted from when
-  a request was due; at last go_infer's at the highest place of each other's curve, which is what a client sees who
-  changes the server and nothing else
+  a request was due, the medians of windows that are short enough for a machine's stalls to miss most of them; at last
+  go_infer's at the highest place of each other's curve, which is what a client sees who changes the server and nothing
+  else
 
 Writes `build/bench/serving.json` and `serving.svg`.
 Exit code 0; 1 if something cannot run or, with --check, a bar is missed.
@@ -25,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -50,6 +52,8 @@ WRONG = 2  # of 32 labels may differ from the truth: the model is right in 97 %
 CLIENTS = {1: 64, 32: 16}  # rows in a request: clients
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.85)  # of saturation
 QUIET, TRIES = 0.15, 3  # cores busy with something else before a run is taken again, and how often at most
+MIN_WINDOW, MIN_GRPC_WINDOW = 0.5, 1.0  # seconds; h2load counts whole ones
+WINDOW_REQUESTS = 200  # in a window at least
 WARM_SECONDS = 1.0  # nobody's first second counts
 
 OURS, UNBATCHED = "go_infer", "go_infer, unbatched"
@@ -118,6 +122,11 @@ class Taken:
     cpu: float
     others: float
     load_cpu: float
+
+
+def windows(rate: float, seconds: float, least: float) -> int:
+    """Into how many windows a run is divided: of `least` seconds or more, and of enough requests for a p99."""
+    return max(1, int(seconds / max(least, WINDOW_REQUESTS / rate)))
 
 
 def quietest(up: Running, run: Callable[[], Load]) -> Taken:
@@ -205,7 +214,15 @@ class Bench:
         print(f"    at {share:>4.0%}, {rate:>8,.0f}/s: p50 {load.p50:8.2f} ms, p99 {load.p99:8.2f} ms", flush=True)
 
     def _paced(self, up: Running, encoding: Encoding, body: bytes, rate: float) -> Load:
-        return quietest(up, lambda: paced(up, encoding, body, 1, rate, self.options.curve_seconds, self.work)).load
+        count = windows(rate, self.options.curve_seconds, MIN_GRPC_WINDOW if encoding.grpc else MIN_WINDOW)
+        seconds = self.options.curve_seconds / count
+
+        def run() -> Load:
+            each = [paced(up, encoding, body, 1, rate, seconds, self.work) for _ in range(count)]
+            p50, p99 = (statistics.median(getattr(load, q) for load in each) for q in ("p50", "p99"))
+            return Load(statistics.fmean(load.rate for load in each), p50, p99, sum(load.requests for load in each))
+
+        return quietest(up, run).load
 
     def at_their_load(self, ours: Server, results: Results) -> None:
         """go_infer at the rate of the last place of every other server's curve, in the same encoding."""

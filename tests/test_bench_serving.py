@@ -11,7 +11,7 @@ import pytest
 
 from loadtests import bench_serving
 from loadtests.bars import Floor
-from loadtests.bench_serving import Beside, Point, Results, Saturated, bars
+from loadtests.bench_serving import Beside, Point, Results, Saturated, bars, windows
 from loadtests.serving.load import Load
 from loadtests.serving.servers import Running, Server
 from loadtests.serving.wire import LENGTH_FIELD, Json, OpenInference, Predict, Raw, part, parts, varint
@@ -97,6 +97,14 @@ def test_bars_are_medians_of_the_rounds_ratios() -> None:
     )
     [bar] = [bar for bar in bars(results) if bar.claim == "JSON requests/s, times Flask + gunicorn"]
     assert (bar.value, bar.low, bar.high, bar.holds) == (20, 10, 30, True)
+
+
+@pytest.mark.parametrize(
+    ("rate", "seconds", "least", "expected"),
+    [(8_000, 4.0, 0.5, 8), (8_000, 4.0, 1.0, 4), (100, 4.0, 0.5, 2), (10, 4.0, 0.5, 1), (8_000, 0.3, 0.5, 1)],
+)
+def test_a_window_is_long_enough_for_a_p99(rate: float, seconds: float, least: float, expected: int) -> None:
+    assert windows(rate, seconds, least) == expected
 
 
 def test_at_the_same_load_p99s_are_compared_of_json_alone() -> None:
