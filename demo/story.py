@@ -6,6 +6,7 @@ A chapter fails when what it saw is not what the README promises; the story goes
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -357,4 +358,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    about = "Start the demo on ports of its own, put it under load, break it in ten ways and say what clients saw."
+    argparse.ArgumentParser(prog="python -m demo.story", description=about).parse_args()
     sys.exit(main())

@@ -12,6 +12,7 @@ Servers have slots, service times and a line in order of arrival; requests come 
 
 from __future__ import annotations
 
+import argparse
 import heapq
 import random
 import statistics
@@ -242,4 +243,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m loadtests.queues", description=main.__doc__).parse_args()
     main()

@@ -149,14 +149,11 @@ def test_a_request_reaches_the_gateway_over_a_kept_connection(front: Front) -> N
 
 def test_what_a_client_claims_about_itself_is_replaced(front: Front) -> None:
     claims = {"X-Forwarded-For": "10.9.8.7", "Forwarded": "for=10.9.8.7", "X-Forwarded-Proto": "https"}
-    front.ask("/", claims | {"X-Real-IP": "10.9.8.7", "X-Request-Id": "evil id\t{}"}).read()
+    front.ask("/", claims | {"X-Real-IP": "10.9.8.7"}).read()
     assert front.upstream.header("x-forwarded-for") == "127.0.0.1"
     assert front.upstream.header("x-real-ip") == "127.0.0.1"
     assert front.upstream.header("x-forwarded-proto") == "http"
     assert front.upstream.header("forwarded") is None
-    assert re.fullmatch("[0-9a-f]{32}", front.upstream.header("x-request-id") or "")
-    front.ask("/", {"X-Request-Id": "abc-1.2_3"}).read()
-    assert front.upstream.header("x-request-id") == "abc-1.2_3"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

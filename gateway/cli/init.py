@@ -31,7 +31,7 @@ pools:
   models:
     backends:
       - {url: "http://127.0.0.1:8501", weight: 1}
-    health: {path: /readyz, interval: 2s}
+    health: {path: /readyz}       # go_infer's; TensorFlow Serving: /v1/models/NAME, Triton: /v2/health/ready
     breaker: {failures: 5, open_for: 5s}
 
 routes:

@@ -24,8 +24,6 @@ def run(args: argparse.Namespace) -> int:
     from gateway.errors import StartError
     from gateway.telemetry.logs import set_up_logs
 
-    set_up_logs("supervisor")
-
     def say_ready(gateway: Gateway) -> None:
         listening = ", ".join(gateway.listeners.said)
         with contextlib.suppress(OSError):  # stderr may be a file on a disk that is full
@@ -35,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
         await Gateway(config_path(args), config, say_ready).run()
 
     try:
+        set_up_logs("supervisor")
         run_in_loop(serve())
     except StartError as error:
         print(f"gateway: {error}", file=sys.stderr)

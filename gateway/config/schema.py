@@ -51,6 +51,8 @@ def _spell_defaults(definition: dict[str, Any], section: type[BaseModel]) -> Non
             continue
         if (kind := _quantity(field)) is not None and described["default"] is not None:
             described["default"] = kind.format(described["default"])
+        elif isinstance(described["default"], dict) and described.get("type") == "string":  # an address
+            described["default"] = str(field.default)
         elif described["default"] is None or isinstance(described["default"], dict):
             del described["default"]
     definition.pop("title", None)

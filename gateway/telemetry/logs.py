@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TextIO
+from typing import Final, TextIO
+
+from gateway.errors import StartError
+
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
@@ -17,10 +21,13 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 def set_up_logs(process: str) -> None:
-    """`process` names who speaks; `GATEWAY_LOG_LEVEL` sets the level (default INFO)."""
+    """`process` names who speaks; `GATEWAY_LOG_LEVEL` sets the level (default INFO). Raises StartError for another."""
+    level = os.environ.get("GATEWAY_LOG_LEVEL") or "INFO"
+    if level.upper() not in LEVELS:
+        raise StartError(f"GATEWAY_LOG_LEVEL must be one of {', '.join(LEVELS).lower()}, not '{level}'")
     logging.basicConfig(
         handlers=[_Stderr(sys.stderr)],
-        level=os.environ.get("GATEWAY_LOG_LEVEL", "INFO").upper(),
+        level=level.upper(),
         format=f"%(asctime)s %(levelname)-7s {process:<10} %(message)s",
         force=True,
     )

@@ -80,7 +80,11 @@ SHADOWS: Final = Metric(
 SHADOW_DURATION: Final = Metric(
     "gateway_shadow_duration_seconds", "histogram", "Time of one shadow copy, whatever its result."
 )
-SHED: Final = Metric("gateway_shed_total", "counter", "Requests over a pool's in-flight limit.")
+SHED: Final = Metric(
+    "gateway_shed_total",
+    "counter",
+    "Requests that got no place in their pool: over max_inflight, or refused by admission.",
+)
 ADMISSION_PLACES: Final = Metric("gateway_admission_places", "shared", "Who has which of a pool's places.")
 ADMISSION_LIMIT: Final = Metric(
     "gateway_admission_limit", "gauge", "Requests that the pool may have in flight: learnt, or as configured."

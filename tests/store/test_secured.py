@@ -5,6 +5,7 @@ when the wrong word is given.
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.store.test_cluster import CLIENT, Worker, until
 pytestmark = pytest.mark.long
 
 TIMES = StoreTimes(deadline=0.2, connect_timeout=0.5, reconnect_min=0.01, reconnect_max=0.1)
+ROOT = Path(__file__).parents[2]
 OPENSSL = shutil.which("openssl")
 SERVER = find_tls_store()
 tls_needed = pytest.mark.skipif(
@@ -147,6 +149,21 @@ async def test_a_user_who_may_not_do_what_limits_need(tmp_path, caplog):
         said = await refused(address(tmp_path, f"redis://reader:secret-3@127.0.0.1:{server.port}"), caplog)
         assert "NOPERM" in said
         assert "docs/limits.md" in said
+    finally:
+        server.kill()
+
+
+async def test_the_user_of_the_page_on_limits_may_do_what_limits_need(tmp_path):
+    page = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
+    [rule] = re.findall("^ACL SETUSER gateway (.*)$", page, re.MULTILINE)
+    script = (ROOT / "gateway/limits/bucket.lua").read_text(encoding="utf-8")
+    assert {f"+{command.lower()}" for command in re.findall(r"redis\.call\('([A-Z]+)'", script)} <= set(rule.split())
+    server = Server(tmp_path / "one", free_ports(1)[0], PLAIN)
+    server.start()
+    try:
+        server.client.execute_command("ACL", "SETUSER", "gateway", *rule.replace("sluicegate", "gw").split())
+        worker = await works(address(tmp_path, f"redis://gateway:PASSWORD@127.0.0.1:{server.port}"))
+        await worker.store.close()
     finally:
         server.kill()
 
