@@ -37,7 +37,7 @@ type runner struct {
 	until     time.Time             // when trying and warming end; zero: when they are done
 
 	statistics *statistics.Recorder // nil: not counted
-	nice       int                  // while it is warmed: by how much Runs give way to serving
+	aside      func() int           // while it is warmed: by how much Runs give way to serving; nil: they serve
 }
 
 type slot struct {
@@ -202,8 +202,8 @@ func (r *runner) once(number int, parts []batch.Part[*Request], together bool) e
 }
 
 func (r *runner) call(slot *slot) error {
-	if r.nice > 0 {
-		return slot.call.RunAside(r.nice)
+	if r.aside != nil {
+		return slot.call.RunAside(r.aside())
 	}
 	return slot.call.Run()
 }
