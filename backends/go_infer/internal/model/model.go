@@ -103,7 +103,7 @@ func Load(name string, version int64, directory string, options Options) (*Model
 		if err := m.prepare(metaGraph, options); err != nil {
 			return err
 		}
-		if err := warmed(m.replay(directory)); err != nil {
+		if err := warmed(m.replay(directory, false)); err != nil {
 			return err
 		}
 		if options.Warmed != nil && options.Warmed() {
@@ -161,9 +161,13 @@ func (m *Model) prepare(metaGraph []byte, options Options) error {
 	for name, signature := range found {
 		servable := &Servable{Signature: signature, Model: m}
 		m.Signatures[name] = servable
-		if bad := signature.unservable(); bad != nil {
-			servable.Refused = fmt.Sprintf("signature %q cannot be served: tensor %q is %v", name, bad.Alias, bad.Type)
+		if bad := signature.unservable(); bad != "" {
+			servable.Refused = fmt.Sprintf("signature %q cannot be served: %s", name, bad)
 		}
+	}
+	graph, err := savedmodel.ReadGraph(metaGraph)
+	if err != nil {
+		return fmt.Errorf("saved_model.pb: %w", err)
 	}
 	recorded := m.recorded(m.Directory)
 	for name, signature := range found {
@@ -174,6 +178,7 @@ func (m *Model) prepare(metaGraph []byte, options Options) error {
 		if servable.runner, err = newRunner(m.session, signature, options.Pool, options.Limits); err != nil {
 			return fmt.Errorf("signature %q: %w", name, err)
 		}
+		signature.Changes = graph.Changes(names(signature.Inputs), names(signature.Outputs))
 		servable.runner.aside, servable.runner.recorded = options.way, recorded[name]
 		signature.MaxRows, signature.MaxAnswer = options.MaxRows, options.MaxAnswer
 		if err := servable.runner.ready(m.Declared, options); err != nil {

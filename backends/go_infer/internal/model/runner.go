@@ -57,12 +57,6 @@ func newRunner(s *session.Session, signature *Signature, pool *tensor.Pool, limi
 		tell:      func(string) {},
 	}
 	r.apart.Store(!signature.Rowwise())
-	names := func(infos []TensorInfo) (all []string) {
-		for i := range infos {
-			all = append(all, infos[i].Name)
-		}
-		return all
-	}
 	for i := range r.slots {
 		call, err := s.NewCall(names(signature.Inputs), names(signature.Outputs))
 		if err != nil {
@@ -305,8 +299,11 @@ func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, rows, bu
 	for i := range r.signature.Outputs {
 		dtype, rank, data := slot.call.Output(i)
 		info := &r.signature.Outputs[i]
-		if rank > session.MaxRank || dtype != info.Type {
-			return status.Errorf(status.Internal, "output %q is %v of rank %d; the signature says %v", info.Alias, dtype, rank, info.Type)
+		if rank > session.MaxRank {
+			return status.Errorf(status.Unimplemented, "%s", tooManyDimensions(info, rank))
+		}
+		if dtype != info.Type {
+			return status.Errorf(status.Internal, "output %q is %v; the signature says %v", info.Alias, dtype, info.Type)
 		}
 		value := &request.Out[i]
 		fresh := value.Slab == nil && value.Strings == nil
