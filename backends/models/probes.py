@@ -3,9 +3,10 @@
     python -m backends.models.probes --out build/probes
 
 Writes `OUT/strings/1` (functions of text), `OUT/types/1` (a signature per element type), `OUT/rows/1`
-(rows that know of each other, and rows that do not), `OUT/state/1` (Runs that change what later ones find), `OUT/endless/1` (a Run that never ends), `OUT/iris/1` and
-`OUT/iris-width/1` (trained on scikit-learn's `load_iris`, measured on flowers held out: a classification and a
-regression of serialized tf.Example on one graph, as TensorFlow 1 exported them), and `OUT/iris/heldout.json`.
+(rows that know of each other, and rows that do not), `OUT/state/1` (Runs that change what later ones find),
+`OUT/endless/1` (a Run that never ends), `OUT/iris/1` and `OUT/iris-width/1` (trained on scikit-learn's `load_iris`,
+measured on flowers held out: a classification and a regression of serialized tf.Example on one graph, as TensorFlow 1
+exported them), and `OUT/iris/heldout.json`.
 
 Invariants: as of `backends.models.digits`: written aside and renamed, stamped last, a second call returns at once,
 and a model that misses its floor is not published. Exit code 0, or 1 with one line on stderr.
@@ -140,6 +141,9 @@ def _rows(tf: Any, place: Path) -> None:
         with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x)[0], 1)]):
             return x + 1.0
 
+    def to_nine(x: Any) -> Any:  # of which only a Run knows
+        return tf.reshape(x, tf.concat([[-1], tf.ones(tf.shape(x)[1:] * 4, tf.int32)], 0))
+
     functions = {
         "serving_default": lambda x: x * 2.0,
         "relative": lambda x: x / tf.reduce_sum(x, axis=0, keepdims=True),
@@ -151,7 +155,7 @@ def _rows(tf: Any, place: Path) -> None:
         "random": lambda x: x + tf.random.uniform(tf.shape(x)),
         "ids": lambda x: tf.gather([[1.0], [2.0]], tf.cast(x[:, 0], tf.int32) + 100),  # takes -100 and -99 only
         "nine": lambda x: tf.reshape(x, [-1, *[1] * 7, 2]),  # more dimensions than go_infer serves
-        "to_nine": lambda x: tf.reshape(x, tf.concat([[-1], tf.ones(tf.shape(x)[1:] * 4, tf.int32)], 0)),  # and only a Run knows
+        "to_nine": to_nine,
         "late": lambda x: tf.boolean_mask(x, x[:, 0] < 100),  # the made-up rows are all kept
     }
     module = tf.Module()
