@@ -95,7 +95,12 @@ def freeze(directory: Path, signature: str = "serving_default") -> Frozen:
         constant = convert_to_constants.convert_variables_to_constants_from_session_graph(
             session, graph.as_graph_def(), names
         )
-    inlined = Frozen(constant, definition, signature).rewritten("function")
+    try:
+        inlined = Frozen(constant, definition, signature).rewritten("function")
+    except (ValueError, tf.errors.OpError) as error:  # a variable that is written cannot be a constant
+        raise ValueError(
+            f"{directory}: signature {signature!r} cannot be one constant graph; does it change its variables? {error}"
+        ) from error
     left = sorted({node.op for node in inlined.graph.node} & UNFROZEN)
     if left:
         raise ValueError(f"{directory} cannot be one constant graph: it has {', '.join(left)}")

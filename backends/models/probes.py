@@ -3,9 +3,10 @@
     python -m backends.models.probes --out build/probes
 
 Writes `OUT/strings/1` (functions of text), `OUT/types/1` (a signature per element type), `OUT/rows/1`
-(rows that know of each other, and rows that do not), `OUT/endless/1` (a Run that never ends), `OUT/iris/1` and
-`OUT/iris-width/1` (trained on scikit-learn's `load_iris`, measured on flowers held out: a classification and a
-regression of serialized tf.Example on one graph, as TensorFlow 1 exported them), and `OUT/iris/heldout.json`.
+(rows that know of each other, and rows that do not), `OUT/state/1` (Runs that change what later ones find),
+`OUT/endless/1` (a Run that never ends), `OUT/iris/1` and `OUT/iris-width/1` (trained on scikit-learn's `load_iris`,
+measured on flowers held out: a classification and a regression of serialized tf.Example on one graph, as TensorFlow 1
+exported them), and `OUT/iris/heldout.json`.
 
 Invariants: as of `backends.models.digits`: written aside and renamed, stamped last, a second call returns at once,
 and a model that misses its floor is not published. Exit code 0, or 1 with one line on stderr.
@@ -26,7 +27,7 @@ from backends.interrupt import Interrupts
 
 DEFAULT_OUT = Path("build/probes")
 MADE_WITH = ("tensorflow-cpu", "scikit-learn", "numpy")
-RESULTS = ("strings/1", "types/1", "rows/1", "endless/1", "iris/1", "iris-width/1", "iris/heldout.json")
+RESULTS = ("strings/1", "types/1", "rows/1", "state/1", "endless/1", "iris/1", "iris-width/1", "iris/heldout.json")
 SERVED = (
     *("float16", "bfloat16", "float32", "float64", "bool", "string"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -70,6 +71,7 @@ def _export(directory: Path) -> None:
     _strings(tf, directory / "strings/1")
     _types(tf, directory / "types/1")
     _rows(tf, directory / "rows/1")
+    _state(tf, directory / "state/1")
     _endless(tf, directory / "endless/1")
     print("training on flowers ...", flush=True)
     _iris(tf, directory)
@@ -139,6 +141,9 @@ def _rows(tf: Any, place: Path) -> None:
         with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x)[0], 1)]):
             return x + 1.0
 
+    def to_nine(x: Any) -> Any:  # of which only a Run knows
+        return tf.reshape(x, tf.concat([[-1], tf.ones(tf.shape(x)[1:] * 4, tf.int32)], 0))
+
     functions = {
         "serving_default": lambda x: x * 2.0,
         "relative": lambda x: x / tf.reduce_sum(x, axis=0, keepdims=True),
@@ -149,6 +154,8 @@ def _rows(tf: Any, place: Path) -> None:
         "single": single,
         "random": lambda x: x + tf.random.uniform(tf.shape(x)),
         "ids": lambda x: tf.gather([[1.0], [2.0]], tf.cast(x[:, 0], tf.int32) + 100),  # takes -100 and -99 only
+        "nine": lambda x: tf.reshape(x, [-1, *[1] * 7, 2]),  # more dimensions than go_infer serves
+        "to_nine": to_nine,
         "late": lambda x: tf.boolean_mask(x, x[:, 0] < 100),  # the made-up rows are all kept
     }
     module = tf.Module()
@@ -157,6 +164,46 @@ def _rows(tf: Any, place: Path) -> None:
     signatures = {
         name: tf.function(lambda x, function=function: {"y": function(x)}).get_concrete_function(spec)
         for name, function in functions.items()
+    }
+    tf.saved_model.save(module, str(place), signatures=signatures)
+
+
+def _state(tf: Any, place: Path) -> None:
+    """A sum over all that was ever asked and a table of it; what changes them, in several ways, and what only looks."""
+    module = tf.Module()
+    module.total = tf.Variable(0.0)
+    module.table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, default_value=-1)
+    module.rows = tf.Variable(tf.zeros([4, 2]))
+
+    def everywhere(x: Any, value: Any) -> Any:
+        return tf.zeros_like(x) + tf.cast(value, tf.float32)
+
+    def add(x: Any) -> Any:
+        return {"y": everywhere(x, module.total.assign_add(tf.reduce_sum(x)))}
+
+    def deep(x: Any) -> Any:  # in a branch of a loop
+        def step(i: Any, total: Any) -> Any:
+            odd = tf.equal(i % 2, 1)
+            return i + 1, total + tf.cond(odd, lambda: module.total.assign_add(1.0), lambda: tf.constant(0.0))
+
+        return {"y": everywhere(x, tf.while_loop(lambda i, _: i < 4, step, (0, 0.0))[1])}
+
+    def scatter(x: Any) -> Any:
+        module.rows.scatter_add(tf.IndexedSlices(x[:1], tf.constant([1])))
+        return {"y": everywhere(x, module.rows[1, 0])}
+
+    def insert(key: Any) -> Any:
+        module.table.insert(key, tf.ones_like(key, tf.int64))
+        return {"size": tf.zeros_like(key, tf.int64) + module.table.size()}
+
+    numbers, words = tf.TensorSpec([None, 2], tf.float32, "x"), tf.TensorSpec([None], tf.string, "key")
+    signatures = {
+        "serving_default": tf.function(lambda x: {"y": everywhere(x, module.total)}).get_concrete_function(numbers),
+        "add": tf.function(add).get_concrete_function(numbers),
+        "deep": tf.function(deep).get_concrete_function(numbers),
+        "scatter": tf.function(scatter).get_concrete_function(numbers),
+        "insert": tf.function(insert).get_concrete_function(words),
+        "find": tf.function(lambda key: {"found": module.table.lookup(key)}).get_concrete_function(words),
     }
     tf.saved_model.save(module, str(place), signatures=signatures)
 

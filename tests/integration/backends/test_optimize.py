@@ -215,3 +215,16 @@ def test_wrong_usage_is_told_before_tensorflow_is_loaded(tmp_path: Path) -> None
     assert f"{tmp_path}/saved_model.pb does not exist" in last(optimize(tmp_path, "--data", HELDOUT))
     wrong = optimize(DIGITS, "--data", HELDOUT, "--signature", "nothing")
     assert "has no signature 'nothing'; it has serving_default" in last(wrong)
+
+
+def test_a_signature_that_writes_its_variables_is_refused_by_name(tmp_path: Path) -> None:
+    export = (
+        "import sys, tensorflow as tf; m = tf.Module(); m.total = tf.Variable(0.0)\n"
+        "f = tf.function(lambda x: {'y': x + m.total.assign_add(1.0)})\n"
+        "tf.saved_model.save(m, sys.argv[1], signatures=f.get_concrete_function(tf.TensorSpec([None], tf.float32, 'x')))"
+    )
+    subprocess.run([sys.executable, "-c", export, str(tmp_path / "1")], check=True, capture_output=True, timeout=240)
+    done = optimize(tmp_path / "1", "--data", HELDOUT)
+    assert done.returncode == 1
+    assert "signature 'serving_default' cannot be one constant graph; does it change its variables?" in last(done)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]

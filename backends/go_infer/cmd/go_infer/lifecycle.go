@@ -46,7 +46,7 @@ func (l *lifecycle) register(f *flag.FlagSet) {
 	f.IntVar(&l.retries, "max_num_load_retries", 5, "how `often` a version that cannot be loaded is tried again though its files have not changed")
 	f.Int64Var(&l.retryMicros, "load_retry_interval_micros", 60_000_000, "`microseconds` between those attempts")
 	f.IntVar(&l.loads, "num_load_threads", 1, "`versions` loaded at the same time")
-	f.IntVar(&l.nice, "load_niceness", 20, "by how much threads that load `give way` to those that serve: 0..20, where 20 is SCHED_IDLE")
+	f.IntVar(&l.nice, "load_niceness", 20, "by how much threads that load `give way` to those that serve, once a model is served: 0..20, where 20 is SCHED_IDLE")
 	f.Float64Var(&l.pauses, "load_pauses", 3, "while requests are served, a load that reads pauses for so many `times` as long as it read; 0: it does not")
 	f.DurationVar(&l.madeUp, "warm_timeout", 5*time.Minute, "a signature is tried and warmed with made-up rows for this `time` at most, but for a Run that has begun; 0: however long it takes")
 	f.DurationVar(&l.patience, "load_patience", time.Minute, "a load that takes longer than this `time` gives way no more; 0: it does however long it takes")
@@ -98,15 +98,15 @@ func (l *lifecycle) repository(load repository.Loader, closing func(*model.Model
 	})
 }
 
-// loader makes models, with their counters.
-func loader(o *options, registry *metrics.Registry, pool *tensor.Pool, log *slog.Logger) (repository.Loader, func(*model.Model)) {
+// loader makes models, with their counters. serves says whether any is served.
+func loader(o *options, serves func() bool, registry *metrics.Registry, pool *tensor.Pool, log *slog.Logger) (repository.Loader, func(*model.Model)) {
 	limits := o.batching.limits(batch.NewShare(o.batching.slots()))
 	trim := newTrimming(o.trimLibraries, registry, log)
 	load := func(name string, version int64, directory string) (*model.Model, error) {
 		counters, begun := registry.Model(name, version), time.Now()
 		warmed := trim.load()
 		m, err := model.Load(name, version, directory, model.Options{
-			Limits: limits, Weight: o.batching.weights[name], IntraOp: o.intraOp, Nice: o.nice, Pool: pool, Events: counters,
+			Limits: limits, Weight: o.batching.weights[name], IntraOp: o.intraOp, Nice: o.nice, Alone: func() bool { return !serves() }, Pool: pool, Events: counters,
 			Patience: o.patience, Overdue: func(raised bool) {
 				log.Warn("a load takes longer than --load_patience: it gives way no more", "model", name, "version", version,
 					"patience", o.patience.String(), "normal_priority", raised)

@@ -98,8 +98,8 @@ func serve(o options, log *slog.Logger) error {
 		"why", o.machine.Reason)
 
 	registry, pool := metrics.New(), tensor.NewPool()
-	load, closing := loader(&o, registry, pool, log)
 	var repo *repository.Repository
+	load, closing := loader(&o, func() bool { return repo.Serves() }, registry, pool, log)
 	remotes, err := o.remote.catalog(registry, log, func() { repo.Look() })
 	if err != nil {
 		return err

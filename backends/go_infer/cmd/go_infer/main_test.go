@@ -128,7 +128,7 @@ func TestABodyThatTricklesInDoesNotKeepTheServerFromEndingWell(t *testing.T) {
 // TestALoadThatDoesNotEndDoesNotKeepTheServerFromEnding: TensorFlow's Runs cannot be ended, and a model may loop for ever.
 func TestALoadThatDoesNotEndDoesNotKeepTheServerFromEnding(t *testing.T) {
 	c, _, log := launch(t, "config applied", "--model_base_path="+filepath.Join(testmodels.Probes(t), "endless"), "--drain_timeout=300ms", "--drain_grace=10ms",
-		"--load_niceness=0", "--version_settle_time=0")
+		"--version_settle_time=0")
 	const enough = 400 // hundredths of a second of the processor: nothing but that Run takes so much
 	for used, end := 0, time.Now().Add(time.Minute); used < enough; time.Sleep(20 * time.Millisecond) {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.Process.Pid))

@@ -28,8 +28,9 @@ const initSignature = "__saved_model_init_op"
 // Options say how a model is run.
 type Options struct {
 	Limits             batch.Limits
-	IntraOp            int // threads inside one op
-	Nice               int // by how much threads that load and warm give way to those that serve
+	IntraOp            int         // threads inside one op
+	Nice               int         // by how much threads that load and warm give way to those that serve
+	Alone              func() bool // whether nobody is served, so that there is nobody to give way to; asked with every step. nil: somebody is
 	Pool               *tensor.Pool
 	Events             batch.Events
 	Tell               func(text string)             // what an operator should know; nil: nobody is told
@@ -83,7 +84,7 @@ func Load(name string, version int64, directory string, options Options) (*Model
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", directory, err)
 	}
-	loaded, metaGraph, err := session.Load(directory, options.IntraOp, options.Nice)
+	loaded, metaGraph, err := session.Load(directory, options.IntraOp, options.way())
 	if err != nil {
 		return nil, fmt.Errorf("%s: TensorFlow cannot load it: %w", directory, err)
 	}
@@ -102,7 +103,7 @@ func Load(name string, version int64, directory string, options Options) (*Model
 		if err := m.prepare(metaGraph, options); err != nil {
 			return err
 		}
-		if err := warmed(m.replay(directory)); err != nil {
+		if err := warmed(m.replay(directory, false)); err != nil {
 			return err
 		}
 		if options.Warmed != nil && options.Warmed() {
@@ -114,7 +115,7 @@ func Load(name string, version int64, directory string, options Options) (*Model
 	})
 	for _, servable := range m.Signatures {
 		if servable.runner != nil {
-			servable.runner.nice = 0
+			servable.runner.aside = nil
 		}
 	}
 	if err != nil {
@@ -160,9 +161,13 @@ func (m *Model) prepare(metaGraph []byte, options Options) error {
 	for name, signature := range found {
 		servable := &Servable{Signature: signature, Model: m}
 		m.Signatures[name] = servable
-		if bad := signature.unservable(); bad != nil {
-			servable.Refused = fmt.Sprintf("signature %q cannot be served: tensor %q is %v", name, bad.Alias, bad.Type)
+		if bad := signature.unservable(); bad != "" {
+			servable.Refused = fmt.Sprintf("signature %q cannot be served: %s", name, bad)
 		}
+	}
+	graph, err := savedmodel.ReadGraph(metaGraph)
+	if err != nil {
+		return fmt.Errorf("saved_model.pb: %w", err)
 	}
 	recorded := m.recorded(m.Directory)
 	for name, signature := range found {
@@ -173,7 +178,8 @@ func (m *Model) prepare(metaGraph []byte, options Options) error {
 		if servable.runner, err = newRunner(m.session, signature, options.Pool, options.Limits); err != nil {
 			return fmt.Errorf("signature %q: %w", name, err)
 		}
-		servable.runner.nice, servable.runner.recorded = options.Nice, recorded[name]
+		signature.Changes = graph.Changes(names(signature.Inputs), names(signature.Outputs))
+		servable.runner.aside, servable.runner.recorded = options.way, recorded[name]
 		signature.MaxRows, signature.MaxAnswer = options.MaxRows, options.MaxAnswer
 		if err := servable.runner.ready(m.Declared, options); err != nil {
 			return fmt.Errorf("signature %q: %w", name, err)

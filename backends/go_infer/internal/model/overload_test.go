@@ -22,7 +22,7 @@ func TestTheHeadIsRefusedIfNoSignatureHasRoom(t *testing.T) {
 	}
 	apart := map[string]*Servable{} // those have no batches that could wait for company
 	for name, s := range m.Signatures {
-		if !s.Batchable() {
+		if s.Refused != "" || !s.Batchable() {
 			apart[name] = s
 			delete(m.Signatures, name)
 		}

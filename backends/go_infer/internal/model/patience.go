@@ -12,6 +12,14 @@ const (
 	rest = 15 * time.Millisecond
 )
 
+// way is by how much the next step of a load gives way.
+func (o *Options) way() int {
+	if o.Alone != nil && o.Alone() {
+		return 0
+	}
+	return o.Nice
+}
+
 // giveWay lets a load give way to serving for as long as Options.Patience, until the result is called. From then on it pauses no more,
 // its threads are of normal priority if the system allows that, and it takes turns with the models for a slot.
 func (o *Options) giveWay() (end func()) {

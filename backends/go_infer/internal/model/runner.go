@@ -37,7 +37,7 @@ type runner struct {
 	until     time.Time             // when trying and warming end; zero: when they are done
 
 	statistics *statistics.Recorder // nil: not counted
-	nice       int                  // while it is warmed: by how much Runs give way to serving
+	aside      func() int           // while it is warmed: by how much Runs give way to serving; nil: they serve
 }
 
 type slot struct {
@@ -57,12 +57,6 @@ func newRunner(s *session.Session, signature *Signature, pool *tensor.Pool, limi
 		tell:      func(string) {},
 	}
 	r.apart.Store(!signature.Rowwise())
-	names := func(infos []TensorInfo) (all []string) {
-		for i := range infos {
-			all = append(all, infos[i].Name)
-		}
-		return all
-	}
 	for i := range r.slots {
 		call, err := s.NewCall(names(signature.Inputs), names(signature.Outputs))
 		if err != nil {
@@ -202,8 +196,8 @@ func (r *runner) once(number int, parts []batch.Part[*Request], together bool) e
 }
 
 func (r *runner) call(slot *slot) error {
-	if r.nice > 0 {
-		return slot.call.RunAside(r.nice)
+	if r.aside != nil {
+		return slot.call.RunAside(r.aside())
 	}
 	return slot.call.Run()
 }
@@ -305,8 +299,11 @@ func (r *runner) scatter(slot *slot, part *batch.Part[*Request], start, rows, bu
 	for i := range r.signature.Outputs {
 		dtype, rank, data := slot.call.Output(i)
 		info := &r.signature.Outputs[i]
-		if rank > session.MaxRank || dtype != info.Type {
-			return status.Errorf(status.Internal, "output %q is %v of rank %d; the signature says %v", info.Alias, dtype, rank, info.Type)
+		if rank > session.MaxRank {
+			return status.Errorf(status.Unimplemented, "%s", tooManyDimensions(info, rank))
+		}
+		if dtype != info.Type {
+			return status.Errorf(status.Internal, "output %q is %v; the signature says %v", info.Alias, dtype, info.Type)
 		}
 		value := &request.Out[i]
 		fresh := value.Slab == nil && value.Strings == nil

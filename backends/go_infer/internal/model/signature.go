@@ -1,10 +1,12 @@
 package model
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
 
+	"sluicegate/go_infer/internal/session"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 	"sluicegate/go_infer/internal/wire"
@@ -57,6 +59,9 @@ type Signature struct {
 
 	// Apart is why requests never share a Run, nor are padded or divided, though the shapes would allow it; empty: they do. Set by Load.
 	Apart string
+
+	// Changes is an operation with which a Run changes what later ones find: it is run for requests only. Empty: none. Set by Load.
+	Changes string
 
 	MaxRows   int // of one request; 0: not bounded
 	MaxAnswer int // bytes of one answer; 0: not bounded
@@ -126,6 +131,14 @@ func (s *Signature) Rowwise() bool {
 	return len(s.Inputs) > 0
 }
 
+// names are what the graph calls tensors.
+func names(infos []TensorInfo) (all []string) {
+	for i := range infos {
+		all = append(all, infos[i].Name)
+	}
+	return all
+}
+
 // Input is the position of an input by its alias, -1 if there is none.
 func (s *Signature) Input(alias string) int { return index(s.Inputs, alias) }
 
@@ -136,16 +149,23 @@ func index(infos []TensorInfo, alias string) int {
 	return slices.IndexFunc(infos, func(info TensorInfo) bool { return info.Alias == alias })
 }
 
-// unservable names the first tensor this server cannot move, or returns nil.
-func (s *Signature) unservable() *TensorInfo {
+// unservable says which tensor this server cannot move, and why; empty: it can move all.
+func (s *Signature) unservable() string {
 	for _, side := range [][]TensorInfo{s.Inputs, s.Outputs} {
 		for i := range side {
-			if !side[i].Type.Moved() || side[i].Name == "" {
-				return &side[i]
+			switch info := &side[i]; {
+			case !info.Type.Moved() || info.Name == "":
+				return fmt.Sprintf("tensor %q is %v", info.Alias, info.Type)
+			case len(info.Dims) > session.MaxRank:
+				return tooManyDimensions(info, len(info.Dims))
 			}
 		}
 	}
-	return nil
+	return ""
+}
+
+func tooManyDimensions(info *TensorInfo, rank int) string {
+	return fmt.Sprintf("tensor %q has %d dimensions; at most %d are served", info.Alias, rank, session.MaxRank)
 }
 
 // signatures reads MetaGraphDef.signature_def (field 5: map<string, SignatureDef>).

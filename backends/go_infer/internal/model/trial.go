@@ -218,6 +218,10 @@ func (r *runner) ready(declared *Declaration, options Options) error {
 	if err := r.separate(says, off, !options.Trust); err != nil || !r.signature.Rowwise() {
 		return err
 	}
+	if r.signature.Changes != "" {
+		r.tell(fmt.Sprintf("signature %q is not warmed with made-up rows: its Runs change state (%s)", r.signature.Name, r.signature.Changes))
+		return nil
+	}
 	if r.content == nil {
 		r.choose()
 	}
@@ -246,6 +250,8 @@ func (r *runner) separate(declared *bool, off string, check bool) error {
 		s.Apart = DeclarationFile + " says so"
 	case !r.limits.Coalesce:
 		s.Apart = "batching is off"
+	case declared == nil && check && s.Changes != "":
+		r.part(fmt.Sprintf("its Runs change state (%s)", s.Changes))
 	case declared == nil && check:
 		found, err := r.trial()
 		if err != nil {

@@ -18,14 +18,21 @@ import (
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/savedmodel"
 	"sluicegate/go_infer/internal/session"
+	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
 	"sluicegate/go_infer/internal/testmodels"
 )
 
-// rowsProbe loads the probe of rows; declared, if not empty, is its declaration, and adds put more beside it.
+// rowsProbe loads the probe of rows, as tried does.
 func rowsProbe(t *testing.T, declared string, change func(*Options), adds ...func(directory string) error) (*Model, *tensor.Pool, *[]string, error) {
 	t.Helper()
-	directory := filepath.Join(testmodels.Probes(t), "rows/1")
+	return tried(t, "rows", declared, change, adds...)
+}
+
+// tried loads a probe, and returns what is told of it, too; declared, if not empty, is its declaration, and adds put more beside it.
+func tried(t *testing.T, name, declared string, change func(*Options), adds ...func(directory string) error) (*Model, *tensor.Pool, *[]string, error) {
+	t.Helper()
+	directory := filepath.Join(testmodels.Probes(t), name, "1")
 	if _, err := os.Stat(directory); err != nil {
 		t.Fatal("the probes are old: run 'python -m backends.models.probes'")
 	}
@@ -60,7 +67,7 @@ func rowsProbe(t *testing.T, declared string, change func(*Options), adds ...fun
 	if change != nil {
 		change(&options)
 	}
-	m, err := Load("rows", 1, directory, options)
+	m, err := Load(name, 1, directory, options)
 	if err != nil {
 		return nil, nil, told, err
 	}
@@ -269,6 +276,21 @@ func recordedRows(signature string, all ...[2]float32) string {
 		file = slices.Concat(file, length, masked(length), log, masked(log))
 	}
 	return string(file)
+}
+
+func TestTooManyDimensionsCostTheirSignatureOnly(t *testing.T) {
+	m, pool, _, err := rowsProbe(t, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = m.Signature("nine")
+	if want := `signature "nine" cannot be served: tensor "y" has 9 dimensions; at most 8 are served`; err == nil || err.Error() != want {
+		t.Errorf("said %v, want %s", err, want)
+	}
+	_, _, err = pairs(t, signature(t, m, "to_nine"), pool, 1, 2)
+	if want := `tensor "y" has 9 dimensions; at most 8 are served`; err == nil || err.Error() != want || status.From(err).Code != status.Unimplemented {
+		t.Errorf("said %v, want %s", err, want)
+	}
 }
 
 func TestRecordedRequestsAreWhatRowsAreTriedWith(t *testing.T) {

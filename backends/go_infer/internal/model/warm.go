@@ -45,7 +45,7 @@ func (r *runner) warm() error {
 // rewarm runs once more, in one slot, what has warmed the model: for what was given back to the system meanwhile. One row comes last: it
 // is what most begin with.
 func (m *Model) rewarm() error {
-	if err := m.replay(m.Directory); err != nil {
+	if err := m.replay(m.Directory, true); err != nil {
 		return err
 	}
 	for _, servable := range m.Signatures {

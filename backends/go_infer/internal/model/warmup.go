@@ -12,14 +12,21 @@ import (
 	"sluicegate/go_infer/internal/wire"
 )
 
-// replay runs the requests that were recorded for warming (savedmodel.WarmupFile), in every Run slot. One that fails is an error.
-func (m *Model) replay(directory string) error {
+// replay runs the requests that were recorded for warming (savedmodel.WarmupFile), in every Run slot; those that change state once, and not
+// again. One that fails is an error.
+func (m *Model) replay(directory string, again bool) error {
 	return savedmodel.Warmups(directory, func(w savedmodel.Warmup) error {
 		servable, err := m.Signature(w.Signature)
 		if err != nil {
 			return err
 		}
+		if again && servable.Changes != "" {
+			return nil
+		}
 		for slot := range servable.runner.slots {
+			if slot > 0 && servable.Changes != "" {
+				break
+			}
 			if err := m.replayOne(servable, slot, w); err != nil {
 				return err
 			}

@@ -40,22 +40,6 @@ func Read(r io.Reader, size int, request *model.Request, i int, name string, poo
 	return nil
 }
 
-// Fill is Read from bytes that are in memory already; they are copied.
-func Fill(raw []byte, request *model.Request, i int, name string, pool *tensor.Pool, dtype tensor.DType, dims ...int64) error {
-	if err := checkShape(name, dtype, len(raw), dims); err != nil {
-		return err
-	}
-	if dtype == tensor.String {
-		return fillStrings(append([]byte(nil), raw...), request, i, name, dims)
-	}
-	value, err := request.SetInput(i, pool, dtype, dims...)
-	if err != nil {
-		return status.Errorf(status.ResourceExhausted, "input %q: %v", name, err)
-	}
-	normalise(dtype, value.Bytes()[:copy(value.Bytes(), raw)])
-	return nil
-}
-
 // Size is how many bytes Append writes for a value.
 func Size(value *tensor.Value) int {
 	if value.Type == tensor.String {

@@ -74,6 +74,7 @@ func (c *Cache) Get(ctx context.Context, source Source, version int64) (_ string
 			return "", err
 		}
 	}
+	_ = os.RemoveAll(partial(directory)) // a crash right after the rename leaves it, with all of an archive
 	c.show(directory)
 	if missing != nil {
 		_ = c.Prune() // what cannot be removed today is no reason not to serve; who calls Prune itself is told

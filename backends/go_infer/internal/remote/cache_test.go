@@ -159,3 +159,25 @@ func TestLeftoversCountAndGoFirst(t *testing.T) {
 		}
 	}
 }
+
+// A kill between the rename and the removal of what was fetched left an archive beside the version that was unpacked from it.
+func TestWhatACrashLeftOfAFetchGoesWhenTheVersionIsUsed(t *testing.T) {
+	cache, one := NewCache(t.TempDir(), 1000), &shelf{name: "s3://a", bytes: 100}
+	directory, err := cache.Get(context.Background(), one, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache.Release(directory)
+	left := filepath.Join(partial(directory), "archive")
+	if err := errors.Join(os.MkdirAll(left, 0o750), os.WriteFile(filepath.Join(left, "1.tar"), make([]byte, 100), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	again, err := cache.Get(context.Background(), one, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cache.Release(again)
+	if _, err := os.Lstat(partial(directory)); !errors.Is(err, os.ErrNotExist) || !there(again) || one.fetched.Load() != 1 {
+		t.Errorf("what is left: %v; the version is there: %v; %d fetches", err, there(again), one.fetched.Load())
+	}
+}

@@ -62,26 +62,26 @@ func TestNobodyWaitsInVainWhileModelsTakeEachOthersPlace(t *testing.T) {
 
 func TestWhoComesWhileAVersionIsUnloadedGetsItLoadedAgain(t *testing.T) {
 	s := lazy(t, Options{Budget: 1500}, "a", "b")
-	held, err := s.Acquire(soon(t), "a", Wanted{})
-	must(t, err)
 	var group sync.WaitGroup
+	t.Cleanup(group.Wait)
+	release := s.hold("a")
 	group.Go(func() { s.answers("b", Wanted{}, 1) })
 	s.eventually("a", "1 UNLOADING")
 	group.Go(func() { s.answers("a", Wanted{}, 1) })
-	for waiting := false; !waiting; time.Sleep(time.Millisecond) {
+	for ctx, waiting := soon(t), false; !waiting; time.Sleep(time.Millisecond) {
+		must(t, ctx.Err())
 		s.mu.RLock()
 		waiting = s.models["a"].version(1).waiters == 1
 		s.mu.RUnlock()
 	}
-	held.Release()
+	release()
 	group.Wait()
 }
 
 func TestAVersionThatIsLongInUseHoldsUpOnlyWhoNeedsItsPlace(t *testing.T) {
 	s := lazy(t, Options{Budget: 2500, LazyWait: 100 * time.Millisecond}, "a", "b", "c") // two of them
 	must(t, os.Truncate(filepath.Join(s.base, "b/1/weights"), 2000))                     // b alone takes both places
-	held, err := s.Acquire(soon(t), "a", Wanted{})
-	must(t, err)
+	release := s.hold("a")
 	s.refuses("b", Wanted{}, status.Unavailable, "still loading")
 	s.eventually("a", "1 UNLOADING")
 	s.put("d", 1, "")
@@ -89,7 +89,7 @@ func TestAVersionThatIsLongInUseHoldsUpOnlyWhoNeedsItsPlace(t *testing.T) {
 	must(t, s.reload(s.config("a", modelconfig.Policy{}, nil), s.config("b", modelconfig.Policy{}, nil), s.config("c", modelconfig.Policy{}, nil),
 		s.config("d", modelconfig.Policy{}, nil)))
 	s.answers("d", Wanted{}, 1)
-	held.Release()
+	release()
 	s.answers("b", Wanted{}, 1)
 }
 
@@ -113,9 +113,7 @@ func TestThoseWhoNeedRoomGetItInTurn(t *testing.T) {
 
 func TestWhatIsInUseIsUnloadedLast(t *testing.T) {
 	s := lazy(t, Options{Budget: 2500}, "a", "b", "c")
-	held, err := s.Acquire(soon(t), "a", Wanted{})
-	must(t, err)
-	defer held.Release()
+	s.hold("a")
 	s.answers("b", Wanted{}, 1) // a was used less recently
 	s.answers("c", Wanted{}, 1)
 	s.eventually("a", "1 AVAILABLE")

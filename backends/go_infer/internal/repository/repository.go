@@ -58,6 +58,7 @@ type Repository struct {
 	loads   chan struct{} // one place for each load at a time
 	tending sync.WaitGroup
 	clock   atomic.Int64 // acquisitions, if there is a budget
+	serving atomic.Int64 // versions that are AVAILABLE, or in use still
 
 	applying sync.Mutex // one change of what shall be served at a time
 	mu       sync.RWMutex
@@ -194,6 +195,9 @@ func (r *Repository) Glance(name string, wanted Wanted) *model.Model {
 	}
 	return nil
 }
+
+// Serves says whether any version of any model answers, or has requests to answer still.
+func (r *Repository) Serves() bool { return r.serving.Load() > 0 }
 
 // Versions lists a model's versions, newest first as TF-Serving does; nil if the model is unknown.
 func (r *Repository) Versions(name string) []Version {

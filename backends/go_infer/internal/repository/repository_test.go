@@ -115,6 +115,17 @@ func (s *stage) eventually(name, want string) {
 	s.t.Fatalf("%s: %s\nwant %s", name, got, want)
 }
 
+// hold keeps a model in use until the result is called, or the test is over: a version that is held is not freed, and the stage would wait for
+// that without an end.
+func (s *stage) hold(name string) (release func()) {
+	s.t.Helper()
+	lease, err := s.Acquire(soon(s.t), name, Wanted{})
+	must(s.t, err)
+	release = sync.OnceFunc(lease.Release)
+	s.t.Cleanup(release)
+	return release
+}
+
 func (s *stage) answers(name string, wanted Wanted, version int64) {
 	s.t.Helper()
 	lease, err := s.Acquire(soon(s.t), name, wanted)
@@ -244,25 +255,55 @@ func TestAVersionInUseIsNotFreed(t *testing.T) {
 	s := newStage(t, Options{})
 	s.put("m", 1, "")
 	must(t, s.reload(s.config("m", modelconfig.Policy{}, nil)))
-	held, err := s.Acquire(soon(t), "m", Wanted{})
-	must(t, err)
+	release := s.hold("m")
 	must(t, s.Apply(modelconfig.Config{}))
 	s.eventually("m", "1 UNLOADING")
 	s.refuses("m", Wanted{}, status.NotFound, "Servable not found for request: Latest(m)")
 	if s.live.Load() != 1 {
 		t.Fatal("it was freed while it was held")
 	}
-	held.Release()
+	release()
 	s.eventually("m", "")
 	if s.live.Load() != 0 {
 		t.Error("it was not freed")
 	}
+}
+
+func TestALeaseIsReleasedOnce(t *testing.T) {
+	lease := newLease(nil)
+	lease.Release()
 	defer func() {
 		if recover() == nil {
 			t.Error("a lease was released twice and nobody noticed")
 		}
 	}()
-	held.Release()
+	lease.Release()
+}
+
+func TestItServesFromTheFirstVersionLoadedUntilTheLastIsNoLongerInUse(t *testing.T) {
+	s := newStage(t, Options{})
+	serves := func(when string, want bool) {
+		t.Helper()
+		if s.Serves() != want {
+			t.Errorf("%s: it serves: %v", when, !want)
+		}
+	}
+	gate := make(chan struct{})
+	s.gate.Store(&gate)
+	s.put("a", 1, "")
+	must(t, s.Apply(modelconfig.Config{Models: []modelconfig.Model{s.config("a", modelconfig.Policy{}, nil)}}))
+	s.eventually("a", "1 LOADING")
+	serves("while the first is loaded", false)
+	close(gate)
+	s.eventually("a", "1 AVAILABLE")
+	serves("once it is", true)
+	release := s.hold("a")
+	must(t, s.Apply(modelconfig.Config{}))
+	s.eventually("a", "1 UNLOADING")
+	serves("while a request is answered still", true)
+	release()
+	s.eventually("a", "")
+	serves("when all is unloaded", false)
 }
 
 func TestLabelsMoveOnlyToVersionsThatAreLoaded(t *testing.T) {

@@ -112,9 +112,7 @@ func TestModelsThatTakeEachOthersPlaceAnswerMoreThanThoseWhoWaited(t *testing.T)
 
 func TestWhoWaitsWhileAVersionStaysIsToldWhenToComeAgain(t *testing.T) {
 	s := lazy(t, Options{Budget: 1500, LazyWait: 50 * time.Millisecond, Stay: Stay{Time: time.Hour}}, "a", "b")
-	held, err := s.Acquire(soon(t), "a", Wanted{})
-	must(t, err)
-	defer held.Release()
+	s.hold("a")
 	lease, err := s.Acquire(soon(t), "b", Wanted{})
 	if lease != nil || status.From(err).Code != status.Unavailable || !strings.Contains(err.Error(), "still loading: Latest(b); it waits for memory") {
 		t.Fatal(lease, err)

@@ -319,6 +319,7 @@ func (r *Repository) attempt(ctx context.Context, m *served, v *version) bool {
 	}
 	v.modest = false
 	v.lease, v.state, v.proven, v.aside = newLease(loaded), Available, true, false
+	r.serving.Add(1)
 	m.settleSpares()
 	for label, number := range m.pending {
 		if number == v.place.Number {
@@ -365,6 +366,7 @@ func (r *Repository) retire(m *served, v *version, after State) <-chan struct{} 
 		defer close(unloaded)
 		lease.Release()
 		<-lease.left
+		r.serving.Add(-1)
 		r.free(lease.Model)
 		r.options.Log.Info("model unloaded", "model", m.name, "version", number)
 		r.mu.Lock()

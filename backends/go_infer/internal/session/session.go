@@ -189,7 +189,7 @@ func (c *Call) Run() error {
 	return nil
 }
 
-// RunAside is Run in a thread that gives way to others by nice; for warming.
+// RunAside is Run for nobody who waits, so that no load pauses for it; in a thread that gives way to others by nice, if that is more than 0.
 func (c *Call) RunAside(nice int) error {
 	if code := C.sg_run_aside(c.call, C.int(nice)); code != C.TF_OK {
 		return status.Errorf(status.Code(code), "%s", C.GoString(C.TF_Message(c.call.status)))

@@ -9,6 +9,7 @@ import (
 	"sluicegate/go_infer/internal/rawtensor"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
+	"sluicegate/go_infer/internal/triton"
 )
 
 var octets = []string{"application/octet-stream"}
@@ -31,7 +32,7 @@ func (f *inference) Write() error {
 		if w.classes > 0 {
 			best, ordered := classification.Best(f.signature, w.output, w.value, w.classes)
 			if !ordered {
-				return refuse("output '%s' is %s, which has no best classes", f.signature.Outputs[w.output].Alias, datatypes[w.value.Type])
+				return triton.Unordered(f.signature, w.output)
 			}
 			w.value = best
 		}
@@ -64,7 +65,7 @@ func (f *inference) appendOutput(text []byte, w *wanted) ([]byte, error) {
 	text = append(text, `{"name":`...)
 	text = jsontensor.AppendString(text, f.signature.Outputs[w.output].Alias)
 	text = append(text, `,"datatype":"`...)
-	text = append(text, datatypes[value.Type]...)
+	text = append(text, triton.Datatypes[value.Type]...)
 	text = append(text, `","shape":[`...)
 	for d, dim := range value.Dims {
 		if d > 0 {

@@ -9,6 +9,7 @@ import (
 	"sluicegate/go_infer/internal/jsontensor"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/triton"
 )
 
 // Control loads and unloads models by request.
@@ -43,7 +44,7 @@ func (h *Handler) index(x *api.Exchange, _ *target) error {
 		if at[0].Found() {
 			var ok bool
 			if ready, ok = jsontensor.Truth(x.Body, at[0]); !ok {
-				return refuse("Unable to parse 'ready': it must be true or false")
+				return triton.Refuse("Unable to parse 'ready': it must be true or false")
 			}
 		}
 	}
@@ -106,7 +107,7 @@ func checkControl(body []byte) error {
 	f := inference{body: body}
 	return f.each(at[0], func(key []byte, _ jsontensor.Span) error {
 		if text := string(key); text == "config" || len(text) > 5 && text[:5] == "file:" {
-			return refuse("the load parameter '%s' is not supported: a model's configuration is this server's", text)
+			return triton.Refuse("the load parameter '%s' is not supported: a model's configuration is this server's", text)
 		}
 		return nil
 	})

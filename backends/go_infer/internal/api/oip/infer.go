@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
 	"sluicegate/go_infer/internal/tensor"
+	"sluicegate/go_infer/internal/triton"
 )
 
 // headLength is the header that says how many bytes of a body are JSON; raw tensors follow them.
@@ -32,7 +34,6 @@ type inference struct {
 	policy  policy
 	binary  bool     // outputs are binary unless they say otherwise
 	outputs []wanted // in the order of the answer
-	given   int      // inputs read so far
 
 	// of one that is answered later
 	lease *repository.Lease
@@ -229,20 +230,20 @@ var (
 // read reads a request whose first head bytes, or all, are JSON.
 func (f *inference) read(head int) error {
 	if length := len(f.body) + f.x.Left(); head > length {
-		return refuse("inference header size should be in range (0, %d), got: %d", length, head)
+		return triton.Refuse("inference header size should be in range (0, %d), got: %d", length, head)
 	}
 	var at [4]jsontensor.Span // requestKeys
 	if err := jsontensor.Object(f.body, requestKeys, at[:]); err != nil {
 		return err
 	}
 	if f.id = at[0]; f.id.Found() && f.body[f.id.Start] != '"' {
-		return refuse("Unable to parse 'id': it must be a string")
+		return triton.Refuse("Unable to parse 'id': it must be a string")
 	}
 	name, err := f.parameters(at[1])
 	if err != nil {
 		return err
 	}
-	if f.signature, err = signature(f.model, name); err != nil {
+	if f.signature, err = triton.Signature(f.model, name); err != nil {
 		return err
 	}
 	if err := f.admit(); err != nil {
@@ -255,16 +256,12 @@ func (f *inference) read(head int) error {
 	return f.readOutputs(at[3])
 }
 
-func refuse(format string, arguments ...any) error {
-	return status.Errorf(status.InvalidArgument, format, arguments...)
-}
-
 // readOutputs notes what the answer is to have; without "outputs", everything.
 func (f *inference) readOutputs(span jsontensor.Span) error {
 	if span.Found() {
 		list, ok := jsontensor.Elements(f.body, span)
 		if !ok {
-			return refuse("Unable to parse 'outputs': it must be an array")
+			return triton.Refuse("Unable to parse 'outputs': it must be an array")
 		}
 		for item, more := list.Next(); more; item, more = list.Next() {
 			if err := f.readOutput(item); err != nil {
@@ -283,17 +280,15 @@ func (f *inference) readOutputs(span jsontensor.Span) error {
 func (f *inference) readOutput(span jsontensor.Span) error {
 	var at [2]jsontensor.Span // outputKeys
 	if !jsontensor.Pick(f.body, span, outputKeys, at[:]) || !at[0].Found() || f.body[at[0].Start] != '"' {
-		return refuse("Unable to parse 'outputs': every output must be an object with a 'name'")
+		return triton.Refuse("Unable to parse 'outputs': every output must be an object with a 'name'")
 	}
-	w := wanted{output: find(f.signature.Outputs, f.text(at[0])), binary: f.binary}
-	if w.output < 0 {
-		return refuse("unexpected inference output '%s' for model '%s'", f.text(at[0]), f.model.Name)
+	output, err := triton.Output(f.signature, f.text(at[0]), func(at int) bool {
+		return slices.ContainsFunc(f.outputs, func(earlier wanted) bool { return earlier.output == at })
+	})
+	if err != nil {
+		return err
 	}
-	for _, earlier := range f.outputs {
-		if earlier.output == w.output {
-			return refuse("output '%s' is requested twice", f.text(at[0]))
-		}
-	}
+	w := wanted{output: output, binary: f.binary}
 	if err := f.outputParameters(at[1], &w); err != nil {
 		return err
 	}
@@ -311,14 +306,4 @@ func (f *inference) text(span jsontensor.Span) []byte {
 		}
 	}
 	return raw
-}
-
-// find is the position of the tensor that clients call so, -1 if there is none.
-func find(infos []model.TensorInfo, alias []byte) int {
-	for i := range infos {
-		if infos[i].Alias == string(alias) {
-			return i
-		}
-	}
-	return -1
 }

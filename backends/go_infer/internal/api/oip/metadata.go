@@ -11,6 +11,7 @@ import (
 	"sluicegate/go_infer/internal/modelconfig"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/triton"
 )
 
 // platform is what Triton and KServe call a TensorFlow SavedModel.
@@ -72,7 +73,7 @@ func (h *Handler) modelMetadata(x *api.Exchange, t *target) error {
 	}
 	defer lease.Release()
 	m := lease.Model
-	s, err := signature(m, "")
+	s, err := triton.Signature(m, "")
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func describe(infos []model.TensorInfo) []tensorMetadata {
 		if !infos[i].Known {
 			shape = []int64{-1}
 		}
-		all = append(all, tensorMetadata{infos[i].Alias, datatypes[infos[i].Type], shape})
+		all = append(all, tensorMetadata{infos[i].Alias, triton.Datatypes[infos[i].Type], shape})
 	}
 	return all
 }
@@ -147,7 +148,7 @@ func (h *Handler) config(x *api.Exchange, t *target) error {
 	}
 	defer lease.Release()
 	m := lease.Model
-	s, err := signature(m, "")
+	s, err := triton.Signature(m, "")
 	if err != nil {
 		return err
 	}

@@ -202,7 +202,7 @@ func TestPathsAnswerAsTheProtocolSays(t *testing.T) {
 		{"POST", "/v2/models/nope/infer", 404, "Request for unknown model: 'nope' is not found"},
 		{"GET", "/v2/models/digits/versions/9", 404, "Request for unknown model: 'digits' version 9 is not found"},
 		{"GET", "/v2/models/digits/versions/4/ready", 404, "Request for unknown model: 'digits' version 4 is not found"},
-		{"GET", "/v2/models/digits/versions/two", 400, "failed to get model version from specified version string 'two', version should be an integer > 0"},
+		{"GET", "/v2/models/digits/versions/two", 400, "failed to get model version from specified version string 'two', version should be an integral value > 0"},
 		{"GET", "/v2/models/digits/nothing", 404, "nothing at /v2/models/digits/nothing"},
 		{"GET", "/v2/models//infer", 404, "nothing at /v2/models//infer"},
 		{"GET", "/v2/trace/setting", 404, "nothing at /v2/trace/setting"},
@@ -362,7 +362,7 @@ func TestBadRequestsAreRefusedClearly(t *testing.T) {
 		{`[]`, "JSON Value: [] Is not object"},
 		{`{"inputs":`, "JSON Parse error: Invalid value. at offset: 10"},
 		{in(good+data) + "x", "JSON Parse error: The document root must not be followed by other values."},
-		{`{}`, "Unable to parse 'inputs': the request has none"},
+		{`{}`, "expected 1 inputs but got 0 inputs for model 'digits'"},
 		{`{"inputs":{}}`, "Unable to parse 'inputs': it must be an array"},
 		{`{"inputs":[1]}`, "Unable to parse 'inputs': every input must be an object"},
 		{`{"inputs":[]}`, "expected 1 inputs but got 0 inputs for model 'digits'. Got inputs [], but missing required inputs ['image']. Please provide all required inputs."},
@@ -373,7 +373,7 @@ func TestBadRequestsAreRefusedClearly(t *testing.T) {
 		{in(`"name":"image","datatype":"FP64","shape":[1,64]` + data), "inference input 'image' data-type is 'FP64', but model 'digits' expects 'FP32'"},
 		{in(`"name":"image","datatype":"FP32","shape":[1,63]` + data), "unexpected shape for input 'image' for model 'digits'. Expected [-1,64], got [1,63]"},
 		{in(`"name":"image","datatype":"FP32","shape":[64]` + data), "unexpected shape for input 'image' for model 'digits'. Expected [-1,64], got [64]"},
-		{in(`"name":"image","datatype":"FP32","shape":[-1,64]` + data), "Unable to parse 'shape': a dimension of input 'image' is not a whole number >= 0"},
+		{in(`"name":"image","datatype":"FP32","shape":[-1,64]` + data), "shape [-1,64] of input 'image' has a negative dimension"},
 		{in(`"name":"image","datatype":"FP32","shape":[1.5,64]` + data), "Unable to parse 'shape'"},
 		{in(`"name":"image","datatype":"FP32","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]` + data), "input 'image' has more than the 8 dimensions that are served"},
 		{in(`"name":"image","datatype":"FP32","shape":[0,64],"data":[]`), "inference request batch-size must be > 0 for 'digits'"},
@@ -386,20 +386,20 @@ func TestBadRequestsAreRefusedClearly(t *testing.T) {
 		{in(good + `,"data":["1"]`), `JSON Value: "1" Type: String is not of expected type: float`},
 		{in(good + `,"parameters":{"binary_data_size":256}`), "unexpected size for input 'image', expecting 256 additional bytes for model 'digits'"},
 		{in(good + `,"parameters":{"binary_data_size":255}`), "input byte size mismatch for input 'image' for model 'digits'. Expected 256, got 255"},
-		{in(good + `,"parameters":{"binary_data_size":-1}`), "Unable to parse 'binary_data_size': it must be a whole number"},
+		{in(good + `,"parameters":{"binary_data_size":-1}`), "parameter 'binary_data_size' must be a whole number"},
 		{in(good + `,"parameters":{"shared_memory_region":"x"}`), "'shared_memory_region' is not supported"},
 		{`{"inputs":[{` + good + data + `},{` + good + data + `}]}`, "input 'image' already exists in request"},
 		{`{"id":5,"inputs":[{` + good + data + `}]}`, "Unable to parse 'id': it must be a string"},
 		{out(`{}`), "Unable to parse 'outputs': every output must be an object with a 'name'"},
 		{out(`{"name":"scores"}`), "unexpected inference output 'scores' for model 'digits'"},
 		{out(`{"name":"label"},{"name":"label"}`), "output 'label' is requested twice"},
-		{out(`{"name":"label","parameters":{"binary_data":1}}`), "Unable to parse 'binary_data': it must be true or false"},
-		{out(`{"name":"label","parameters":{"classification":"3"}}`), "Unable to parse 'classification': it must be a whole number"},
+		{out(`{"name":"label","parameters":{"binary_data":1}}`), "parameter 'binary_data' must be true or false"},
+		{out(`{"name":"label","parameters":{"classification":"3"}}`), "parameter 'classification' must be a whole number"},
 		{with(`[]`), "Unable to parse 'parameters': it must be an object"},
 		{with(`{"x":{}}`), "parameter 'x' must be a string, a number or a boolean"},
-		{with(`{"timeout":"soon"}`), "Unable to parse 'timeout': it must be a whole number"},
-		{with(`{"priority":-1}`), "Unable to parse 'priority': it must be a whole number"},
-		{with(`{"sequence_id":7}`), "model 'digits' is not stateful: 'sequence_id' is not supported"},
+		{with(`{"timeout":"soon"}`), "parameter 'timeout' must be a whole number"},
+		{with(`{"priority":-1}`), "parameter 'priority' must be a whole number"},
+		{with(`{"sequence_id":7}`), "'sequence_id' is not supported: the model is not stateful"},
 		{with(`{"triton_x":1}`), "parameter keys starting with 'triton_' are reserved"},
 		{with(`{"signature_name":"other"}`), `Serving signature name: "other" not found in signature def`},
 	} {
@@ -407,6 +407,9 @@ func TestBadRequestsAreRefusedClearly(t *testing.T) {
 		if text := refusal(t, body); response.StatusCode != 400 || !strings.HasPrefix(text, c.want) {
 			t.Errorf("%.200s\n: %d %s\n, want %s", c.body, response.StatusCode, text, c.want)
 		}
+	}
+	if response, body := s.ask(t, "POST", "/v2/models/digits/infer", []byte(with(`{"sequence_id":0,"sequence_start":false,"sequence_end":false}`))); response.StatusCode != 200 {
+		t.Errorf("no sequence: %d %s", response.StatusCode, body)
 	}
 	head := in(good + `,"parameters":{"binary_data_size":256}`)
 	for _, c := range []struct {

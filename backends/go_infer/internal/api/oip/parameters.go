@@ -1,22 +1,13 @@
 package oip
 
 import (
-	"bytes"
 	"math"
 	"time"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/jsontensor"
+	"sluicegate/go_infer/internal/triton"
 )
-
-// What is refused, because to ignore it would give a wrong answer.
-const (
-	noSequences    = "model '%s' is not stateful: '%s' is not supported"
-	noSharedMemory = "'%s' is not supported: this server has no shared memory; send the data"
-)
-
-// longestTimeout bounds "timeout" so that it fits a time.Duration.
-const longestTimeout = math.MaxInt64 / int64(time.Microsecond)
 
 // each walks a parameters object, whose values must be strings, numbers or booleans, and tells every key to visit.
 func (f *inference) each(span jsontensor.Span, visit func(key []byte, value jsontensor.Span) error) error {
@@ -25,13 +16,13 @@ func (f *inference) each(span jsontensor.Span, visit func(key []byte, value json
 	}
 	walk, ok := jsontensor.Pairs(f.body, span)
 	if !ok {
-		return refuse("Unable to parse 'parameters': it must be an object")
+		return triton.Refuse("Unable to parse 'parameters': it must be an object")
 	}
 	for key, value, more := walk.Next(); more; key, value, more = walk.Next() {
 		name := f.text(key)
 		switch f.body[value.Start] {
 		case '{', '[', 'n':
-			return refuse("parameter '%s' must be a string, a number or a boolean", name)
+			return triton.Refuse("parameter '%s' must be a string, a number or a boolean", name)
 		}
 		if err := visit(name, value); err != nil {
 			return err
@@ -52,19 +43,21 @@ func (f *inference) parameters(span jsontensor.Span) (signature string, err erro
 			f.policy.class = batch.ClassOfLevel(uint64(level))
 		case "timeout":
 			var us int64
-			us, err = f.whole(key, value, longestTimeout)
+			us, err = f.whole(key, value, triton.LongestTimeout)
 			f.policy.timeout = time.Duration(us) * time.Microsecond
 		case "signature_name":
 			if f.body[value.Start] != '"' {
-				return refuse("Unable to parse '%s': it must be a string", key)
+				return triton.NotText(key)
 			}
 			signature = string(f.text(value))
 		case "sequence_id", "sequence_start", "sequence_end":
-			return refuse(noSequences, f.model.Name, key)
-		default:
-			if bytes.HasPrefix(key, []byte("triton_")) {
-				return refuse("parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.")
+			switch string(f.body[value.Start:value.End]) {
+			case "0", "false", `""`: // none is asked for
+			default:
+				return triton.Sequence(key)
 			}
+		default:
+			return triton.Reserved(key)
 		}
 		return err
 	})
@@ -79,7 +72,7 @@ func (f *inference) inputParameters(span jsontensor.Span) (size int64, err error
 		case "binary_data_size":
 			size, err = f.whole(key, value, math.MaxInt32)
 		case "shared_memory_region":
-			return refuse(noSharedMemory, key)
+			return triton.SharedMemory(key)
 		}
 		return err
 	})
@@ -97,7 +90,7 @@ func (f *inference) outputParameters(span jsontensor.Span, w *wanted) error {
 			classes, err = f.whole(key, value, math.MaxInt32)
 			w.classes = int(classes)
 		case "shared_memory_region":
-			return refuse(noSharedMemory, key)
+			return triton.SharedMemory(key)
 		}
 		return err
 	})
@@ -106,7 +99,7 @@ func (f *inference) outputParameters(span jsontensor.Span, w *wanted) error {
 func (f *inference) truth(key []byte, value jsontensor.Span) (bool, error) {
 	is, ok := jsontensor.Truth(f.body, value)
 	if !ok {
-		return false, refuse("Unable to parse '%s': it must be true or false", key)
+		return false, triton.NotTruth(key)
 	}
 	return is, nil
 }
@@ -114,7 +107,7 @@ func (f *inference) truth(key []byte, value jsontensor.Span) (bool, error) {
 func (f *inference) whole(key []byte, value jsontensor.Span, most int64) (int64, error) {
 	number, ok := jsontensor.Whole(f.body, value)
 	if !ok || number < 0 || number > most {
-		return 0, refuse("Unable to parse '%s': it must be a whole number, 0..%d", key, most)
+		return 0, triton.NotWhole(key, most)
 	}
 	return number, nil
 }

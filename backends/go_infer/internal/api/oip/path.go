@@ -2,12 +2,12 @@ package oip
 
 import (
 	"net/http"
-	"strconv"
 	"strings"
 
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/triton"
 )
 
 // target is what a path names.
@@ -64,12 +64,10 @@ func parse(path string) (target, error) {
 	t.model, verb, _ = strings.Cut(name, "/")
 	if version, versioned := strings.CutPrefix(verb, "versions/"); versioned {
 		version, verb, _ = strings.Cut(version, "/")
-		number, err := strconv.ParseUint(version, 10, 63)
-		if err != nil {
-			return t, status.Errorf(status.InvalidArgument,
-				"failed to get model version from specified version string '%s', version should be an integer > 0", version)
+		var err error
+		if t.wanted, err = triton.Version(version); err != nil {
+			return t, err
 		}
-		t.wanted = repository.Wanted{Version: int64(number), Exact: true}
 	}
 	if t.operation = ofModel[verb]; t.operation == nil || t.model == "" {
 		return t, nowhere(path)

@@ -6,6 +6,7 @@ import (
 	"sluicegate/go_infer/internal/jsontensor"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/session"
+	"sluicegate/go_infer/internal/triton"
 )
 
 // readStrings reads "data" of type BYTES, whose strings are as many as n. They become Go memory of their own, because a Run may still
@@ -18,7 +19,7 @@ func (f *inference) readStrings(input int, dims, layout []int64, n int64, data j
 		if len(dims) == 0 {
 			text, ok := jsontensor.Text(f.body, span)
 			if !ok {
-				return refuse("%s is not a string (input '%s' is BYTES)", jsontensor.Quote(f.body[span.Start:span.End]), info.Alias)
+				return triton.Refuse("%s is not a string (input '%s' is BYTES)", jsontensor.Quote(f.body[span.Start:span.End]), info.Alias)
 			}
 			elements = append(elements, []byte(text))
 			return nil
@@ -34,7 +35,7 @@ func (f *inference) readStrings(input int, dims, layout []int64, n int64, data j
 			}
 		}
 		if !ok || length != dims[0] {
-			return refuse("'data' at offset %d is not a list of %d (input '%s')", span.Start, dims[0], info.Alias)
+			return triton.Refuse("'data' at offset %d is not a list of %d (input '%s')", span.Start, dims[0], info.Alias)
 		}
 		return nil
 	}
@@ -50,7 +51,7 @@ func (f *inference) rawString(info *model.TensorInfo, size int64) error {
 	dims := append(room[:0], info.Dims...)
 	for i, dim := range dims {
 		if dim > 1 || dim == 0 {
-			return refuse("input '%s' is BYTES %s: a raw request is one element; send a JSON header (%s)", info.Alias, info.Shape(), headLength)
+			return triton.Refuse("input '%s' is BYTES %s: a raw request is one element; send a JSON header (%s)", info.Alias, info.Shape(), headLength)
 		}
 		dims[i] = 1
 	}

@@ -9,6 +9,7 @@ import (
 	"sluicegate/go_infer/internal/grpcserver/wire"
 	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/rawtensor"
+	"sluicegate/go_infer/internal/triton"
 )
 
 // finalParameter is the entry of the parameters that says that no further answer comes: {"triton_final_response": bool_param true}.
@@ -64,11 +65,11 @@ func (q *inferRequest) answer(servable *model.Servable, streamed bool) (*rpc.Mes
 
 // tensorSize is the bytes of an InferOutputTensor: name 1, datatype 2, shape 3.
 func tensorSize(servable *model.Servable, out *output) int {
-	return field(len(servable.Outputs[out.at].Alias)) + field(len(datatypes[out.value.Type])) + field(shapeSize(out.value.Dims))
+	return field(len(servable.Outputs[out.at].Alias)) + field(len(triton.Datatypes[out.value.Type])) + field(shapeSize(out.value.Dims))
 }
 
 func appendTensor(b []byte, servable *model.Servable, out *output) []byte {
-	alias, datatype := servable.Outputs[out.at].Alias, datatypes[out.value.Type]
+	alias, datatype := servable.Outputs[out.at].Alias, triton.Datatypes[out.value.Type]
 	b = append(open(b, 1, len(alias)), alias...)
 	b = append(open(b, 2, len(datatype)), datatype...)
 	b = open(b, 3, shapeSize(out.value.Dims))

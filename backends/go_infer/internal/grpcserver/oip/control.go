@@ -10,6 +10,7 @@ import (
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/statistics"
 	"sluicegate/go_infer/internal/status"
+	"sluicegate/go_infer/internal/triton"
 )
 
 // states are Triton's names; a version that was announced and not loaded yet is not available either.
@@ -42,7 +43,7 @@ func (s *Service) index(_ context.Context, in *pb.RepositoryIndexRequest) (*pb.R
 func (s *Service) load(ctx context.Context, in *pb.RepositoryModelLoadRequest) (*pb.RepositoryModelLoadResponse, error) {
 	for name := range in.Parameters {
 		if name == "config" || strings.HasPrefix(name, "file:") {
-			return nil, refuse("the load parameter '%s' is not supported: a model's configuration is this server's", name)
+			return nil, triton.Refuse("the load parameter '%s' is not supported: a model's configuration is this server's", name)
 		}
 	}
 	if s.Control == nil {

@@ -2,7 +2,7 @@ package oip
 
 import (
 	"context"
-	"strings"
+	"slices"
 
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/classification"
@@ -10,8 +10,7 @@ import (
 	"sluicegate/go_infer/internal/grpcserver/wire"
 	"sluicegate/go_infer/internal/metrics"
 	"sluicegate/go_infer/internal/model"
-	"sluicegate/go_infer/internal/status"
-	"sluicegate/go_infer/internal/tensor"
+	"sluicegate/go_infer/internal/triton"
 )
 
 const inferMethod = "/" + ServiceName + "/ModelInfer"
@@ -49,7 +48,7 @@ func (s *Service) run(ctx context.Context, q *inferRequest, streamed bool) (*rpc
 		defer cancel()
 	}
 	class := batch.Claim(q.class, rpc.Class(ctx), s.TrustPriority)
-	servable, err := signature(lease.Model, q.signature)
+	servable, err := triton.Signature(lease.Model, q.signature)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +73,7 @@ func (s *Service) run(ctx context.Context, q *inferRequest, streamed bool) (*rpc
 		if out.classes > 0 {
 			best, ordered := classification.Best(servable, out.at, out.value, out.classes)
 			if !ordered {
-				return nil, refuse("output '%s' is %s, which has no best classes", servable.Outputs[out.at].Alias, datatypes[out.value.Type])
+				return nil, triton.Unordered(servable, out.at)
 			}
 			out.value = best
 		}
@@ -86,64 +85,29 @@ func (s *Service) run(ctx context.Context, q *inferRequest, streamed bool) (*rpc
 func (s *Service) inputs(q *inferRequest, servable *model.Servable, request *model.Request) error {
 	name := servable.Model.Name
 	if n := len(q.raw); n > 0 && n != len(q.inputs) {
-		return refuse("raw_input_contents has %d tensors, but the request has %d inputs for model '%s'; if one is raw, all must be", n, len(q.inputs), name)
+		return triton.Refuse("raw_input_contents has %d tensors, but the request has %d inputs for model '%s'; if one is raw, all must be", n, len(q.inputs), name)
 	}
-	given := 0
 	for i := range q.inputs {
 		in := &q.inputs[i]
-		at := servable.Input(string(in.name))
-		if at < 0 {
-			return refuse("unexpected inference input '%s' for model '%s'", in.name, name)
+		at, err := triton.Input(servable, request, in.name, in.datatype)
+		if err == nil {
+			err = triton.Shape(servable, at, in.dims)
 		}
-		if present(&request.In[at]) {
-			return refuse("input '%s' already exists in request", in.name)
-		}
-		info := &servable.Inputs[at]
-		if string(in.datatype) != datatypes[info.Type] {
-			return refuse("inference input '%s' data-type is '%s', but model '%s' expects '%s'", in.name, in.datatype, name, datatypes[info.Type])
-		}
-		if !info.Fits(in.dims) {
-			return refuse("unexpected shape for input '%s' for model '%s'. Expected %s, got %s",
-				in.name, name, info.Shape(), tensor.ShapeText(in.dims, true))
-		}
-		elements, err := in.elements(info, s.MaxTensor)
-		if err != nil {
-			return err
-		}
-		switch {
-		case len(q.raw) > 0 && in.typed && in.contents.Len() > 0:
-			err = refuse("contents field must not be specified when using raw_input_contents for '%s' for model '%s'", in.name, name)
-		case len(q.raw) > 0:
-			err = in.fill(rawContents{q.raw[i]}, servable, at, elements, request)
+		switch raw := len(q.raw) > 0; {
+		case err != nil:
+		case raw && in.typed && in.contents.Len() > 0:
+			err = triton.Refuse("contents field must not be specified when using raw_input_contents for '%s' for model '%s'", in.name, name)
+		case raw:
+			size := q.raw[i].Len()
+			err = triton.Raw(&q.raw[i], size, size, servable, request, at, in.dims)
 		default:
-			err = in.fill(typedContents{in.contents}, servable, at, elements, request)
+			err = in.fill(servable, at, request, s.MaxTensor)
 		}
 		if err != nil {
 			return err
 		}
-		given++
 	}
-	if given != len(servable.Inputs) {
-		return missing(servable, request, given)
-	}
-	return request.CountRows(servable.Signature)
-}
-
-func present(v *tensor.Value) bool { return v.Slab != nil || v.Strings != nil }
-
-// missing names the inputs that were not given, in Triton's words.
-func missing(servable *model.Servable, request *model.Request, given int) error {
-	var got, missing []string
-	for i := range servable.Inputs {
-		name := "'" + servable.Inputs[i].Alias + "'"
-		if present(&request.In[i]) {
-			got = append(got, name)
-		} else {
-			missing = append(missing, name)
-		}
-	}
-	return refuse("expected %d inputs but got %d inputs for model '%s'. Got inputs [%s], but missing required inputs [%s]. "+
-		"Please provide all required inputs.", len(servable.Inputs), given, servable.Model.Name, strings.Join(got, ","), strings.Join(missing, ","))
+	return triton.Complete(servable, request)
 }
 
 // choose finds the outputs that are asked for; none is all.
@@ -156,13 +120,12 @@ func (q *inferRequest) choose(servable *model.Servable) error {
 	}
 	for i := range q.outputs {
 		out := &q.outputs[i]
-		if out.at = servable.Output(string(out.name)); out.at < 0 {
-			return refuse("unexpected inference output '%s' for model '%s'", out.name, servable.Model.Name)
-		}
-		for _, other := range q.outputs[:i] {
-			if other.at == out.at {
-				return refuse("output '%s' is requested twice", out.name)
-			}
+		var err error
+		out.at, err = triton.Output(servable, out.name, func(at int) bool {
+			return slices.ContainsFunc(q.outputs[:i], func(earlier output) bool { return earlier.at == at })
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -172,5 +135,3 @@ func (q *inferRequest) choose(servable *model.Servable) error {
 func (s *Service) count(ctx context.Context, do func(context.Context) error) error {
 	return s.around.Run(ctx, inferMethod, metrics.ModelInfer, do)
 }
-
-func exhausted(err error) error { return status.Errorf(status.ResourceExhausted, "%v", err) }

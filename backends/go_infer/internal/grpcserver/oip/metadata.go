@@ -11,6 +11,7 @@ import (
 	pb "sluicegate/go_infer/internal/pb/inference"
 	"sluicegate/go_infer/internal/repository"
 	"sluicegate/go_infer/internal/tensor"
+	"sluicegate/go_infer/internal/triton"
 )
 
 // platform is what Triton and KServe call a TensorFlow SavedModel.
@@ -26,7 +27,7 @@ func (s *Service) serverReady(context.Context, *pb.ServerReadyRequest) (*pb.Serv
 
 // modelReady says no, and not an error, for a model that does not exist: as Triton does.
 func (s *Service) modelReady(_ context.Context, in *pb.ModelReadyRequest) (*pb.ModelReadyResponse, error) {
-	wanted, err := wanted(in.Version)
+	wanted, err := versioned(in.Version)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +49,7 @@ func (s *Service) modelMetadata(ctx context.Context, in *pb.ModelMetadataRequest
 		return nil, err
 	}
 	defer lease.Release()
-	servable, err := signature(lease.Model, "")
+	servable, err := triton.Signature(lease.Model, "")
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (s *Service) available(name string) (numbers []string) {
 func describe(infos []model.TensorInfo) (all []*pb.ModelMetadataResponse_TensorMetadata) {
 	for i := range infos {
 		all = append(all, &pb.ModelMetadataResponse_TensorMetadata{
-			Name: infos[i].Alias, Datatype: datatypes[infos[i].Type], Shape: shape(&infos[i]),
+			Name: infos[i].Alias, Datatype: triton.Datatypes[infos[i].Type], Shape: shape(&infos[i]),
 		})
 	}
 	return all
@@ -105,7 +106,7 @@ func (s *Service) modelConfig(ctx context.Context, in *pb.ModelConfigRequest) (*
 	}
 	defer lease.Release()
 	m := lease.Model
-	servable, err := signature(m, "")
+	servable, err := triton.Signature(m, "")
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"sluicegate/go_infer/internal/batch"
 	"sluicegate/go_infer/internal/grpcserver/wire"
 	"sluicegate/go_infer/internal/tensor"
+	"sluicegate/go_infer/internal/triton"
 )
 
 // inferRequest is a ModelInferRequest of which the frame was read; the tensors wait where they were received.
@@ -82,7 +83,7 @@ func (q *inferRequest) read(message wire.Reader) (err error) {
 		err = message.Err()
 	}
 	if err == wire.ErrMalformed {
-		err = refuse("ModelInferRequest cannot be parsed: %v", err)
+		err = triton.Refuse("ModelInferRequest cannot be parsed: %v", err)
 	}
 	return err
 }
@@ -154,7 +155,7 @@ func (v value) whole(name []byte, most int64) (int64, error) {
 	case v.choice == 2 && int64(v.number) >= 0 && int64(v.number) <= most, v.choice == 5 && v.number <= uint64(most):
 		return int64(v.number), nil
 	}
-	return 0, refuse("parameter '%s' must be a whole number, 0..%d", name, most)
+	return 0, triton.NotWhole(name, most)
 }
 
 // parameter reads one entry of a map<string, InferParameter>.
@@ -192,17 +193,11 @@ func parameter(message wire.Reader, visit func(name []byte, v value) error) erro
 	return visit(name, v)
 }
 
-// What is refused, because to ignore it would give a wrong answer.
-const (
-	noSequences    = "'%s' is not supported: models are not stateful"
-	noSharedMemory = "'%s' is not supported: this server has no shared memory; send the data"
-)
-
 // parameter takes one of the request's.
 func (q *inferRequest) parameter(name []byte, v value) error {
 	switch string(name) {
 	case "timeout": // microseconds
-		us, err := v.whole(name, math.MaxInt64/int64(time.Microsecond))
+		us, err := v.whole(name, triton.LongestTimeout)
 		q.timeout = time.Duration(us) * time.Microsecond
 		return err
 	case "priority":
@@ -211,15 +206,17 @@ func (q *inferRequest) parameter(name []byte, v value) error {
 		return err
 	case "signature_name":
 		if v.choice != 3 {
-			return refuse("parameter '%s' must be a string", name)
+			return triton.NotText(name)
 		}
 		q.signature = string(v.text)
 	case "triton_enable_empty_final_response":
 		q.final = v.choice == 1 && v.number != 0
 	case "sequence_id", "sequence_start", "sequence_end":
 		if v.number != 0 || len(v.text) > 0 {
-			return refuse(noSequences, name)
+			return triton.Sequence(name)
 		}
+	default:
+		return triton.Reserved(name)
 	}
 	return nil
 }
@@ -229,7 +226,7 @@ func tensorParameter(out *output) func(name []byte, v value) error {
 	return func(name []byte, v value) error {
 		switch string(name) {
 		case "shared_memory_region":
-			return refuse(noSharedMemory, name)
+			return triton.SharedMemory(name)
 		case "classification":
 			if out != nil {
 				classes, err := v.whole(name, math.MaxInt32)

@@ -9,17 +9,13 @@ package oip
 
 import (
 	"context"
-	"errors"
-	"strconv"
 
 	"google.golang.org/grpc"
 
 	"sluicegate/go_infer/internal/grpcserver/rpc"
 	"sluicegate/go_infer/internal/metrics"
-	"sluicegate/go_infer/internal/model"
 	"sluicegate/go_infer/internal/repository"
-	"sluicegate/go_infer/internal/status"
-	"sluicegate/go_infer/internal/tensor"
+	"sluicegate/go_infer/internal/triton"
 )
 
 // ServiceName is the service, as health checks and reflection call it.
@@ -27,13 +23,6 @@ const ServiceName = "inference.GRPCInferenceService"
 
 // Extensions are what this service has beyond the protocol's core, as its metadata tells.
 var Extensions = []string{"classification", "model_configuration", "model_repository", "parameters", "schedule_policy", "statistics"}
-
-// datatypes are the protocol's names of element types; BF16 is Triton's.
-var datatypes = map[tensor.DType]string{
-	tensor.Bool: "BOOL", tensor.Uint8: "UINT8", tensor.Uint16: "UINT16", tensor.Uint32: "UINT32", tensor.Uint64: "UINT64",
-	tensor.Int8: "INT8", tensor.Int16: "INT16", tensor.Int32: "INT32", tensor.Int64: "INT64",
-	tensor.Half: "FP16", tensor.Float32: "FP32", tensor.Float64: "FP64", tensor.BFloat16: "BF16", tensor.String: "BYTES",
-}
 
 // Service answers the protocol.
 type Service struct {
@@ -74,53 +63,19 @@ func (s *Service) Register(server grpc.ServiceRegistrar, a *rpc.Around) {
 	}, s)
 }
 
-func refuse(format string, arguments ...any) error {
-	return status.Errorf(status.InvalidArgument, format, arguments...)
-}
-
-// wanted reads a version as this protocol writes it: empty for any.
-func wanted(version string) (repository.Wanted, error) {
+// versioned reads a version as this protocol writes it: empty for any.
+func versioned(version string) (repository.Wanted, error) {
 	if version == "" {
 		return repository.Wanted{}, nil
 	}
-	number, err := strconv.ParseInt(version, 10, 64)
-	if err != nil || number < 0 {
-		return repository.Wanted{}, refuse("failed to get model version from specified version string '%s', version should be an integral value > 0", version)
-	}
-	return repository.Wanted{Version: number, Exact: true}, nil
+	return triton.Version(version)
 }
 
-// find finds the model that answers; a refusal is worded as Triton does, for its clients look at the text.
+// find finds the model that answers. The caller releases the lease.
 func (s *Service) find(ctx context.Context, name, version string) (*repository.Lease, error) {
-	wanted, err := wanted(version)
+	wanted, err := versioned(version)
 	if err != nil {
 		return nil, err
 	}
-	lease, err := s.Models.Acquire(ctx, name, wanted)
-	var known *status.Error
-	if err == nil || !errors.As(err, &known) || known.Code != status.NotFound && known.Code != status.Unavailable {
-		return lease, err
-	}
-	text := "Request for unknown model: '" + name + "'"
-	if wanted.Exact {
-		text += " version " + version
-	}
-	switch {
-	case known.Code == status.Unavailable && wanted.Exact:
-		text += " is not at ready state"
-	case known.Code == status.Unavailable, !wanted.Exact && len(s.Models.Versions(name)) > 0:
-		text += " has no available versions"
-	default:
-		text += " is not found"
-	}
-	return nil, &status.Error{Code: known.Code, Message: text, RetryAfter: known.RetryAfter}
-}
-
-// signature is what a request runs: the one it names, the default one, or the only one.
-func signature(m *model.Model, name string) (*model.Servable, error) {
-	if _, known := m.Signatures[model.DefaultSignature]; name == "" && !known && len(m.Signatures) == 1 {
-		for name = range m.Signatures {
-		}
-	}
-	return m.Signature(name)
+	return triton.Find(ctx, s.Models, name, wanted)
 }

@@ -14,6 +14,7 @@ package wire
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 
 	"google.golang.org/grpc/mem"
 )
@@ -213,6 +214,16 @@ func (r *Reader) CopyTo(to []byte) {
 		n := copy(to, r.chunk)
 		to, r.chunk = to[n:], r.chunk[n:]
 	}
+}
+
+// Read is CopyTo for io.Reader.
+func (r *Reader) Read(to []byte) (int, error) {
+	if r.left == 0 && len(to) > 0 {
+		return 0, io.EOF
+	}
+	n := min(len(to), r.left)
+	r.CopyTo(to[:n])
+	return n, r.Err()
 }
 
 // Text is a length-delimited field in one piece: where it lies if it lies in one buffer, else a copy. It is valid as long as the
