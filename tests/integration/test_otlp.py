@@ -220,3 +220,14 @@ def test_what_waits_is_sent_when_the_server_stops(collector: Collector, tmp_path
         collector.eventually(lambda got: len(got.spans) == 1)
     finally:
         server.stop()
+
+
+def test_a_hung_collector_does_not_keep_the_server_from_ending(collector: Collector, tmp_path: Path) -> None:
+    flags = [f"--otlp_endpoint={collector.endpoint}", "--otlp_interval=1h", "--drain_timeout=1m", "--otlp_timeout=1m"]
+    server = Server(tmp_path, {}, *flags)
+    collector.hanging = True
+    assert server.ask(parent(1)) == 200
+    began = time.monotonic()
+    server.stop(grace=20)
+    assert time.monotonic() - began < 19
+    assert '"msg":"stopped"' in server.tail()

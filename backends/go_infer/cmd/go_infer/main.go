@@ -260,6 +260,9 @@ const oneSignal = time.Second
 // lastMoment is for what is left to do when a drain's time is up. A Run of TensorFlow, as loads have them too, cannot be ended: it is left.
 const lastMoment = 500 * time.Millisecond
 
+// lastSpans is for what the collector has not taken when the requests are answered. One that is gone does not hold the stop up.
+const lastSpans = 2 * time.Second
+
 // drain finishes what runs, within the timeout. Whoever that cuts off is told of in the log, and is no failure of this process (docs/adr/0048).
 // A second signal, a while after the first, ends the process at once, and is one.
 func drain(o options, s *server.Server, grpc *grpcSide, flush func(context.Context), repo *repository.Repository, pool *tensor.Pool, log *slog.Logger, reason os.Signal,
@@ -271,7 +274,9 @@ func drain(o options, s *server.Server, grpc *grpcSide, flush func(context.Conte
 	go func() {
 		err := drainBoth(ctx, s, grpc, o.drainGrace)
 		if err == nil {
-			flush(ctx)
+			told, done := context.WithTimeout(ctx, lastSpans)
+			flush(told)
+			done()
 			repo.Close()
 			pool.Drain()
 		}
