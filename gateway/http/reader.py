@@ -15,6 +15,7 @@ Precedents for the defaults: request line 8 KiB (nginx, Apache), header fields 3
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class RequestReader:
         self._body: list[bytes] | bytes = b""
         self._head_size = 0  # of the parsed fields
         self._count = 0
-        self._size = 0  # of a body of unstated length
+        self._size = 0  # of the body so far
         self._fed = 0  # since the last progress: bounds what llhttp holds of an unfinished field
         self._begun = True
         self._early: Request | None = None  # made before its body is whole
@@ -121,6 +122,14 @@ class RequestReader:
     def tunnelled(self) -> bool:
         """Whether the connection speaks another protocol now."""
         return self._tunnel is not None
+
+    @property
+    def body_left(self) -> int:
+        """How many of the next bytes are body and nothing else, as far as that is known: 0 in a chunked one."""
+        if self._tunnel is not None:
+            return sys.maxsize
+        length = self._headers.get(b"content-length") if self.in_body else None
+        return 0 if length is None else int(length) - self._size
 
     def feed(self, data: bytes) -> None:
         """Parses `data`. Raises ProtocolError with the status to answer."""
@@ -374,8 +383,8 @@ class RequestReader:
             body.append(data)
         else:
             self._body = [body, data]
+        self._size += len(data)
         if b"transfer-encoding" in self._headers:
-            self._size += len(data)
             if self._size > self._allowed:
                 raise self._too_large()
             if self._early is not None and self._stream is None and self._size > self._whole:
