@@ -114,11 +114,22 @@ def test_stopping_leaves_no_process(tmp_path: Path, number: signal.Signals) -> N
         assert gone(children)
 
 
-def test_a_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
+def test_a_killed_supervisor_leaves_no_process_and_its_successor_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "tmp"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
     with running(tmp_path, workers=2) as gateway:
         children = descendants(gateway.child.pid)
+        (left,) = os.listdir(place)
         gateway.child.kill()
         assert until(lambda: gone(children))
+        gateway.start()
+        (new,) = os.listdir(place)
+        assert new != left
+        assert all(worker["store"] == "shared" for worker in gateway.status()["workers"])
+    assert not os.listdir(place)
 
 
 def test_drain_finishes_what_was_begun(tmp_path: Path) -> None:
