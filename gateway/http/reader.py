@@ -46,12 +46,7 @@ _METHODS: Final = frozenset(
 _USUAL_LINE: Final = b" HTTP/1.1\r"  # how the first line of most requests ends
 _NO_TRAILER: Final = frozenset((b"connection", b"proxy-connection"))  # llhttp would act on them
 
-# llhttp's words for what deserves another status than 400.
-_STATUS: Final = {
-    "Invalid HTTP version": 505,
-    "Expected HTTP/2 Connection Preface": 505,
-    "Pause on PRI/Upgrade": 505,
-}
+_STATUS: Final = {"Invalid HTTP version": 505}  # llhttp's words for what deserves another status than 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +159,10 @@ class RequestReader:
                 raise cause if isinstance(cause, ProtocolError) else ProtocolError("malformed request") from error
             except httptools.HttpParserError as error:
                 what = error.args[0] if error.args else "unreadable"
-                raise ProtocolError(f"malformed request {self._where()}: {what}", _STATUS.get(what, 400)) from None
+                other = other_protocol.refused(what, data if fresh else b"")
+                if other is None:
+                    other = ProtocolError(f"malformed request {self._where()}: {what}", _STATUS.get(what, 400))
+                raise other from None
         if self.in_head:
             self._watch_line(data, fresh)
             self._bound(len(data))
