@@ -217,6 +217,8 @@ class Gateway:
         end = asyncio.get_running_loop().time() + LAST_SPANS
         while flushing.is_alive() and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.02)
+        if flushing.is_alive():
+            log.warning("the collector did not take the last traces within %g s; they are lost", LAST_SPANS)
 
     # -- reload -------------------------------------------------------------------------------------------------
 

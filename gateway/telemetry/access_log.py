@@ -3,8 +3,9 @@
 Bounded: one batch and at most `CAPACITY` lines wait; what comes on top is dropped and counted. Client names are logged,
 keys and bodies never.
 A disk that is full, or anything else that refuses what is written, loses no line as long as they can wait, and leaves
-no half of one: what of a line went into a file is taken back, what went into a pipe is followed by the rest. The workers
-write to a file one at a time (a lock of POSIX, which also tells apart who has inherited one open file). It is said once when that begins and when it is over, and at most once a minute where it comes and goes.
+no half of one: what of a line went into a file is taken back, what went into a pipe is followed by the rest. It is said
+once when that begins and when it is over, and at most once a minute where it comes and goes.
+The workers write to a file one at a time: a lock of POSIX, which also tells apart who has inherited one open file.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ MODULE: Final = "gateway.app.worker"
 PAUSES: Final = (0.05, 0.2, 1.0, 5.0)  # seconds before the n-th restart in a row
 HEARTBEAT: Final = 1.0  # seconds between two questions whether the workers still answer
 PATIENCE: Final = 5.0  # seconds a worker has for its answer before it is taken for hung and replaced
+ENDING: Final = 4.0  # seconds a worker has beyond its drain for the store, the access log (2 s) and the last spans
 LAST_WORDS: Final = 0.5  # seconds to read what the workers said before they ended
 STEADY: Final = 10.0  # seconds a worker must live for its past to be forgiven
 
@@ -228,13 +229,13 @@ class Supervisor:
     # -- stopping -----------------------------------------------------------------------------------------------
 
     async def drain(self, timeout: float, idle: float) -> None:
-        """Lets the workers finish; what is left a second after `timeout` is killed."""
+        """Lets the workers finish; what is left `ENDING` after `timeout` is killed."""
         self._stopping = True
         for worker in self.workers:
             for sock in worker.sockets:
                 sock.close()  # while we hold it the kernel would go on completing handshakes that nobody accepts
         self.tell(StartDrain(timeout, idle))
-        await self._wait(timeout + 1.0)
+        await self._wait(timeout + ENDING)
 
     async def kill(self) -> None:
         """Ends every worker at once."""

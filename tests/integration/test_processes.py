@@ -1,5 +1,6 @@
 """The gateway as processes: starting, failing to start, losing a worker, reloading, stopping."""
 
+import fcntl
 import json
 import os
 import signal
@@ -253,6 +254,27 @@ def test_traces_go_to_the_collector_that_otel_names(tmp_path: Path, monkeypatch:
     assert passed_on != parent
 
 
+def test_the_span_of_a_request_that_a_drain_cuts_off_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the access log waits for its disk: here for a lock."""
+    collector = Backend()
+    log = tmp_path / "access.log"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    extra = f"drain: {{timeout: 300ms, idle: 0s}}\naccess_log: {{path: {log}}}\n"
+    with running(tmp_path, extra) as gateway, log.open("r+") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        gateway.backend.hold.clear()
+        with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
+            client.sendall(f"GET /cut HTTP/1.1\r\nHost: a\r\ntraceparent: {parent}\r\n\r\n".encode())
+            assert until(lambda: bool(gateway.backend.seen))
+            gateway.child.signal(signal.SIGTERM)
+            assert until(lambda: not gateway.child.alive, 15)
+        assert "cut off 1 connections" in gateway.log()
+        assert "is cut off" not in gateway.log()  # a worker
+    collector.close()
+    assert any(bytes.fromhex("0af7651916cd43dd8448eb211c80319c") in body for _, _, body in collector.seen)
+
+
 def test_a_black_holed_collector_slows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
@@ -265,3 +287,4 @@ def test_a_black_holed_collector_slows_nothing(tmp_path: Path, monkeypatch: pyte
             assert time.monotonic() - began < 20
             gateway.child.signal(signal.SIGTERM)
             assert until(lambda: not gateway.child.alive, 15)
+            assert "the collector did not take the last traces within 2 s; they are lost" in gateway.log()
