@@ -43,7 +43,7 @@ from gateway.workers.supervisor import Supervisor, Worker
 
 log = logging.getLogger(__name__)
 
-RELOAD_TIMEOUT = 15.0  # seconds for all workers to take a new snapshot
+RELOAD_TIMEOUT = 60.0  # seconds for all workers to take a new snapshot: with 10,000 routes they need some 10
 LOOK = 0.5  # seconds between two looks for outliers; each pool is judged at its own interval
 LAST_SPANS = 2.0  # seconds the last traces get to leave when the gateway ends
 _FEW_FILES = (
