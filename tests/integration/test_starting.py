@@ -70,6 +70,16 @@ def test_a_stop_that_is_asked_for_too_early_is_one(config: Path) -> None:
     assert process.returncode == 0
 
 
+def test_it_serves_with_closed_standard_streams(config: Path) -> None:
+    command = ["sh", "-c", 'exec "$0" run -c "$1" 0<&- 1>&-', str(GATEWAY), str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("gateway: serving on" in line for line in process.stderr)
+        process.terminate()
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 0
+
+
 @asynccontextmanager
 async def held_up(monkeypatch: pytest.MonkeyPatch, config: Path) -> AsyncIterator[Any]:
     """A gateway whose admin API answers and whose store has not started yet; and what makes the store start."""
