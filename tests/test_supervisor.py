@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import pytest
 
 from gateway.workers import supervisor
-from gateway.workers.control import StartDrain
+from gateway.workers.control import StartDrain, UseSnapshot
 from gateway.workers.supervisor import Supervisor
 
 
@@ -60,3 +61,44 @@ async def test_a_worker_that_drains_is_not_taken_for_hung(monkeypatch: pytest.Mo
     with contextlib.suppress(asyncio.CancelledError):
         await watcher
     assert worker.killed is not draining
+
+
+async def test_a_worker_that_takes_a_snapshot_is_not_taken_for_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With thousands of routes that takes seconds, and a reload ended the workers."""
+    monkeypatch.setattr(supervisor, "HEARTBEAT", 0.005)
+    monkeypatch.setattr(supervisor, "PATIENCE", 0.01)
+    monkeypatch.setattr(supervisor, "TAKING", 0.2)
+    worker: Any = Silent(after=9)
+    one = Supervisor([worker], lambda: None, list)  # type: ignore[arg-type,return-value]
+    watcher = asyncio.create_task(one._watch())
+    one.tell(UseSnapshot(2, None, None, None))
+    told = asyncio.get_running_loop().time()
+    await asyncio.wait_for(worker.wait(), 30)  # not for ever, though
+    assert worker.killed
+    assert asyncio.get_running_loop().time() - told >= 0.2
+    watcher.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watcher
+
+
+async def test_who_stood_still_itself_judges_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(supervisor, "PATIENCE", 0.01)
+    monkeypatch.setattr(supervisor, "LATE", 0.05)
+    worker: Any = Silent(after=9)
+    one = Supervisor([worker], lambda: None, list)  # type: ignore[arg-type,return-value]
+    send = worker.send
+
+    def stand_still(message: object) -> None:
+        send(message)
+        time.sleep(0.1)
+
+    worker.send = stand_still
+    watcher = asyncio.create_task(one._watch())
+    await asyncio.sleep(0.5)
+    assert not worker.killed
+    worker.send = send
+    await asyncio.wait_for(worker.wait(), 30)
+    watcher.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watcher

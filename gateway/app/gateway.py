@@ -43,7 +43,7 @@ from gateway.workers.supervisor import Supervisor, Worker
 
 log = logging.getLogger(__name__)
 
-RELOAD_TIMEOUT = 15.0  # seconds for all workers to take a new snapshot
+RELOAD_TIMEOUT = 60.0  # seconds for all workers to take a new snapshot: with 10,000 routes they need some 10
 LOOK = 0.5  # seconds between two looks for outliers; each pool is judged at its own interval
 LAST_SPANS = 2.0  # seconds the last traces get to leave when the gateway ends
 _FEW_FILES = (
@@ -89,6 +89,7 @@ class Gateway:
             loop.add_signal_handler(number, self._asked_to_stop)
         tasks: set[asyncio.Task[Any]] = set()
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(asyncio.create_task(self.reload())))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # who starts us may have had it wait
         _try_access_log(self.config.access_log.path)
         if (files := allow_files()) < (most := self.config.http.max_connections):
             log.warning(_FEW_FILES, files, most)
@@ -96,14 +97,15 @@ class Gateway:
         self._admin = AdminServer(self, self.config.admin.token)
         started = False
         try:
+            # Before anything is awaited: signals and the admin API may ask for it from then on.
             sockets = self._listen()
+            self._allot()
+            self._supervisor = Supervisor(sockets, self._welcome, self._greetings, self._export, self._worker_ended)
             admin = self.config.admin.listen
             await self._admin.start(
                 admin, self.listeners.open_unix(admin.unix_path, 0o600) if admin.unix_path else None
             )
             self._store = await self._open_store()
-            self._allot()
-            self._supervisor = Supervisor(sockets, self._welcome, self._greetings, self._export, self._worker_ended)
             self._prober.use(_checks(self.config))
             self._outliers.use(self.config, time.monotonic_ns())
             tasks.add(asyncio.create_task(self._watch()))
@@ -136,7 +138,7 @@ class Gateway:
     async def _shut_down(self, *, graceful: bool) -> None:
         self.draining = True
         drain = self.config.drain
-        if hasattr(self, "_supervisor"):
+        if hasattr(self, "_supervisor"):  # it is not where a socket could not be had
             if graceful:
                 log.info("draining")
                 await asyncio.sleep(drain.delay)
@@ -215,6 +217,8 @@ class Gateway:
         end = asyncio.get_running_loop().time() + LAST_SPANS
         while flushing.is_alive() and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.02)
+        if flushing.is_alive():
+            log.warning("the collector did not take the last traces within %g s; they are lost", LAST_SPANS)
 
     # -- reload -------------------------------------------------------------------------------------------------
 
@@ -285,7 +289,7 @@ class Gateway:
 
     async def breakers(self) -> list[dict[str, Any]]:
         """Every backend's breaker, over all workers that answer."""
-        workers = await self._supervisor.status() if hasattr(self, "_supervisor") else []
+        workers = await self._supervisor.status()
         left = self._orders.left()
         found = []
         for name, pool in self.config.pools.items():
@@ -307,8 +311,6 @@ class Gateway:
         """Why the gateway should get no traffic; empty when it should."""
         if self.draining or self._stop.is_set():
             return ["draining"]
-        if not hasattr(self, "_supervisor"):
-            return ["starting"]
         late = [w.number for w in self._supervisor.workers if w.generation < self.generation]
         reasons = [f"worker {number} does not have generation {self.generation} yet" for number in late]
         if not any(self._answerable()):
@@ -333,7 +335,7 @@ class Gateway:
 
     def metrics(self) -> str:
         """Prometheus text over all workers."""
-        workers = self._supervisor.workers if hasattr(self, "_supervisor") else ()
+        workers = self._supervisor.workers
         own, place = self._own.values, self._catalogue.place
         own[place(names.GENERATION)] = self.generation
         own[place(names.WORKERS)] = sum(worker.channel is not None for worker in workers)
@@ -357,7 +359,7 @@ class Gateway:
             "health": self._prober.healthy,
             "ejected": sorted(self._outliers.ejected),
             "forced": {key: how for key, (how, _) in self._orders.in_force().items()},
-            "workers": await self._supervisor.status() if hasattr(self, "_supervisor") else [],
+            "workers": await self._supervisor.status(),
         }
 
 

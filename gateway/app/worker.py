@@ -232,13 +232,14 @@ class WorkerProcess:
         if cut:
             log.warning("worker %d cut off %d connections", self.number, cut)
         await self.pipeline.shadows.close()
+        self._tell_spans(last=True)  # also of what was cut off; before a slow store or disk has its time
         self.limiter.return_leases()
         self.store.flush()
         await self.fleet.close()
         await self.store.close()
         if self.pipeline.access_log is not None:
-            self.pipeline.access_log.close()
-        self._tell_spans()
+            await asyncio.to_thread(self.pipeline.access_log.close)
+        self._tell_spans(last=True)
 
     # -- telling ------------------------------------------------------------------------------------------------
 
@@ -256,8 +257,9 @@ class WorkerProcess:
                     backend.connections.expire(now)
             await asyncio.sleep(PUBLISH)
 
-    def _tell_spans(self) -> None:
-        if self.tracing is not None and self.channel.backlog < MAX_BACKLOG and (spans := self.tracing.take()):
+    def _tell_spans(self, *, last: bool = False) -> None:
+        may = last or self.channel.backlog < MAX_BACKLOG
+        if self.tracing is not None and may and (spans := self.tracing.take()):
             self.channel.send(TellSpans(spans))
 
     def _set_gauges(self) -> None:

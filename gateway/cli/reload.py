@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     if config is None:
         return 1
     try:
-        status, body = call(config, "POST", "/reload", known_by="applied")
+        status, body = call(config, "POST", "/reload", timeout=90.0, known_by="applied")
     except Unreachable as error:
         print(f"gateway reload: {error}", file=sys.stderr)
         return 1

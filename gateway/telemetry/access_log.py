@@ -5,17 +5,21 @@ keys and bodies never.
 A disk that is full, or anything else that refuses what is written, loses no line as long as they can wait, and leaves
 no half of one: what of a line went into a file is taken back, what went into a pipe is followed by the rest. It is said
 once when that begins and when it is over, and at most once a minute where it comes and goes.
+The workers write to a file one at a time: a lock of POSIX, which also tells apart who has inherited one open file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
+import stat
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -111,6 +115,10 @@ class AccessLog:
 
     def _write(self) -> None:
         """Raises OSError; what was not written waits in `_batch`, from the beginning of a line."""
+        with _alone(self._fd):
+            self._write_alone()
+
+    def _write_alone(self) -> None:
         done = 0
         try:
             while done < len(self._batch):
@@ -122,7 +130,7 @@ class AccessLog:
             self._batch = self._batch[done:]
 
     def _take_back(self, size: int) -> bool:
-        """Cuts what was written last off the file. False: it is none, or another worker has written behind it."""
+        """Cuts what was written last off the file. False: it is none, or somebody else has written behind it."""
         try:
             end = os.lseek(self._fd, 0, os.SEEK_CUR)
             if end != os.fstat(self._fd).st_size:
@@ -161,6 +169,21 @@ class AccessLog:
         if moved:
             old, self._fd = self._fd, self._open()
             os.close(old)
+
+
+@contextlib.contextmanager
+def _alone(fd: int) -> Iterator[None]:
+    """No other worker writes to this file meanwhile; some file systems have no locks, and pipes need none."""
+    locked = False
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        with contextlib.suppress(OSError):
+            fcntl.lockf(fd, fcntl.LOCK_EX)
+            locked = True
+    try:
+        yield
+    finally:
+        if locked:
+            fcntl.lockf(fd, fcntl.LOCK_UN)
 
 
 def _record(at: float, line: Line) -> dict[str, object]:

@@ -27,8 +27,10 @@ def render(catalogue: Catalogue, blocks: Sequence[memoryview]) -> str:
     for metric, labels, place in catalogue.series():
         if metric.kind == "shared":
             continue
-        values = [sum(block[place + i] for block in blocks) for i in range(metric.width)]
-        if any(values) or metric.kind == "gauge":
+        end = place + metric.width
+        untouched = bytes(8 * metric.width)  # most are, where there are thousands of routes
+        if metric.kind == "gauge" or any(block[place:end].tobytes() != untouched for block in blocks):
+            values = [sum(block[cell] for block in blocks) for cell in range(place, end)]
             groups.setdefault(metric, []).append((labels, values))
     lines: list[str] = []
     for metric, series in groups.items():

@@ -39,6 +39,9 @@ MODULE: Final = "gateway.app.worker"
 PAUSES: Final = (0.05, 0.2, 1.0, 5.0)  # seconds before the n-th restart in a row
 HEARTBEAT: Final = 1.0  # seconds between two questions whether the workers still answer
 PATIENCE: Final = 5.0  # seconds a worker has for its answer before it is taken for hung and replaced
+TAKING: Final = 30.0  # seconds in which it may be too busy to answer with a snapshot that it was told to use
+LATE: Final = 0.5  # seconds by which we wake up too late to judge others
+ENDING: Final = 4.0  # seconds a worker has beyond its drain for the store, the access log (2 s) and the last spans
 LAST_WORDS: Final = 0.5  # seconds to read what the workers said before they ended
 STEADY: Final = 10.0  # seconds a worker must live for its past to be forgiven
 
@@ -90,10 +93,11 @@ class Supervisor:
         self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._changed = asyncio.Condition()
         self._refusal = ""
+        self._newest = (0, 0.0)  # the generation that all were told to use last, and when
 
     # -- starting -----------------------------------------------------------------------------------------------
 
-    async def start(self, timeout: float = 20.0) -> None:
+    async def start(self, timeout: float = 60.0) -> None:
         """Starts all workers and waits until each has its snapshot in force."""
         self._keepers = [asyncio.create_task(self._keep(worker)) for worker in self.workers]
         self._watcher = asyncio.create_task(self._watch())
@@ -134,14 +138,24 @@ class Supervisor:
                 self._tell_count()
 
     async def _watch(self) -> None:
-        """A worker that hangs is as bad as one that died, and nobody else would notice: its socket still accepts."""
+        """A worker that hangs is as bad as one that died, and nobody else would notice: its socket still accepts.
+
+        One that takes a snapshot does not hang; and after we ourselves stood still, nothing is known of the others.
+        """
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(HEARTBEAT)
-            asked = {worker.number: worker.process for worker in self.workers if worker.generation}
-            for about in await self.status(PATIENCE):
-                process = asked.get(about["worker"])
-                if about["state"] == "not answering" and process is not None and process.returncode is None:
-                    log.error("worker %d (pid %d) hangs: killed", about["worker"], process.pid)
+            began = loop.time()
+            asked = [(worker, worker.process) for worker in self.workers if worker.generation]
+            states = {about["worker"]: about["state"] for about in await self.status(PATIENCE)}
+            if loop.time() - began > PATIENCE + LATE:
+                continue
+            generation, told = self._newest
+            due = generation if loop.time() - told < TAKING else 0
+            for worker, process in asked:
+                hangs = states[worker.number] == "not answering" and worker.generation >= due
+                if hangs and process is not None and process.returncode is None:
+                    log.error("worker %d (pid %d) hangs: killed", worker.number, process.pid)
                     process.kill()
 
     async def _spawn(self, worker: Worker) -> None:
@@ -190,6 +204,8 @@ class Supervisor:
 
     def tell(self, message: Message) -> None:
         """To every live worker."""
+        if isinstance(message, UseSnapshot):
+            self._newest = (message.generation, asyncio.get_running_loop().time())
         for worker in self.workers:
             if worker.channel is not None:
                 worker.channel.send(message)
@@ -228,13 +244,13 @@ class Supervisor:
     # -- stopping -----------------------------------------------------------------------------------------------
 
     async def drain(self, timeout: float, idle: float) -> None:
-        """Lets the workers finish; what is left a second after `timeout` is killed."""
+        """Lets the workers finish; what is left `ENDING` after `timeout` is killed."""
         self._stopping = True
         for worker in self.workers:
             for sock in worker.sockets:
                 sock.close()  # while we hold it the kernel would go on completing handshakes that nobody accepts
         self.tell(StartDrain(timeout, idle))
-        await self._wait(timeout + 1.0)
+        await self._wait(timeout + ENDING)
 
     async def kill(self) -> None:
         """Ends every worker at once."""

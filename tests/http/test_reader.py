@@ -353,6 +353,20 @@ def test_another_protocol_behind_a_usual_request(cut):
     assert [request.path for request in reader.ready] == [b"/a"]
 
 
+@pytest.mark.parametrize(
+    ("data", "status", "what"),
+    [
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 505, "HTTP/2 (and with it gRPC) is not spoken here; use HTTP/1.1"),
+        (get() + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/2 (and with it gRPC) is not spoken here; use HTTP/1.1"),
+        (b"\x16\x03\1\2\0\1\0\1", 400, "TLS is not spoken on this port; use http:// instead of https://, or the port with TLS"),
+    ],
+)  # fmt: skip
+def test_who_speaks_another_protocol_is_told_what_to_do(data, status, what):
+    with pytest.raises(ProtocolError) as caught:
+        RequestReader(LIMITS).feed(data)
+    assert (caught.value.error_status, str(caught.value)) == (status, what)
+
+
 @pytest.mark.parametrize("line", [b"GET /b  RTSP/1.0", b"POST  /b RTSP/1.1", b"OPTIONS   *   RTSP/1.0"])
 @pytest.mark.parametrize("first", [get(), post(b"Content-Length: 1", body=b"x")])
 def test_another_protocol_however_many_spaces_are_in_front_of_it(line, first):

@@ -112,6 +112,92 @@ async def test_pipelined_answers_leave_in_order_one_at_a_time(ahead):
         assert [(await client.reply()).body for _ in range(20)] == [b"/%d" % i for i in range(20)]
 
 
+async def test_a_client_that_asks_for_thousands_of_things_at_once_leaves_the_others_their_turns():
+    async with house() as one, await one.client() as client:
+        client.send(GET)
+        await client.reply()
+        (connection,) = one.server.connections
+        many = b"".join(get(f"/{i}") for i in range(9000))
+        connection.data_received(many)  # as much as one read of the socket may bring
+        turns = []
+        parsed = 0
+        while len(one.handled) < 9001:
+            before = len(one.handled)
+            await asyncio.sleep(0)
+            turns.append(len(one.handled) - before)
+            parsed = max(parsed, len(connection._reader.ready))
+        assert max(turns) <= 33
+        assert parsed <= 32 + 8 * 1024 / len(get("/0"))
+        assert [(await client.reply()).body for _ in range(9000)] == [b"/%d" % i for i in range(9000)]
+        assert not one.server.deaf
+        assert (await client.get()).status == 200
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("ahead", [1, 32])
+async def test_what_comes_at_once_means_what_it_means_piece_by_piece(streams, ahead):
+    large = bytes(range(256)) * 200
+    chunked = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (large[:9], large[9:40_000], large[40_000:]))
+    parts = [
+        get("/a", method="POST", body=large),
+        *[get(f"/{i}") for i in range(700)],
+        get("/b", "Transfer-Encoding: chunked", method="POST") + chunked + b"0\r\n\r\n",
+        get("/c", f"X: {'x' * 20_000}"),
+        get("/d", "Connection: upgrade", "Upgrade: unheard-of"),
+        get("/e", "Transfer-Encoding: chunked", method="POST") + b"1\r\nx\r\n" * 9000 + b"0\r\n\r\n",
+        *[get(f"/{i}") for i in range(700)],
+    ]
+    expected = [b"/a" + large, *(b"/%d" % i for i in range(700)), b"/b" + large, b"/c", b"/d", b"/e" + b"x" * 9000]
+    expected += [b"/%d" % i for i in range(700)]
+
+    async def echo(request):
+        body = request.body
+        while request.stream is not None and (more := await request.stream.read()):
+            body += more
+        return Response(200, [], request.path + body)
+
+    async with house(max_pipelined=ahead) as one:
+        one.handler = echo
+        if streams:
+            one.server.body_rules = lambda _request: BodyRules(buffer=1024, limit=1 << 20)
+        async with await one.client() as client:
+            client.send(GET)
+            await client.reply()
+            (connection,) = one.server.connections
+            connection.data_received(b"".join(parts))
+            for each in expected:
+                assert (await client.reply()).body == each
+            assert not one.server.deaf
+
+
+@pytest.mark.parametrize("end", [b"GET / HTTP/1.1\r\n\r\n", get("/last", "Connection: close") + get("/never")])
+async def test_what_stands_behind_the_end_of_many_is_not_read(end):
+    async with house() as one, await one.client() as client:
+        client.send(get("/first"))
+        await client.reply()
+        (connection,) = one.server.connections
+        connection.data_received(b"".join(get(f"/{i}") for i in range(2000)) + end + get("/never") * 2000)
+        replies = [await client.reply() for _ in range(2001)]
+        assert [each.body for each in replies[:-1]] == [b"/%d" % i for i in range(2000)]
+        assert (replies[-1].status, replies[-1].body) in ((200, b"/last"), (400, replies[-1].body))
+        assert await client.ended() == b""
+        assert b"/never" not in {each.path for each in one.handled}
+
+
+async def test_a_client_that_goes_in_the_middle_of_many_is_left_alone():
+    async with house() as one:
+        client = await one.client()
+        client.send(GET)
+        await client.reply()
+        (connection,) = one.server.connections
+        connection.data_received(GET * 9000)
+        client.close()
+        await one.quiet()
+        await asyncio.sleep(0.01)
+        assert len(one.handled) < 9001
+        assert not one.server.deaf
+
+
 async def test_the_time_of_a_request_that_waits_runs_from_its_arrival():
     gate = asyncio.Event()
 

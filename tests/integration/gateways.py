@@ -21,7 +21,7 @@ CONFIG = """\
 version: 1
 listen: 127.0.0.1:{port}
 workers: {workers}
-admin: {{listen: "127.0.0.1:{admin}"}}
+admin: {{listen: "127.0.0.1:{admin}"{more}}}
 limits: {{per-client: {limit}}}
 pools: {{p: {{connections: {{connect_timeout: 10s}}, backends: [{{url: "http://127.0.0.1:{backend}"}}]}}}}
 routes:
@@ -69,12 +69,16 @@ class Backend:
 
 
 class Gateway:
-    def __init__(self, folder: Path, backend: Backend, extra: str = "", workers: int = 1, limit: str = LIMIT) -> None:
+    """`extra` are further sections of the configuration, `admin` further keys of that one, each behind a comma."""
+
+    def __init__(
+        self, folder: Path, backend: Backend, extra: str = "", workers: int = 1, limit: str = LIMIT, admin: str = ""
+    ) -> None:
         self.port, self.admin_port = free_ports(2)
         self.backend = backend
         self.path = folder / "gateway.yaml"
         ports = {"port": self.port, "admin": self.admin_port, "backend": backend.port}
-        self.text = CONFIG.format(**ports, workers=workers, limit=limit) + extra
+        self.text = CONFIG.format(**ports, workers=workers, limit=limit, more=admin) + extra
         self.path.write_text(self.text)
         self.child = Child("gateway", [str(GATEWAY), "run", "-c", self.path], folder / "log")
 
@@ -116,9 +120,9 @@ def fetch(url: str, body: bytes | None, headers: dict[str, str] | None) -> tuple
 
 
 @contextmanager
-def running(folder: Path, extra: str = "", workers: int = 1, limit: str = LIMIT) -> Iterator[Gateway]:
+def running(folder: Path, extra: str = "", workers: int = 1, limit: str = LIMIT, admin: str = "") -> Iterator[Gateway]:
     backend = Backend()
-    gateway = Gateway(folder, backend, extra, workers, limit)
+    gateway = Gateway(folder, backend, extra, workers, limit, admin)
     try:
         gateway.start()
         yield gateway

@@ -51,19 +51,6 @@ def filled(disk: Path, *, but: int = 0) -> Iterator[None]:
     ballast.unlink()
 
 
-@contextmanager
-def serving(folder: Path, extra: str = "", workers: int = 1, admin: str = "") -> Iterator[Gateway]:
-    backend = Backend()
-    gateway = Gateway(folder, backend, extra, workers)
-    gateway.path.write_text(gateway.text.replace('admin: {listen: "', f'admin: {{{admin}listen: "'))
-    try:
-        gateway.start()
-        yield gateway
-    finally:
-        gateway.child.stop(10)
-        backend.close()
-
-
 def metric(gateway: Gateway, name: str) -> float:
     text = gateway.admin("/metrics")[1].decode()
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
@@ -153,7 +140,7 @@ def force(gateway: Gateway, state: str) -> int:
 def test_an_order_holds_and_is_kept_when_there_is_room(tmp_path: Path, disk: Callable[[str], Path]) -> None:
     place = disk("size=64k")
     path = place / "state.json"
-    with serving(tmp_path, admin=f"state_file: {path}, ") as gateway:
+    with running(tmp_path, admin=f", state_file: {path}") as gateway:
         before = path.read_bytes()
         with filled(place):
             for state in ("open", "closed", "open"):
@@ -170,7 +157,7 @@ def test_an_order_holds_and_is_kept_when_there_is_room(tmp_path: Path, disk: Cal
 def test_a_gateway_starts_on_a_full_disk_and_knows_what_was_said(tmp_path: Path, disk: Callable[[str], Path]) -> None:
     place = disk("size=64k")
     path = place / "state.json"
-    with serving(tmp_path, admin=f"state_file: {path}, ") as gateway:
+    with running(tmp_path, admin=f", state_file: {path}") as gateway:
         assert force(gateway, "open") == 200
         gateway.child.stop(10)
         with filled(place):

@@ -1,10 +1,12 @@
 """The gateway as processes: starting, failing to start, losing a worker, reloading, stopping."""
 
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -114,11 +116,22 @@ def test_stopping_leaves_no_process(tmp_path: Path, number: signal.Signals) -> N
         assert gone(children)
 
 
-def test_a_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
-    with running(tmp_path, workers=2) as gateway:
+def test_a_killed_supervisor_leaves_no_process_and_its_successor_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as place, running(tmp_path, workers=2) as gateway:  # a short path, for a socket
+        gateway.child.stop()
+        monkeypatch.setenv("TMPDIR", place)
+        gateway.start()
         children = descendants(gateway.child.pid)
+        (left,) = os.listdir(place)
         gateway.child.kill()
         assert until(lambda: gone(children))
+        gateway.start()
+        assert left not in os.listdir(place)
+        assert all(worker["store"] == "shared" for worker in gateway.status()["workers"])
+        gateway.child.stop()
+        assert not os.listdir(place)
 
 
 def test_drain_finishes_what_was_begun(tmp_path: Path) -> None:
@@ -243,6 +256,27 @@ def test_traces_go_to_the_collector_that_otel_names(tmp_path: Path, monkeypatch:
     assert passed_on != parent
 
 
+def test_the_span_of_a_request_that_a_drain_cuts_off_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the access log waits for its disk: here for a lock."""
+    collector = Backend()
+    log = tmp_path / "access.log"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    extra = f"drain: {{timeout: 300ms, idle: 0s}}\naccess_log: {{path: {log}}}\n"
+    with running(tmp_path, extra) as gateway, log.open("r+") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        gateway.backend.hold.clear()
+        with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
+            client.sendall(f"GET /cut HTTP/1.1\r\nHost: a\r\ntraceparent: {parent}\r\n\r\n".encode())
+            assert until(lambda: bool(gateway.backend.seen))
+            gateway.child.signal(signal.SIGTERM)
+            assert until(lambda: not gateway.child.alive, 15)
+        assert "cut off 1 connections" in gateway.log()
+        assert "is cut off" not in gateway.log()  # a worker
+    collector.close()
+    assert any(bytes.fromhex("0af7651916cd43dd8448eb211c80319c") in body for _, _, body in collector.seen)
+
+
 def test_a_black_holed_collector_slows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
@@ -255,3 +289,4 @@ def test_a_black_holed_collector_slows_nothing(tmp_path: Path, monkeypatch: pyte
             assert time.monotonic() - began < 20
             gateway.child.signal(signal.SIGTERM)
             assert until(lambda: not gateway.child.alive, 15)
+            assert "the collector did not take the last traces within 2 s; they are lost" in gateway.log()

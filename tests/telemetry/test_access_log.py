@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+
 import orjson
 import pytest
 
@@ -97,3 +101,28 @@ def test_closing_twice_is_not_needed_and_the_descriptor_is_given_back(tmp_path, 
     log.close()
     with pytest.raises(OSError):
         os.fstat(fd)
+
+
+HOLD = """
+import fcntl, sys
+with open(sys.argv[1], "a") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print(flush=True)
+    input()
+    file.write("{}\\n")
+"""
+
+
+def test_workers_write_one_at_a_time(tmp_path, quick):
+    """Or one that takes back half a line on a full disk could cut off what another has written since."""
+    path = tmp_path / "access.log"
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        log = AccessLog(str(path))
+        log.write(LINE)
+        time.sleep(0.05)  # some tries
+        assert path.read_bytes() == b""
+        other.communicate("\n")
+    log.close()
+    assert [line.get("id") for line in lines(path)] == [None, "id-1"]
