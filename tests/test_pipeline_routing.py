@@ -148,7 +148,7 @@ async def test_what_is_over_the_bound_is_dropped():
         began = time.monotonic()
         for _ in range(10):
             assert (await one.ask()).status == 200
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert one.pipeline.shadows.active == 2
         assert one.count(SHADOW.dropped) == 8
         await one.pipeline.shadows.close()

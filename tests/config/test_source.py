@@ -81,7 +81,7 @@ def test_bounded(text: str) -> None:
     started = time.process_time()
     with pytest.raises(ConfigError):
         parse(text, "t.yaml")
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 60  # what has no bound takes hours
 
 
 def test_long_lines_are_cut_around_the_place() -> None:
