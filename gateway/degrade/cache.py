@@ -18,10 +18,10 @@ from gateway.request import Request, Response
 REWRITE: Final = 10.0  # seconds
 _OVERHEAD: Final = 400  # bytes charged per entry for its key and bookkeeping
 
-#: Fields that a backend is sent and that give the body, or the answer, another meaning; what `Vary` may name.
-KEYED: Final = (
-    b"host", b"accept", b"accept-encoding", b"content-type", b"content-encoding", b"inference-header-content-length",
-)  # fmt: skip
+#: Fields that a backend is sent and that give the body, or the answer, another meaning.
+KEYED: Final = (b"host", b"accept", b"content-type", b"content-encoding", b"inference-header-content-length")
+#: What `Vary` may name. An answer without a coding suits whatever Accept-Encoding says; one with a coding is not kept.
+_VARIED: Final = frozenset((*KEYED, b"accept-encoding"))
 _NOT_STORED: Final = (b"no-store", b"private", b"no-cache", b"must-revalidate", b"proxy-revalidate")
 
 
@@ -149,8 +149,8 @@ def may_store(response: Response) -> bool:
     for name, value in response.headers:
         if name == b"cache-control" and any(word in value.lower() for word in _NOT_STORED):
             return False
-        if name == b"vary" and any(field.strip().lower() not in KEYED for field in value.split(b",")):
+        if name == b"vary" and not _VARIED.issuperset([field.strip().lower() for field in value.split(b",")]):
             return False
-        if name == b"set-cookie":
+        if name in (b"set-cookie", b"content-encoding"):
             return False
     return True
